@@ -1,0 +1,151 @@
+//! The usage event: one per logical call, with its attempts. It is what chargeback counts.
+//!
+//! The fields are those of the chargeback table. Tokens are whole numbers, times are milliseconds.
+
+use serde::{Deserialize, Serialize};
+
+use super::time::Timestamp;
+
+/// How a deployment is paid for.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Provisioned throughput: paid by the hour, used or not.
+    Ptu,
+    /// Pay-as-you-go: rate-limited, paid by the token.
+    Payg,
+}
+
+impl Kind {
+    /// `ptu` or `payg`, as in configuration, headers and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ptu => "ptu",
+            Self::Payg => "payg",
+        }
+    }
+}
+
+/// Tokens of one call by sort. `cached`, `reasoning`, `audio` and `image` are parts of
+/// `input` or `output`, not additions to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tokens {
+    /// Prompt tokens, cached ones included.
+    pub input: u64,
+    /// Completion tokens, reasoning included.
+    pub output: u64,
+    /// Part of `input` that came from the prompt cache.
+    pub cached: u64,
+    /// Part of `output` spent on reasoning.
+    pub reasoning: u64,
+    /// Audio tokens in input.
+    pub audio_input: u64,
+    /// Audio tokens in output.
+    pub audio_output: u64,
+    /// Image tokens in input.
+    pub image_input: u64,
+}
+
+impl Tokens {
+    /// Input and output together.
+    pub const fn total(&self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+}
+
+/// Where the figures of [`Tokens`] come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsageSource {
+    /// Read from the answer.
+    Reported,
+    /// Estimated by the gateway: the answer had none, was cut, or the client left.
+    Estimated,
+    /// The call used nothing that is billed (an error, a list, a delete).
+    #[default]
+    None,
+}
+
+/// One try at one deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Backend's name in the configuration.
+    pub backend: String,
+    /// Deployment's name on that backend.
+    pub deployment: String,
+    /// How the deployment is paid for.
+    pub kind: Kind,
+    /// HTTP status; absent when none came (refused, reset, timed out).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status: Option<u16>,
+    /// What went wrong, in one word; absent when nothing did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// From the start of the try to its end or first body byte.
+    pub ms: u64,
+    /// Whether the backend charged for it.
+    pub billed: bool,
+}
+
+/// One logical call of an app.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsageEvent {
+    /// Unique, and ordered by time: the row's key. Equal to `x-spillway-request-id`.
+    pub id: String,
+    /// When the call came in.
+    pub time: Timestamp,
+    /// Who pays.
+    pub app: String,
+    /// The model that the app asked for; empty where the operation has none.
+    pub model: String,
+    /// The operation, for example `chat/completions`.
+    pub operation: String,
+    /// Backend that answered; empty when none did.
+    pub backend: String,
+    /// Deployment that answered; empty when none did.
+    pub deployment: String,
+    /// Kind of the deployment that answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kind: Option<Kind>,
+    /// Azure region of the backend that answered, where the configuration names it.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub region: String,
+    /// Status that the client saw.
+    pub status: u16,
+    /// Whether the answer was streamed.
+    pub streamed: bool,
+    /// Whether a PTU deployment was passed over, full, and pay-as-you-go served.
+    pub spilled: bool,
+    /// How the call ended.
+    pub outcome: Outcome,
+    /// Tokens used.
+    pub tokens: Tokens,
+    /// Where `tokens` come from.
+    pub usage: UsageSource,
+    /// From the call's arrival to the answer's first byte.
+    pub first_byte_ms: u64,
+    /// From the call's arrival to its end.
+    pub total_ms: u64,
+    /// Every try, in order.
+    pub attempts: Vec<Attempt>,
+    /// The trace that the call belongs to (W3C trace-id), when the client named one.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub trace_id: String,
+}
+
+/// How a call ended, as the gateway saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The whole answer reached the client.
+    Completed,
+    /// The client went away before the end.
+    ClientGone,
+    /// The backend's answer broke off after its first byte.
+    Cut,
+    /// No answer of a backend could be had, or the gateway refused the call.
+    Failed,
+}

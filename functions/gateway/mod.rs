@@ -1,0 +1,3 @@
+//! The domain, pure: no I/O, no clock, no randomness of its own.
+pub mod event;
+pub mod time;

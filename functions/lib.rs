@@ -1,0 +1,15 @@
+//! Spillway: an Azure OpenAI gateway that is a set of Azure Functions.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`gateway`] | the domain, pure: which deployment, when to retry, how usage is read |
+//! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
+//! | [`store`] | what is kept, and the embedded file it is kept in |
+//!
+//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
+//! `host`, `store` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
+
+pub mod config;
+pub mod gateway;
+pub mod local;
+pub mod store;
