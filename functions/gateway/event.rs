@@ -2,14 +2,14 @@
 //!
 //! The fields are those of the chargeback table. Tokens are whole numbers, times are milliseconds.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::time::Timestamp;
 
 /// How a deployment is paid for.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Provisioned throughput: paid by the hour, used or not.
@@ -73,9 +73,9 @@ pub enum UsageSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Backend's name in the configuration.
-    pub backend: String,
+    pub backend: Arc<str>,
     /// Deployment's name on that backend.
-    pub deployment: String,
+    pub deployment: Arc<str>,
     /// How the deployment is paid for.
     pub kind: Kind,
     /// HTTP status; absent when none came (refused, reset, timed out).
@@ -98,21 +98,21 @@ pub struct UsageEvent {
     /// When the call came in.
     pub time: Timestamp,
     /// Who pays.
-    pub app: String,
+    pub app: Arc<str>,
     /// The model that the app asked for; empty where the operation has none.
-    pub model: String,
+    pub model: Arc<str>,
     /// The operation, for example `chat/completions`.
     pub operation: String,
     /// Backend that answered; empty when none did.
-    pub backend: String,
+    pub backend: Arc<str>,
     /// Deployment that answered; empty when none did.
-    pub deployment: String,
+    pub deployment: Arc<str>,
     /// Kind of the deployment that answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kind: Option<Kind>,
     /// Azure region of the backend that answered, where the configuration names it.
-    #[serde(skip_serializing_if = "String::is_empty", default)]
-    pub region: String,
+    #[serde(skip_serializing_if = "str::is_empty", default)]
+    pub region: Arc<str>,
     /// Status that the client saw.
     pub status: u16,
     /// Whether the answer was streamed.

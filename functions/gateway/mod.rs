@@ -1,3 +1,11 @@
 //! The domain, pure: no I/O, no clock, no randomness of its own.
+//!
+//! What happens to a call, in order: [`route`] reads its URL, [`request`] its body,
+//! [`plan`] says which deployment to try next, [`classify`] what an answer means,
+//! [`usage`] what it cost; [`event`] is what is kept of it.
+pub mod deployment;
 pub mod event;
+pub mod retry_after;
+pub mod route;
+pub mod strategy;
 pub mod time;

@@ -1,0 +1,440 @@
+//! The URLs that apps call and the URLs that backends serve.
+//!
+//! Two generations are in use (azure-facts, "URLs and auth"): the classic form
+//! `/openai/deployments/{deployment}/{operation}?api-version=...` and the v1 form
+//! `/openai/v1/{operation}`, whose deployment stands in the body's `model`. Plain OpenAI clients
+//! say `/v1/{operation}`. A backend of either generation can answer either form.
+
+use std::borrow::Cow;
+
+/// The generation of a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// With `api-version`, and the deployment in the path where the operation has one.
+    Classic,
+    /// Without `api-version`; the deployment is the body's `model`.
+    V1,
+}
+
+/// What is asked for, as far as the gateway treats operations differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `chat/completions`
+    ChatCompletions,
+    /// `completions`
+    Completions,
+    /// `embeddings`
+    Embeddings,
+    /// `responses`, to make one.
+    Responses,
+    /// `images/generations` and `images/edits`
+    Images,
+    /// `audio/transcriptions` and `audio/translations`
+    Transcription,
+    /// `audio/speech`
+    Speech,
+    /// `models` and `models/{model}`: the gateway's own answer.
+    Models,
+    /// Anything else: passed through.
+    Other,
+}
+
+impl Operation {
+    fn of(path: &str) -> Self {
+        match path {
+            "chat/completions" => Self::ChatCompletions,
+            "completions" => Self::Completions,
+            "embeddings" => Self::Embeddings,
+            "responses" => Self::Responses,
+            "images/generations" | "images/edits" | "images/variations" => Self::Images,
+            "audio/transcriptions" | "audio/translations" => Self::Transcription,
+            "audio/speech" => Self::Speech,
+            "models" => Self::Models,
+            _ if path.starts_with("models/") => Self::Models,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the classic form names the deployment in the path for this operation.
+    const fn has_deployment_in_path(self) -> bool {
+        matches!(
+            self,
+            Self::ChatCompletions
+                | Self::Completions
+                | Self::Embeddings
+                | Self::Images
+                | Self::Transcription
+                | Self::Speech
+        )
+    }
+
+    /// Whether a stream of this operation takes `stream_options.include_usage`
+    /// (OpenAI API reference: chat and completions; the responses API always reports usage).
+    pub const fn takes_stream_options(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions)
+    }
+
+    /// Whether answers of this operation cost tokens.
+    pub const fn is_billed(self) -> bool {
+        !matches!(self, Self::Models | Self::Other)
+    }
+}
+
+/// A URL of an app, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// The generation that the app speaks.
+    pub form: Form,
+    /// The model, where the URL names it (percent-decoded).
+    pub model: Option<Cow<'a, str>>,
+    /// What is asked for.
+    pub operation: Operation,
+    /// The operation's path, for example `chat/completions` or `responses/resp_1/cancel`.
+    pub path: &'a str,
+    /// The query, without its `?`; empty when there is none.
+    pub query: &'a str,
+}
+
+impl<'a> Route<'a> {
+    /// Reads a URL's path and query. `None` when it is none that the gateway serves.
+    pub fn parse(path: &'a str, query: &'a str) -> Option<Self> {
+        if let Some(rest) = path.strip_prefix("/openai/deployments/") {
+            let (model, rest) = rest.split_once('/')?;
+            return Self::new(Form::Classic, Some(percent_decode(model)), rest, query);
+        }
+        for prefix in ["/openai/v1/", "/v1/"] {
+            if let Some(rest) = path.strip_prefix(prefix) {
+                return Self::new(Form::V1, None, rest, query);
+            }
+        }
+        Self::new(Form::Classic, None, path.strip_prefix("/openai/")?, query)
+    }
+
+    fn new(form: Form, model: Option<Cow<'a, str>>, path: &'a str, query: &'a str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let safe = path
+            .split('/')
+            .all(|part| !part.is_empty() && !is_dot_segment(part));
+        let named = model.as_deref().is_none_or(|m| !m.is_empty());
+        (safe && named).then(|| Self {
+            form,
+            model,
+            operation: Operation::of(path),
+            path,
+            query,
+        })
+    }
+
+    /// The id of a stored thing that the URL names: a response, file, batch, thread, assistant,
+    /// vector store, conversation, upload, container or stored completion.
+    pub fn stored_id(&self) -> Option<&'a str> {
+        let mut parts = self.path.split('/');
+        let collection = parts.next()?;
+        let nested = matches!(collection, "chat" | "fine_tuning");
+        if nested {
+            parts.next()?;
+        } else if !STORED.contains(&collection) {
+            return None;
+        }
+        // A thread's runs are made by `threads/runs`, which is no id.
+        parts.next().filter(|id| *id != "runs")
+    }
+
+    /// Whether a successful POST here makes something that later calls name by its id. `store` is
+    /// the body's wish: responses are kept unless it says no, chat completions only if it says yes.
+    pub fn makes_stored(&self, store: Option<bool>) -> bool {
+        match self.path {
+            "chat/completions" => store == Some(true),
+            "responses" => store != Some(false),
+            "threads/runs" | "fine_tuning/jobs" => true,
+            path => STORED.contains(&path),
+        }
+    }
+
+    /// The path and query at a backend that speaks `form`, for `deployment` there.
+    ///
+    /// `api_version` is used where the backend's form needs one and the app named none.
+    pub fn upstream(&self, form: Form, deployment: Option<&str>, api_version: &str) -> String {
+        let mut url = String::with_capacity(self.path.len() + self.query.len() + 64);
+        match (form, deployment) {
+            (Form::Classic, Some(deployment)) if self.deployment_in_path(form) => {
+                url.push_str("/openai/deployments/");
+                percent_encode_into(&mut url, deployment);
+                url.push('/');
+            }
+            (Form::Classic, _) => url.push_str("/openai/"),
+            (Form::V1, _) => url.push_str("/openai/v1/"),
+        }
+        url.push_str(self.path);
+        self.push_query(&mut url, form, api_version);
+        url
+    }
+
+    /// Whether the deployment stands in the path at a backend that speaks `form`; otherwise it
+    /// has to stand in the body's `model`.
+    pub fn deployment_in_path(&self, form: Form) -> bool {
+        form == Form::Classic && (self.model.is_some() || self.operation.has_deployment_in_path())
+    }
+
+    /// The app's query, without the host's function key and with an `api-version` only where
+    /// the backend's form takes one.
+    fn push_query(&self, url: &mut String, form: Form, api_version: &str) {
+        let mut separator = '?';
+        let mut version_seen = false;
+        for pair in self.query.split('&').filter(|pair| !pair.is_empty()) {
+            let name = pair.split('=').next().unwrap_or(pair);
+            let is_version = name.eq_ignore_ascii_case("api-version");
+            // v1 backends take `preview` and `latest` here; a dated version is the classic form's.
+            let dated = is_version && pair.as_bytes().iter().any(u8::is_ascii_digit);
+            if name == "code" || (form == Form::V1 && dated) {
+                continue;
+            }
+            version_seen |= is_version;
+            url.push(separator);
+            url.push_str(pair);
+            separator = '&';
+        }
+        if form == Form::Classic && !version_seen {
+            url.push(separator);
+            url.push_str("api-version=");
+            url.push_str(api_version);
+        }
+    }
+}
+
+/// Collections whose members live on the backend that made them.
+const STORED: [&str; 10] = [
+    "responses",
+    "files",
+    "batches",
+    "threads",
+    "assistants",
+    "vector_stores",
+    "conversations",
+    "uploads",
+    "containers",
+    "evals",
+];
+
+/// `.` and `..`, plain or percent-encoded: a backend's router could walk out of the operation.
+fn is_dot_segment(part: &str) -> bool {
+    matches!(percent_decode(part).as_ref(), "." | "..")
+}
+
+/// Decodes `%XX`; what is no valid escape or no UTF-8 stays as it is.
+fn percent_decode(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        match (first, escaped(tail)) {
+            (b'%', Some((byte, after))) => {
+                bytes.push(byte);
+                rest = after;
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+fn escaped(tail: &[u8]) -> Option<(u8, &[u8])> {
+    let (digits, after) = tail.split_at_checked(2)?;
+    let text = std::str::from_utf8(digits).ok()?;
+    let byte = u8::from_str_radix(text, 16).ok()?;
+    Some((byte, after))
+}
+
+/// Encodes what RFC 3986 does not allow in a path segment.
+fn percent_encode_into(url: &mut String, segment: &str) {
+    const HEX: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push('%');
+            url.extend(
+                [byte >> 4, byte & 15]
+                    .iter()
+                    .filter_map(|n| HEX.get(usize::from(*n))),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route<'a>(path: &'a str, query: &'a str) -> Route<'a> {
+        Route::parse(path, query).unwrap_or_else(|| panic!("{path} is served"))
+    }
+
+    #[test]
+    fn the_classic_form_names_the_model_in_the_path() {
+        let r = route(
+            "/openai/deployments/gpt%2D4o/chat/completions",
+            "api-version=2024-10-21",
+        );
+        assert_eq!(r.form, Form::Classic);
+        assert_eq!(r.model.as_deref(), Some("gpt-4o"));
+        assert_eq!(
+            (r.operation, r.path),
+            (Operation::ChatCompletions, "chat/completions")
+        );
+    }
+
+    #[test]
+    fn both_v1_forms_are_the_same() {
+        for path in ["/openai/v1/responses", "/v1/responses"] {
+            let r = route(path, "");
+            assert_eq!((r.form, r.operation), (Form::V1, Operation::Responses));
+            assert_eq!(r.model, None);
+        }
+    }
+
+    #[test]
+    fn each_operation_has_its_kind() {
+        let kinds = [
+            ("completions", Operation::Completions),
+            ("embeddings", Operation::Embeddings),
+            ("images/generations", Operation::Images),
+            ("images/edits", Operation::Images),
+            ("audio/transcriptions", Operation::Transcription),
+            ("audio/translations", Operation::Transcription),
+            ("audio/speech", Operation::Speech),
+            ("models", Operation::Models),
+            ("models/gpt-4o", Operation::Models),
+            ("files", Operation::Other),
+        ];
+        for (path, kind) in kinds {
+            assert_eq!(route(&format!("/v1/{path}"), "").operation, kind, "{path}");
+            assert_eq!(
+                kind.is_billed(),
+                !matches!(path, "models" | "models/gpt-4o" | "files")
+            );
+        }
+        assert!(Operation::Completions.takes_stream_options());
+        assert!(!Operation::Responses.takes_stream_options());
+    }
+
+    #[test]
+    fn what_is_no_call_of_the_api_is_not_served() {
+        for path in [
+            "/",
+            "/openai",
+            "/v1/",
+            "/openai/deployments/gpt-4o",
+            "/chargeback",
+        ] {
+            assert_eq!(Route::parse(path, ""), None, "{path}");
+        }
+        for path in [
+            "/v1/../admin",
+            "/v1/%2e%2e/admin",
+            "/v1/files//x",
+            "/openai/deployments//chat",
+        ] {
+            assert_eq!(Route::parse(path, ""), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_id_in_the_path_is_found() {
+        let ids = [
+            ("/v1/responses/resp_1", Some("resp_1")),
+            ("/v1/responses/resp_1/cancel", Some("resp_1")),
+            ("/openai/files/file-9/content", Some("file-9")),
+            ("/openai/threads/runs", None),
+            ("/openai/threads/thread_1/runs/run_2", Some("thread_1")),
+            ("/v1/chat/completions/chatcmpl-3", Some("chatcmpl-3")),
+            ("/v1/fine_tuning/jobs/ftjob-1", Some("ftjob-1")),
+            ("/v1/responses", None),
+            ("/v1/embeddings", None),
+        ];
+        for (path, id) in ids {
+            assert_eq!(route(path, "").stored_id(), id, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_call_makes_is_remembered_unless_it_is_not_stored() {
+        for path in ["/v1/responses", "/v1/files", "/openai/threads/runs"] {
+            assert!(route(path, "").makes_stored(None), "{path}");
+        }
+        assert!(!route("/v1/responses", "").makes_stored(Some(false)));
+        assert!(route("/v1/chat/completions", "").makes_stored(Some(true)));
+        for path in [
+            "/v1/chat/completions",
+            "/v1/responses/resp_1/cancel",
+            "/v1/embeddings",
+        ] {
+            assert!(!route(path, "").makes_stored(None), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_same_form_keeps_the_query() {
+        let r = route(
+            "/openai/deployments/gpt-4o/embeddings",
+            "api-version=2024-06-01&x=1",
+        );
+        assert_eq!(
+            r.upstream(Form::Classic, Some("emb 3"), "2024-10-21"),
+            "/openai/deployments/emb%203/embeddings?api-version=2024-06-01&x=1"
+        );
+        assert!(r.deployment_in_path(Form::Classic));
+    }
+
+    #[test]
+    fn a_classic_call_becomes_a_v1_call() {
+        let r = route(
+            "/openai/deployments/gpt-4o/chat/completions",
+            "api-version=2024-10-21&x=1",
+        );
+        assert_eq!(
+            r.upstream(Form::V1, Some("gpt-4o-ptu"), ""),
+            "/openai/v1/chat/completions?x=1"
+        );
+        assert!(!r.deployment_in_path(Form::V1));
+    }
+
+    #[test]
+    fn a_v1_call_becomes_a_classic_call() {
+        let chat = route("/v1/chat/completions", "");
+        assert_eq!(
+            chat.upstream(Form::Classic, Some("d"), "2024-10-21"),
+            "/openai/deployments/d/chat/completions?api-version=2024-10-21"
+        );
+        let responses = route("/v1/responses", "api-version=preview");
+        assert_eq!(
+            responses.upstream(Form::Classic, Some("d"), "2025-04-01-preview"),
+            "/openai/responses?api-version=preview"
+        );
+        assert!(!responses.deployment_in_path(Form::Classic));
+        assert_eq!(
+            responses.upstream(Form::V1, Some("d"), ""),
+            "/openai/v1/responses?api-version=preview"
+        );
+    }
+
+    #[test]
+    fn the_hosts_function_key_stays_here() {
+        let r = route("/openai/v1/files", "code=secret&limit=2&");
+        assert_eq!(r.upstream(Form::V1, None, ""), "/openai/v1/files?limit=2");
+    }
+
+    #[test]
+    fn a_broken_escape_stays_as_it_is() {
+        assert_eq!(percent_decode("a%zz%4"), "a%zz%4");
+        assert_eq!(percent_decode("%ff"), "%ff");
+        assert_eq!(percent_decode("%c3%a9"), "é");
+    }
+}
