@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::time::Timestamp;
 
 /// How a deployment is paid for.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Provisioned throughput: paid by the hour, used or not.

@@ -1,3 +1,4 @@
 //! The domain, pure: no I/O, no clock, no randomness of its own.
 pub mod event;
+pub mod ptu;
 pub mod time;

@@ -7,7 +7,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// A moment in UTC, in whole milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
@@ -47,7 +49,12 @@ impl Timestamp {
     /// The UTC day, for example `2026-11-23`.
     pub fn day(self) -> String {
         let day = self.date_time();
-        format!("{:04}-{:02}-{:02}", day.year(), u8::from(day.month()), day.day())
+        format!(
+            "{:04}-{:02}-{:02}",
+            day.year(),
+            u8::from(day.month()),
+            day.day()
+        )
     }
 
     fn date_time(self) -> OffsetDateTime {
