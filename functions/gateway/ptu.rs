@@ -164,6 +164,10 @@ impl PtuBucket {
     }
 
     /// Corrects an admitted call from its estimate to what it really used.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a reservation is settled once"
+    )]
     pub fn settle(&mut self, reservation: Reservation, actual: CallTokens, now: Timestamp) {
         self.drain(now);
         let with_actual = self.level.saturating_add(self.units(actual));

@@ -49,14 +49,14 @@ struct Frame {
 
 impl Frame {
     /// One chunk with `choices`, as JSON.
-    fn chunk(&self, choices: Value) -> Map<String, Value> {
+    fn chunk(&self, choices: &Value) -> Map<String, Value> {
         let mut chunk = Map::new();
         chunk.insert("id".to_owned(), self.id.as_str().into());
         chunk.insert("object".to_owned(), "chat.completion.chunk".into());
         chunk.insert("created".to_owned(), self.created.into());
         chunk.insert("model".to_owned(), self.model.as_str().into());
         chunk.insert("system_fingerprint".to_owned(), "fp_simulated".into());
-        chunk.insert("choices".to_owned(), choices);
+        chunk.insert("choices".to_owned(), choices.clone());
         if self.include_usage {
             chunk.insert("usage".to_owned(), Value::Null);
         }
@@ -64,7 +64,7 @@ impl Frame {
     }
 
     fn prompt_filter(&self) -> Event {
-        let mut chunk = self.chunk(json!([]));
+        let mut chunk = self.chunk(&json!([]));
         for empty in ["id", "object", "model"] {
             chunk.insert(empty.to_owned(), "".into());
         }
@@ -74,17 +74,17 @@ impl Frame {
     }
 
     fn usage(&self, usage: &Value) -> Event {
-        let mut chunk = self.chunk(json!([]));
+        let mut chunk = self.chunk(&json!([]));
         chunk.insert("usage".to_owned(), usage.clone());
         Event::data(&chunk.into())
     }
 
-    fn delta(&self, index: usize, delta: &Value, finish: Option<&str>, filter: Value) -> Value {
+    fn delta(&self, index: usize, delta: &Value, finish: Option<&str>, filter: &Value) -> Value {
         let choice = json!({
             "index": index, "delta": delta, "finish_reason": finish, "logprobs": null,
             "content_filter_results": filter,
         });
-        self.chunk(json!([choice])).into()
+        self.chunk(&json!([choice])).into()
     }
 
     /// All chunks of one choice.
@@ -112,7 +112,7 @@ impl Frame {
             }
         };
         let pattern = self
-            .delta(index, &piece, None, answer::clean_filter())
+            .delta(index, &piece, None, &answer::clean_filter())
             .to_string();
         let quoted_hole = format!("\"{HOLE}\"");
         let (before, after) = pattern.split_once(&quoted_hole).unwrap_or((&pattern, ""));
@@ -121,9 +121,9 @@ impl Frame {
             let quoted = Value::from(piece).to_string();
             Event::raw(format!("{before}{quoted}{after}")).with_tokens(1)
         });
-        let opening = Event::data(&self.delta(index, &opening, None, json!({})));
+        let opening = Event::data(&self.delta(index, &opening, None, &json!({})));
         let finish = Some(finish_reason(&answer));
-        let closing = Event::data(&self.delta(index, &json!({}), finish, json!({})));
+        let closing = Event::data(&self.delta(index, &json!({}), finish, &json!({})));
         std::iter::once(opening)
             .chain(pieces)
             .chain(std::iter::once(closing))
@@ -131,4 +131,4 @@ impl Frame {
 }
 
 /// Where a piece goes in a chunk's pattern: the JSON around it is written once per stream.
-const HOLE: &str = "\u{1}";
+const HOLE: &str = "\u{fffc}";

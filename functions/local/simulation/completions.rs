@@ -74,7 +74,7 @@ pub(super) async fn create(
     let choices = choices
         .map(|(i, a)| choice(i, &a.text, Some(finish(a))))
         .collect();
-    let mut response = super::json(&head.body(choices, Some(&usage)));
+    let mut response = super::json(&head.body(&choices, Some(&usage)));
     ticket.stamp(response.headers_mut());
     Ok(response)
 }
@@ -145,7 +145,7 @@ struct Head {
 }
 
 impl Head {
-    fn body(&self, choices: Vec<Value>, usage: Option<&Value>) -> Value {
+    fn body(&self, choices: &[Value], usage: Option<&Value>) -> Value {
         let mut body = json!({
             "id": self.id, "object": "text_completion", "created": self.created,
             "model": self.model, "choices": choices,
@@ -164,16 +164,16 @@ fn events(
 ) -> impl Iterator<Item = Event> + Send + Unpin + 'static {
     // With include_usage, chunks before the last say so with a null.
     let none_yet = usage.as_ref().map(|_| Value::Null);
-    let last = usage.map(|usage| Event::data(&head.body(Vec::new(), Some(&usage))));
+    let last = usage.map(|usage| Event::data(&head.body(&[], Some(&usage))));
     let chunks = answers
         .into_iter()
         .enumerate()
         .flat_map(move |(index, answer)| {
             let closing = choice(index, "", Some(finish(&answer)));
-            let closing = Event::data(&head.body(vec![closing], none_yet.as_ref()));
+            let closing = Event::data(&head.body(&[closing], none_yet.as_ref()));
             let pieces: Vec<Event> = OwnedTokens::of(answer.text)
                 .map(|piece| {
-                    let chunk = head.body(vec![choice(index, &piece, None)], none_yet.as_ref());
+                    let chunk = head.body(&[choice(index, &piece, None)], none_yet.as_ref());
                     Event::data(&chunk).with_tokens(1)
                 })
                 .collect();
