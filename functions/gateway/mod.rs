@@ -5,6 +5,7 @@
 //! [`usage`] what it cost; [`event`] is what is kept of it.
 pub mod deployment;
 pub mod event;
+pub mod ptu;
 pub mod retry_after;
 pub mod route;
 pub mod strategy;

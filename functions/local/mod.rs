@@ -1,1 +1,6 @@
-//! local
+//! `spillway local`: everything on this machine, with no Azure.
+//!
+//! [`simulation`] stands in for Azure OpenAI resources: deployments that speak the wire format,
+//! fill up like the real ones and say so, and answer with made-up text. No model runs anywhere.
+
+pub mod simulation;
