@@ -32,7 +32,7 @@ pub(super) fn events(
     let first = std::iter::once(frame.prompt_filter());
     let last = include_usage.then(|| frame.usage(&usage));
     let choices = choices.into_iter().enumerate();
-    let chunks = choices.flat_map(move |(index, answer)| frame.choice(index, answer));
+    let chunks = choices.flat_map(move |(index, answer)| frame.choice(index, &answer));
     first
         .chain(chunks)
         .chain(last)
@@ -88,8 +88,8 @@ impl Frame {
     }
 
     /// All chunks of one choice.
-    fn choice(&self, index: usize, answer: Answer) -> impl Iterator<Item = Event> + use<> {
-        let (opening, text) = match &answer {
+    fn choice(&self, index: usize, answer: &Answer) -> impl Iterator<Item = Event> + use<> {
+        let (opening, text) = match answer {
             Answer::Text(text) => {
                 let delta = json!({ "role": "assistant", "content": "", "refusal": null });
                 (delta, &text.text)
@@ -105,7 +105,7 @@ impl Frame {
                 (delta, &call.arguments)
             }
         };
-        let piece = match &answer {
+        let piece = match answer {
             Answer::Text(_) => json!({ "content": HOLE }),
             Answer::Call(_) => {
                 json!({ "tool_calls": [{ "index": 0, "function": { "arguments": HOLE } }] })
@@ -122,7 +122,7 @@ impl Frame {
             Event::raw(format!("{before}{quoted}{after}")).with_tokens(1)
         });
         let opening = Event::data(&self.delta(index, &opening, None, &json!({})));
-        let finish = Some(finish_reason(&answer));
+        let finish = Some(finish_reason(answer));
         let closing = Event::data(&self.delta(index, &json!({}), finish, &json!({})));
         std::iter::once(opening)
             .chain(pieces)
