@@ -404,7 +404,7 @@ async fn a_stream_that_the_client_leaves_is_billed_as_far_as_it_came() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let next = azure
-        .post(CHAT, &with(say("Hello"), json!({ "max_tokens": 9000 })))
+        .post(CHAT, &with(say("Hello"), json!({ "max_tokens": 10 })))
         .await;
     let utilization = header(&next, "azure-openai-deployment-utilization");
     assert!(
