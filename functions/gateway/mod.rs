@@ -4,9 +4,13 @@
 //! [`plan`] says which deployment to try next, [`classify`] what an answer means,
 //! [`usage`] what it cost; [`event`] is what is kept of it.
 pub mod deployment;
+pub mod estimate;
 pub mod event;
 pub mod ptu;
 pub mod retry_after;
 pub mod route;
+pub mod skim;
+pub mod sse;
 pub mod strategy;
 pub mod time;
+pub mod usage;

@@ -1,0 +1,115 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn skim(text: &str, keys: TextKeys) -> Skim {
+    let mut skim = Skim::new(keys);
+    skim.push(text.as_bytes());
+    skim
+}
+
+#[test]
+fn usage_and_id_are_read_at_the_top_level() {
+    let s = skim(
+        r#"{"choices":[{"usage":{"no":1},"id":"no"}],"id" : "chatcmpl-1","usage": {"a":{"b":[1,2]}} }"#,
+        TextKeys::Chat,
+    );
+    assert_eq!(s.usage(), Some(br#"{"a":{"b":[1,2]}}"#.as_slice()));
+    assert_eq!(s.id(), Some("chatcmpl-1"));
+    assert!(s.has_choices() && !s.choices_are_empty());
+}
+
+#[test]
+fn usage_and_id_are_read_inside_response() {
+    let s = skim(
+        r#"{"type":"response.completed","response":{"id":"resp_1","output":[{"id":"msg_1"}],"usage":{"input_tokens":1}},"sequence_number":9}"#,
+        TextKeys::Deltas,
+    );
+    assert_eq!(s.id(), Some("resp_1"));
+    assert_eq!(s.usage(), Some(br#"{"input_tokens":1}"#.as_slice()));
+}
+
+#[test]
+fn null_usage_is_none() {
+    let s = skim(
+        r#"{"usage":null,"id":null,"error":null,"choices":[ ]}"#,
+        TextKeys::None,
+    );
+    assert_eq!((s.usage(), s.id(), s.has_error()), (None, None, false));
+    assert!(s.choices_are_empty());
+}
+
+#[test]
+fn an_error_is_seen() {
+    assert!(skim(r#"{"error":{"code":"429"}}"#, TextKeys::None).has_error());
+    assert!(!skim(r#"{"choices":[{"error":{}}]}"#, TextKeys::None).has_error());
+}
+
+#[test]
+fn generated_text_is_measured_and_keys_are_not() {
+    let chat = r#"{"choices":[{"delta":{"role":"assistant","content":"Hej \"du\""}}]}"#;
+    assert_eq!(skim(chat, TextKeys::Chat).text_bytes(), 8);
+    assert_eq!(skim(chat, TextKeys::Deltas).text_bytes(), 0);
+    let delta = r#"{"type":"response.output_text.delta","delta":"abc","item_id":"content"}"#;
+    assert_eq!(skim(delta, TextKeys::Deltas).text_bytes(), 3);
+    let tools = r#"{"a":{"tool_calls":[{"function":{"arguments":"{}"}}],"content":null,"b":"x"}}"#;
+    assert_eq!(skim(tools, TextKeys::Chat).text_bytes(), 2);
+    assert_eq!(
+        skim(r#"{"text":"abcd"}"#, TextKeys::Completions).text_bytes(),
+        4
+    );
+}
+
+#[test]
+fn what_is_too_long_is_not_taken_for_something_else() {
+    let long = "x".repeat(MAX_ID * 2);
+    assert_eq!(
+        skim(&format!(r#"{{"id":"{long}"}}"#), TextKeys::None).id(),
+        None
+    );
+    let key = format!("id{}", "x".repeat(MAX_KEY));
+    assert_eq!(
+        skim(&format!(r#"{{"{key}":"a"}}"#), TextKeys::None).id(),
+        None
+    );
+}
+
+#[test]
+fn a_reset_forgets_the_document_and_keeps_the_length_of_text() {
+    let mut s = skim(
+        r#"{"id":"a","content":"four","usage":{"x":1},"#,
+        TextKeys::Chat,
+    );
+    s.reset();
+    assert_eq!((s.id(), s.usage(), s.text_bytes()), (None, None, 4));
+    s.push(br#"{"id":"b"}"#);
+    assert_eq!(s.id(), Some("b"));
+}
+
+proptest! {
+    #[test]
+    fn cuts_change_nothing(cuts in prop::collection::vec(0usize..200, 0..8)) {
+        let text = r#"{"id":"resp_\u00e9","choices":[],"x":"\\\"","usage":{"n":[{}],"s":"},"},"content":"ab\nc","#;
+        let whole = skim(text, TextKeys::Chat);
+        let mut cuts: Vec<_> = cuts.into_iter().map(|c| c.min(text.len())).collect();
+        cuts.sort_unstable();
+        let mut pieces = Skim::new(TextKeys::Chat);
+        let mut from = 0;
+        for cut in cuts.into_iter().chain([text.len()]) {
+            pieces.push(&text.as_bytes()[from..cut]);
+            from = cut;
+        }
+        prop_assert_eq!(pieces.usage(), whole.usage());
+        prop_assert_eq!(pieces.usage(), Some(br#"{"n":[{}],"s":"},"}"#.as_slice()));
+        prop_assert_eq!(pieces.text_bytes(), whole.text_bytes());
+        prop_assert!(pieces.choices_are_empty());
+    }
+
+    #[test]
+    fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut s = Skim::new(TextKeys::Chat);
+        s.push(&bytes);
+        prop_assert!(s.usage.len() <= MAX_USAGE + 1 && s.id.len() <= MAX_ID + 1);
+        prop_assert!(s.last.len() <= MAX_KEY + 1);
+    }
+}
