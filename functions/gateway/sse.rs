@@ -91,9 +91,9 @@ impl SseScanner {
             event_start: 0,
         };
         let mut at = 0;
-        if self.after_cr && self.hid_last && chunk.first() == Some(&b'\n') {
-            // The rest of the hidden event's line end.
-            reader.emitted = 1;
+        if self.after_cr && !self.in_event && chunk.first() == Some(&b'\n') {
+            // The rest of the last event's line end, which shares that event's fate.
+            reader.emitted = usize::from(self.hid_last);
             reader.event_start = 1;
         }
         while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
