@@ -6,7 +6,9 @@
 pub mod deployment;
 pub mod estimate;
 pub mod event;
+pub mod multipart;
 pub mod ptu;
+pub mod request;
 pub mod retry_after;
 pub mod route;
 pub mod skim;
