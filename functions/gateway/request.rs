@@ -240,8 +240,13 @@ impl<'a> Head<'a> {
 
 #[derive(serde::Deserialize)]
 struct Options<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "even_null")]
     include_usage: Option<&'a RawValue>,
+}
+
+/// An `Option` alone would take null for absent.
+fn even_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    serde::Deserialize::deserialize(value).map(Some)
 }
 
 fn not_json(error: &serde_json::Error) -> BodyError {

@@ -162,6 +162,7 @@ proptest! {
     ) {
         let mut object: serde_json::Map<String, Value> = fields.into_iter().collect();
         object.remove("stream_options");
+        object.insert("stream".into(), true.into());
         let before = Value::Object(object.clone());
         let text = if pretty { serde_json::to_string_pretty(&before) } else { serde_json::to_string(&before) }.unwrap();
         let h = head(&text);
