@@ -3,10 +3,13 @@
 //! What happens to a call, in order: [`route`] reads its URL, [`request`] its body,
 //! [`plan`] says which deployment to try next, [`classify`] what an answer means,
 //! [`usage`] what it cost; [`event`] is what is kept of it.
+pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
 pub mod multipart;
+pub mod plan;
+pub mod pool;
 pub mod ptu;
 pub mod request;
 pub mod retry_after;
