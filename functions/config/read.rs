@@ -1,0 +1,46 @@
+//! From text to configuration.
+
+use serde_json::Value;
+
+use super::mistakes::Report;
+use super::tree::Tree;
+use super::{Config, Mistakes, shape, validate};
+
+/// The JSON Schema of `spillway.toml`, draft 2020-12.
+pub fn schema() -> Value {
+    schemars::schema_for!(Config).to_value()
+}
+
+impl Config {
+    /// Reads a configuration. `file` is its name in messages, `env` says what a `${NAME}` stands for.
+    ///
+    /// # Errors
+    /// All mistakes of the text, each with its place.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Mistakes> {
+        let mut report = Report::new(text);
+        let tree = Tree::read(text, env, &mut report);
+        shape::check(&tree, &schema(), &mut report);
+        validate::formats(&tree, &mut report);
+        let read = if report.is_empty() {
+            serde_json::from_value::<Self>(tree.value.clone())
+        } else {
+            // What has the right shape is checked all the same.
+            validate::names(&tree, &mut report);
+            return Err(report.into_mistakes(file));
+        };
+        match read {
+            Ok(config) => {
+                validate::names(&tree, &mut report);
+                if report.is_empty() {
+                    return Ok(config);
+                }
+            }
+            Err(e) => report.add(0, "", e.to_string()),
+        }
+        Err(report.into_mistakes(file))
+    }
+}

@@ -1,0 +1,347 @@
+//! What may stand in `spillway.toml`. The doc comments are the descriptions that editors show.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Endpoint, KeyHash, Secret};
+use crate::gateway::event::Kind;
+use crate::gateway::strategy::{HashOn, Selection, Strategy};
+
+/// Spillway's configuration.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Spillway")]
+pub struct Config {
+    /// Time-outs, bounds and what the gateway says of itself.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// Who may call.
+    #[serde(default)]
+    pub auth: Auth,
+    /// The Azure OpenAI resources and their deployments.
+    #[serde(default, rename = "backend")]
+    pub backends: Vec<Backend>,
+    /// How a model's calls are spread: only what differs from the defaults.
+    #[serde(default, rename = "model")]
+    pub models: Vec<Model>,
+    /// The apps that call.
+    #[serde(default, rename = "app")]
+    pub apps: Vec<App>,
+    /// Where things are kept.
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+/// Time-outs, bounds and what the gateway says of itself.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Longest wait for marked deployments to come back before a 429, ms.
+    #[schemars(range(min = 0, max = 120_000))]
+    pub wait_budget_ms: u64,
+    /// Longest wait of an attempt for the first byte of the answer's body, ms.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub first_byte_timeout_ms: u64,
+    /// Longest wait for a connection to a backend, ms.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub connect_timeout_ms: u64,
+    /// Most attempts for one call.
+    #[schemars(range(min = 1, max = 32))]
+    pub max_attempts: u32,
+    /// Largest request body, MiB. The Functions host takes 100 at most.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_body_mb: u32,
+    /// The Azure region that this gateway runs in.
+    pub region: Option<String>,
+    /// From a call's arrival to the last moment at which its answer may begin, ms. The Azure
+    /// front end cuts a call that was silent for 230 s.
+    #[schemars(range(min = 1000, max = 230_000))]
+    pub deadline_ms: u64,
+    /// Longest silence of a backend within an answer, ms.
+    #[schemars(range(min = 1000, max = 600_000))]
+    pub idle_timeout_ms: u64,
+    /// A comment is sent on a stream that was silent for so long, ms; 0: never.
+    #[schemars(range(min = 0, max = 200_000))]
+    pub heartbeat_ms: u64,
+    /// Whether answers carry the `x-spillway-*` headers beside the request id.
+    pub answer_headers: bool,
+    /// How long a deployment is left alone that does not say itself, ms.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub default_mark_ms: u64,
+    /// How long a deployment is left alone at most, however long it asks for, ms.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub max_mark_ms: u64,
+    /// How long a deployment that failed takes to get its whole share back, ms.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub ramp_ms: u64,
+    /// Most usage events that wait to be written.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub event_queue: usize,
+    /// Threads that serve calls; absent: one a core.
+    #[schemars(range(min = 1, max = 64))]
+    pub workers: Option<usize>,
+    /// Most connections at once; further ones wait to be accepted.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_connections: usize,
+    /// `api-version` for calls to the classic form that name none.
+    #[schemars(length(min = 1, max = 64))]
+    pub api_version: String,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            wait_budget_ms: 5000,
+            first_byte_timeout_ms: 120_000,
+            connect_timeout_ms: 2000,
+            max_attempts: 6,
+            max_body_mb: 32,
+            region: None,
+            deadline_ms: 220_000,
+            idle_timeout_ms: 120_000,
+            heartbeat_ms: 15_000,
+            answer_headers: true,
+            default_mark_ms: 10_000,
+            max_mark_ms: 300_000,
+            ramp_ms: 10_000,
+            event_queue: 65_536,
+            workers: None,
+            max_connections: 10_000,
+            api_version: "2024-10-21".into(),
+        }
+    }
+}
+
+/// Who may call.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Whether callers have to show who they are.
+    pub mode: AuthMode,
+}
+
+/// Whether callers have to show who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// Every call needs an app's key.
+    #[default]
+    Required,
+    /// Every call is the app `anonymous`. For local work only.
+    Off,
+}
+
+/// One Azure OpenAI resource.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Its name in this file, in logs and in answers.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// Its URL, for example `https://contoso-swe.openai.azure.com`.
+    #[schemars(with = "String")]
+    pub endpoint: Endpoint,
+    /// The Azure region that it is in.
+    pub region: Option<String>,
+    /// Its key, as a reference: `${NAME}`. Only a backend on this machine needs none.
+    #[schemars(with = "Option<String>")]
+    pub key: Option<Secret>,
+    /// The generation of URLs that it is called by.
+    #[serde(default)]
+    pub api: ApiForm,
+    /// `api-version` for calls to the classic form that name none; absent: the gateway's.
+    pub api_version: Option<String>,
+    /// Its deployments.
+    #[serde(default, rename = "deployment")]
+    pub deployments: Vec<Deployment>,
+}
+
+/// The generation of URLs that a backend is called by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApiForm {
+    /// The one that the app used.
+    #[default]
+    AsCalled,
+    /// `/openai/deployments/...?api-version=...`
+    Classic,
+    /// `/openai/v1/...`
+    V1,
+}
+
+/// A model on a backend.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// Its name on the backend.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// The model that apps ask for; absent: the deployment's name.
+    #[schemars(length(min = 1, max = 64))]
+    pub model: Option<String>,
+    /// How it is paid for.
+    pub kind: Kind,
+    /// Lower is tried first; absent: 1 for ptu, 2 for payg.
+    #[schemars(range(min = 1, max = 9))]
+    pub tier: Option<u8>,
+    /// Its share of the calls within the tier.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: u32,
+    /// Provisioned throughput units; only for ptu.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub ptus: Option<u32>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl Deployment {
+    /// The model that apps ask for.
+    pub fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The tier, or the kind's own.
+    pub const fn tier(&self) -> u8 {
+        match (self.tier, self.kind) {
+            (Some(tier), _) => tier,
+            (None, Kind::Ptu) => 1,
+            (None, Kind::Payg) => 2,
+        }
+    }
+}
+
+/// How a model's calls are spread.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The model that apps ask for.
+    pub name: String,
+    /// How one of a tier's deployments is picked.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// What the strategy `hash` goes by: `caller`, `prompt` or `header:NAME`.
+    pub hash_on: Option<String>,
+    /// The strategy `hash` moves on from a deployment with more than this percentage of its fair
+    /// share of the calls in flight.
+    #[serde(default = "hash_load_percent")]
+    #[schemars(range(min = 100, max = 1000))]
+    pub hash_load_percent: u32,
+    /// The strategy `lowest-latency` picks among those at most so much slower than the fastest, ms.
+    #[serde(default = "latency_range_ms")]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub latency_range_ms: u32,
+    /// How long a call waits for a full PTU deployment before it goes to the next tier, ms.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub spill_after_ms: u64,
+    /// Deployments in the gateway's own region go first within a tier.
+    #[serde(default)]
+    pub prefer_region: bool,
+}
+
+fn hash_load_percent() -> u32 {
+    Selection::default().hash_load_percent
+}
+
+fn latency_range_ms() -> u32 {
+    Selection::default().latency_range_ms
+}
+
+impl Model {
+    /// The settings that selection goes by.
+    pub fn selection(&self) -> Selection {
+        let hash_on = self.hash_on.as_deref().and_then(read_hash_on);
+        Selection {
+            strategy: self.strategy,
+            hash_on: hash_on.unwrap_or_default(),
+            hash_load_percent: self.hash_load_percent,
+            latency_range_ms: self.latency_range_ms,
+            spill_after_ms: self.spill_after_ms,
+            prefer_region: self.prefer_region,
+        }
+    }
+}
+
+/// Reads `caller`, `prompt` or `header:NAME`.
+pub(super) fn read_hash_on(text: &str) -> Option<HashOn> {
+    match text {
+        "caller" => Some(HashOn::Caller),
+        "prompt" => Some(HashOn::Prompt),
+        _ => {
+            let name = text.strip_prefix("header:")?.trim().to_ascii_lowercase();
+            let is_name = !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            is_name.then_some(HashOn::Header(name))
+        }
+    }
+}
+
+/// An app that calls, and pays.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Its name, as in chargeback.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// SHA-256 of its keys: `sha256:` and 64 hexadecimal digits. Two, so that one can be replaced
+    /// while the other is in use.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(max = 2))]
+    pub key_hashes: Vec<KeyHash>,
+    /// The models that it may use; absent: all.
+    pub models: Option<Vec<String>>,
+    /// The backends that its calls go to; absent: all.
+    pub backends: Option<Vec<String>>,
+}
+
+/// Where things are kept.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// `embedded:DIR`: a file in that folder.
+    #[schemars(with = "String")]
+    pub tables: Tables,
+}
+
+/// Where tables are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Tables {
+    /// In a file in this folder.
+    Embedded(PathBuf),
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::Embedded(".spillway".into())
+    }
+}
+
+impl FromStr for Tables {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("embedded:") {
+            Some(dir) if !dir.is_empty() => Ok(Self::Embedded(dir.into())),
+            _ => {
+                Err("must be `embedded:DIR`: this version keeps its tables in a folder only".into())
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Tables {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}

@@ -1,0 +1,280 @@
+//! What a schema can't say: formats of texts, unique names, references, rules across keys.
+//!
+//! All of it works on the tree, so that it looks also at files that have other mistakes.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::mistakes::Report;
+use super::shape::suggestion;
+use super::tree::{Tree, below};
+use super::types::{Tables, read_hash_on};
+use super::{Endpoint, KeyHash};
+
+/// Checks texts that have a format of their own.
+pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
+    let mut check = Check { tree, report };
+    for (path, backend) in tables(&tree.value, "backend") {
+        check.name(&path, backend);
+        check.endpoint(&path, backend);
+        for (path, deployment) in tables_below(backend, &path, "deployment") {
+            let ptu = deployment.get("kind").and_then(Value::as_str) != Some("payg");
+            if deployment.get("ptus").is_some() && !ptu {
+                check.at(
+                    &below(&path, "ptus"),
+                    "only a deployment of kind ptu has ptus",
+                );
+            }
+        }
+    }
+    for (path, model) in tables(&tree.value, "model") {
+        let hash_on = model.get("hash_on").and_then(Value::as_str);
+        if hash_on.is_some_and(|text| read_hash_on(text).is_none()) {
+            check.at(
+                &below(&path, "hash_on"),
+                "must be `caller`, `prompt` or `header:NAME`",
+            );
+        }
+    }
+    for (path, app) in tables(&tree.value, "app") {
+        check.name(&path, app);
+        for (i, hash) in strings(app, "key_hashes") {
+            if let Err(message) = hash.parse::<KeyHash>() {
+                check.at(&format!("{path}.key_hashes[{i}]"), &message);
+            }
+        }
+    }
+    let tables = tree
+        .value
+        .pointer("/storage/tables")
+        .and_then(Value::as_str);
+    if let Some(Err(message)) = tables.map(str::parse::<Tables>) {
+        check.at("storage.tables", &message);
+    }
+}
+
+/// Checks names against each other.
+pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
+    let mut check = Check { tree, report };
+    let backends = check.unique("backend");
+    check.unique("model");
+    check.unique("app");
+    let models = check.deployments();
+    for (path, model) in tables(&tree.value, "model") {
+        let name = model.get("name").and_then(Value::as_str);
+        if let Some(name) = name {
+            check.known(
+                &below(&path, "name"),
+                "model of a deployment",
+                name,
+                &models,
+            );
+        }
+    }
+    for (path, app) in tables(&tree.value, "app") {
+        for (i, name) in strings(app, "models") {
+            check.known(
+                &format!("{path}.models[{i}]"),
+                "model of a deployment",
+                name,
+                &models,
+            );
+        }
+        for (i, name) in strings(app, "backends") {
+            check.known(&format!("{path}.backends[{i}]"), "backend", name, &backends);
+        }
+    }
+    check.keys();
+    if tree.is_whole {
+        check.completeness();
+    }
+}
+
+struct Check<'a, 't> {
+    tree: &'a Tree,
+    report: &'a mut Report<'t>,
+}
+
+impl Check<'_, '_> {
+    fn at(&mut self, path: &str, message: &str) {
+        if !self.report.is_meant(path) {
+            self.report.add(self.tree.value_at(path), path, message);
+        }
+    }
+
+    fn name(&mut self, path: &str, table: &Value) {
+        let name = table.get("name").and_then(Value::as_str);
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if name.is_some_and(|name| !name.bytes().all(allowed)) {
+            let path = below(path, "name");
+            self.at(
+                &path,
+                "may have the letters A to Z, digits, `.`, `_` and `-`",
+            );
+        }
+    }
+
+    fn endpoint(&mut self, path: &str, backend: &Value) {
+        let Some(text) = backend.get("endpoint").and_then(Value::as_str) else {
+            return;
+        };
+        match text.parse::<Endpoint>() {
+            Err(message) => self.at(&below(path, "endpoint"), &message),
+            Ok(endpoint) if !endpoint.is_loopback() && backend.get("key").is_none() => {
+                let name = backend
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .unwrap_or("BACKEND");
+                let variable = name.to_uppercase().replace(['-', '.'], "_");
+                let message = format!(
+                    "`key` is missing: this version calls a backend by its key; set key = \"${{{variable}_KEY}}\""
+                );
+                self.at(path, &message);
+            }
+            Ok(_) => {}
+        }
+        if backend.get("key").and_then(Value::as_str) == Some("") {
+            self.at(&below(path, "key"), "is empty");
+        }
+    }
+
+    /// Notes names that stand twice; all names.
+    fn unique(&mut self, section: &'static str) -> Vec<String> {
+        let mut seen: HashMap<&str, String> = HashMap::new();
+        let tree = self.tree;
+        for (path, table) in tables(&tree.value, section) {
+            let Some(name) = table.get("name").and_then(Value::as_str) else {
+                continue;
+            };
+            let path = below(&path, "name");
+            if section == "app" && name == "anonymous" {
+                self.at(
+                    &path,
+                    "`anonymous` is what callers are named with auth.mode = \"off\"",
+                );
+            }
+            if let Some(first) = seen.get(name) {
+                let line = self.report.line(tree.value_at(first));
+                self.at(
+                    &path,
+                    &format!("the {section} of line {line} has the same name"),
+                );
+            } else {
+                seen.insert(name, path);
+            }
+        }
+        seen.into_keys().map(str::to_owned).collect()
+    }
+
+    /// Notes deployments that stand twice on a backend; the models of all deployments.
+    fn deployments(&mut self) -> Vec<String> {
+        let mut models = Vec::new();
+        let tree = self.tree;
+        for (path, backend) in tables(&tree.value, "backend") {
+            let mut seen: HashMap<&str, String> = HashMap::new();
+            for (path, deployment) in tables_below(backend, &path, "deployment") {
+                let Some(name) = deployment.get("name").and_then(Value::as_str) else {
+                    continue;
+                };
+                let model = deployment
+                    .get("model")
+                    .and_then(Value::as_str)
+                    .unwrap_or(name);
+                models.push(model.to_owned());
+                let path = below(&path, "name");
+                if let Some(first) = seen.get(name) {
+                    let line = self.report.line(tree.value_at(first));
+                    self.at(
+                        &path,
+                        &format!("the backend has this deployment already, in line {line}"),
+                    );
+                }
+                seen.entry(name).or_insert(path);
+            }
+        }
+        models.sort();
+        models.dedup();
+        models
+    }
+
+    fn known(&mut self, path: &str, what: &str, name: &str, known: &[String]) {
+        if known.iter().any(|one| one == name) {
+            return;
+        }
+        let mut sorted: Vec<&str> = known.iter().map(String::as_str).collect();
+        sorted.sort_unstable();
+        let hint = suggestion(name, sorted.into_iter());
+        let shown = if self.tree.may_show(path) {
+            format!("`{name}` is no {what}; {hint}")
+        } else {
+            format!("is no {what}")
+        };
+        self.at(path, &shown);
+    }
+
+    /// A key that two apps share would be charged to either.
+    fn keys(&mut self) {
+        let mut seen: HashMap<KeyHash, String> = HashMap::new();
+        let tree = self.tree;
+        for (path, app) in tables(&tree.value, "app") {
+            for (i, text) in strings(app, "key_hashes") {
+                let Ok(hash) = text.parse::<KeyHash>() else {
+                    continue;
+                };
+                let path = format!("{path}.key_hashes[{i}]");
+                if let Some(first) = seen.get(&hash) {
+                    let line = self.report.line(tree.value_at(first));
+                    self.at(&path, &format!("the same key stands in line {line}"));
+                } else {
+                    seen.insert(hash, path);
+                }
+            }
+        }
+    }
+
+    fn completeness(&mut self) {
+        let has_deployments = tables(&self.tree.value, "backend")
+            .any(|(path, backend)| tables_below(backend, &path, "deployment").next().is_some());
+        if !has_deployments && !self.report.is_meant_below("", &["backend", "deployment"]) {
+            let message =
+                "there is no deployment: a [[backend]] with a [[backend.deployment]] is needed";
+            self.report.add(0, "backend", message);
+        }
+        let mode = self
+            .tree
+            .value
+            .pointer("/auth/mode")
+            .and_then(Value::as_str);
+        let required = mode.is_none_or(|mode| mode == "required");
+        let no_apps = tables(&self.tree.value, "app").next().is_none();
+        if required && no_apps && !self.report.is_meant_below("", &["app", "auth", "mode"]) {
+            let message = "no app may call: add an [[app]] with key_hashes, or, for local work, set auth.mode = \"off\"";
+            self.report.add(self.tree.key("auth"), "app", message);
+        }
+    }
+}
+
+fn tables<'v>(
+    value: &'v Value,
+    section: &'static str,
+) -> impl Iterator<Item = (String, &'v Value)> {
+    tables_below(value, "", section)
+}
+
+fn tables_below<'v>(
+    value: &'v Value,
+    path: &str,
+    section: &'static str,
+) -> impl Iterator<Item = (String, &'v Value)> {
+    let path = below(path, section);
+    let list = value.get(section).and_then(Value::as_array);
+    let items = list.into_iter().flatten().enumerate();
+    items.map(move |(i, item)| (format!("{path}[{i}]"), item))
+}
+
+fn strings<'v>(table: &'v Value, key: &str) -> impl Iterator<Item = (usize, &'v str)> {
+    let list = table.get(key).and_then(Value::as_array);
+    let items = list.into_iter().flatten().enumerate();
+    items.filter_map(|(i, item)| item.as_str().map(|text| (i, text)))
+}
