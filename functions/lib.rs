@@ -4,12 +4,19 @@
 //! | --- | --- |
 //! | [`gateway`] | the domain, pure: which deployment, when to retry, how usage is read |
 //! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
+//! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
+//! | [`console`] | health, and what operators look at |
+//! | [`host`] | the process: clock, listener, worker threads, readiness |
+//! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
 //! | [`store`] | what is kept, and the embedded file it is kept in |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
 //! `host`, `store` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
 
 pub mod config;
+pub mod console;
 pub mod gateway;
+pub mod host;
 pub mod local;
+pub mod relay;
 pub mod store;

@@ -77,7 +77,7 @@ impl Pool {
         let models = by_model
             .into_iter()
             .map(|(name, members)| {
-                let model = ModelPool::new(Arc::clone(&name), members, selection(&name));
+                let model = ModelPool::of(Arc::clone(&name), members, selection(&name));
                 (name, Arc::new(model))
             })
             .collect();
@@ -128,11 +128,17 @@ pub(super) struct Tier {
 }
 
 impl ModelPool {
-    pub(super) fn new(
+    /// A model and its deployments, of which the first [`MAX_DEPLOYMENTS`] are used.
+    pub fn new(
         name: Arc<str>,
-        mut deployments: Vec<Arc<Deployment>>,
+        specs: impl IntoIterator<Item = DeploymentSpec>,
         selection: Selection,
     ) -> Self {
+        let new = |spec| Arc::new(Deployment::new(spec));
+        Self::of(name, specs.into_iter().map(new).collect(), selection)
+    }
+
+    fn of(name: Arc<str>, mut deployments: Vec<Arc<Deployment>>, selection: Selection) -> Self {
         deployments.truncate(MAX_DEPLOYMENTS);
         deployments.sort_by_key(|deployment| deployment.spec.tier);
         let mut tiers = Vec::new();

@@ -23,11 +23,7 @@ fn spec(backend: &str, kind: Kind, tier: u8) -> DeploymentSpec {
 }
 
 fn model(specs: Vec<DeploymentSpec>, selection: Selection) -> ModelPool {
-    let members = specs
-        .into_iter()
-        .map(|s| Arc::new(Deployment::new(s)))
-        .collect();
-    ModelPool::new("gpt-4o".into(), members, selection)
+    ModelPool::new("gpt-4o".into(), specs, selection)
 }
 
 fn ptu_and_payg(selection: Selection) -> ModelPool {

@@ -27,7 +27,7 @@ fn pool(strategy: Strategy, weights: &[u32]) -> ModelPool {
         strategy,
         ..Selection::default()
     };
-    ModelPool::new("gpt-4o".into(), members, selection)
+    ModelPool::of("gpt-4o".into(), members, selection)
 }
 
 fn all(pool: &ModelPool) -> Set {

@@ -1,0 +1,4 @@
+//! The process as the Functions host sees it: a listener on a port that it names, ready at once.
+
+pub mod clock;
+pub mod server;

@@ -1,0 +1,278 @@
+//! An answer's body on its way to the client, read as it passes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::Relay;
+use super::affinity::Owner;
+use super::record::CallRecord;
+use crate::gateway::event::{Outcome, Tokens};
+use crate::gateway::skim::Skim;
+use crate::gateway::sse::SseScanner;
+use crate::gateway::usage;
+
+/// How an answer's body is read.
+#[derive(Debug)]
+pub(super) enum Reader {
+    /// Server-sent events.
+    Events(SseScanner),
+    /// One JSON document.
+    Json(Skim),
+    /// Audio, files, compressed answers: not read.
+    Opaque,
+}
+
+impl Reader {
+    fn push(&mut self, chunk: Bytes, out: &mut VecDeque<Bytes>) {
+        match self {
+            Self::Events(scanner) => scanner.push(&chunk, |part| out.push_back(part)),
+            Self::Json(skim) => {
+                skim.push(&chunk);
+                out.push_back(chunk);
+            }
+            Self::Opaque => out.push_back(chunk),
+        }
+    }
+
+    fn usage(&self) -> Option<Tokens> {
+        match self {
+            Self::Events(scanner) => scanner.seen().usage,
+            Self::Json(skim) => skim.usage().and_then(usage::parse),
+            Self::Opaque => None,
+        }
+    }
+
+    fn id(&self) -> Option<&str> {
+        match self {
+            Self::Events(scanner) => scanner.seen().id.as_deref(),
+            Self::Json(skim) => skim.id(),
+            Self::Opaque => None,
+        }
+    }
+
+    const fn text_bytes(&self) -> u64 {
+        match self {
+            Self::Events(scanner) => scanner.text_bytes(),
+            Self::Json(skim) => skim.text_bytes(),
+            Self::Opaque => 0,
+        }
+    }
+}
+
+/// Why an answer's body ended early: the client's connection is then broken off too, so that it
+/// can't take half an answer for a whole one.
+#[derive(Debug)]
+pub(super) struct Broken(&'static str);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// The body of an answer.
+pub(super) struct RelayBody {
+    upstream: Incoming,
+    reader: Reader,
+    out: VecDeque<Bytes>,
+    /// Bytes of the first chunk, which came before the body was handed on.
+    waiting: u64,
+    timer: Pin<Box<Sleep>>,
+    last_chunk: Instant,
+    idle: Duration,
+    heartbeat: Option<Duration>,
+    ended: bool,
+    /// The app and backend that later calls have to come back to, where this call made something.
+    made: Option<Owner>,
+    relay: Arc<Relay>,
+    record: Option<CallRecord>,
+}
+
+impl RelayBody {
+    pub(super) fn new(
+        relay: Arc<Relay>,
+        first: Option<Bytes>,
+        upstream: Incoming,
+        reader: Reader,
+        record: CallRecord,
+        made: Option<Owner>,
+    ) -> Self {
+        let gateway = &relay.settings.gateway;
+        let is_stream = matches!(reader, Reader::Events(_));
+        let heartbeat = (is_stream && gateway.heartbeat_ms > 0)
+            .then(|| Duration::from_millis(gateway.heartbeat_ms));
+        let idle = Duration::from_millis(gateway.idle_timeout_ms);
+        let mut body = Self {
+            upstream,
+            reader,
+            out: VecDeque::new(),
+            waiting: 0,
+            timer: Box::pin(tokio::time::sleep(heartbeat.unwrap_or(idle).min(idle))),
+            last_chunk: Instant::now(),
+            idle,
+            heartbeat,
+            ended: first.is_none(),
+            made,
+            relay,
+            record: Some(record),
+        };
+        match first {
+            Some(chunk) => body.take(chunk),
+            None => body.finish(Outcome::Completed),
+        }
+        body.waiting = body.out.iter().map(length).sum();
+        body
+    }
+
+    fn take(&mut self, chunk: Bytes) {
+        self.reader.push(chunk, &mut self.out);
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        if let (Some(owner), Some(id)) = (self.made.take(), self.reader.id()) {
+            self.relay.affinity.remember(id, owner);
+        }
+        record.finish(outcome, self.reader.usage(), self.reader.text_bytes());
+    }
+
+    /// The backend broke off: a stream ends with an event that says so, anything else breaks too.
+    fn cut(&mut self, why: &'static str) -> Option<Broken> {
+        self.ended = true;
+        let is_stream = matches!(self.reader, Reader::Events(_));
+        if let Reader::Events(scanner) = &mut self.reader {
+            scanner.finish(|_| {});
+            self.out.push_back(error_event(&self.record, why));
+        }
+        self.finish(Outcome::Cut);
+        (!is_stream).then_some(Broken(why))
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if let Reader::Events(scanner) = &mut self.reader {
+            let out = &mut self.out;
+            scanner.finish(|part| out.push_back(part));
+        }
+        self.finish(Outcome::Completed);
+    }
+
+    /// What the timer says: nothing yet, a heartbeat, or that the backend is silent for too long.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
+        loop {
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let silent = self.last_chunk.elapsed();
+            if silent >= self.idle {
+                return Poll::Ready(self.cut("the backend was silent for too long"));
+            }
+            let step = self.heartbeat.unwrap_or(self.idle);
+            let next = self
+                .heartbeat
+                .map_or(self.last_chunk + self.idle, |_| Instant::now() + step);
+            let idle_end = self.last_chunk + self.idle;
+            let at_boundary = match &self.reader {
+                Reader::Events(scanner) => scanner.at_boundary(),
+                Reader::Json(_) | Reader::Opaque => false,
+            };
+            let due = self.heartbeat.is_some_and(|heartbeat| silent >= heartbeat);
+            self.timer.as_mut().reset(next.min(idle_end));
+            if due && at_boundary {
+                self.out.push_back(Bytes::from_static(b": keep-alive\n\n"));
+                return Poll::Ready(None);
+            }
+        }
+    }
+}
+
+fn length(chunk: &Bytes) -> u64 {
+    u64::try_from(chunk.len()).unwrap_or(u64::MAX)
+}
+
+fn error_event(record: &Option<CallRecord>, why: &str) -> Bytes {
+    let is_responses = record
+        .as_ref()
+        .is_some_and(|r| r.event.operation.starts_with("responses"));
+    let message = format!("The answer broke off: {why}.");
+    let event = if is_responses {
+        let data = serde_json::json!({"type": "error", "code": "stream_cut", "message": message, "param": null});
+        format!("\n\nevent: error\ndata: {data}\n\n")
+    } else {
+        let data = serde_json::json!({"error": {"code": "stream_cut", "message": message, "type": "server_error", "param": null}});
+        format!("\n\ndata: {data}\n\n")
+    };
+    event.into()
+}
+
+impl hyper::body::Body for RelayBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        loop {
+            if let Some(part) = self.out.pop_front() {
+                self.waiting = self.waiting.saturating_sub(length(&part));
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            match Pin::new(&mut self.upstream).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.last_chunk = Instant::now();
+                    if let Ok(chunk) = frame.into_data() {
+                        self.take(chunk);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => {
+                    if let Some(broken) = self.cut("the backend's connection broke") {
+                        return Poll::Ready(Some(Err(broken)));
+                    }
+                }
+                Poll::Ready(None) => self.end(),
+                Poll::Pending => match self.poll_timer(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(broken)) => return Poll::Ready(Some(Err(broken))),
+                    Poll::Ready(None) => {}
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended && self.out.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if matches!(self.reader, Reader::Events(_)) {
+            return SizeHint::default();
+        }
+        match self.upstream.size_hint().exact() {
+            Some(left) => SizeHint::with_exact(left + self.waiting),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for RelayBody {
+    fn drop(&mut self) {
+        self.finish(Outcome::ClientGone);
+    }
+}

@@ -1,0 +1,399 @@
+//! One call: read, tried at deployments until one answers, passed on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response as HttpResponse};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::affinity::Owner;
+use super::body::{Reader, RelayBody};
+use super::error::RelayError;
+use super::headers::{AnswerHeaders, set, to_backend, to_client};
+use super::record::{CallRecord, answered_by};
+use super::settings::App;
+use super::upstream::{RequestBody, Upstream, drain, small_body};
+use super::{Relay, reading};
+use crate::gateway::classify::{NoAnswer, Verdict, is_missing_deployment, needs_body, verdict};
+use crate::gateway::deployment::{Deployment, MarkReason};
+use crate::gateway::event::Attempt;
+use crate::gateway::plan::{Caller, Plan, Step};
+use crate::gateway::pool::{ModelPool, hash_key};
+use crate::gateway::request::segments;
+use crate::gateway::route::Route;
+use crate::gateway::skim::{Skim, TextKeys};
+use crate::gateway::sse::SseScanner;
+use crate::gateway::strategy::HashOn;
+
+/// Most of a 404 that is read to tell a missing deployment from the client's mistake.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// A call that has been read.
+pub(super) struct Call<'a> {
+    pub(super) relay: &'a Arc<Relay>,
+    pub(super) upstream: &'a Upstream,
+    pub(super) route: Route<'a>,
+    pub(super) method: Method,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) reading: reading::Reading<'a>,
+    pub(super) app: Arc<App>,
+    pub(super) model: Arc<ModelPool>,
+    /// The backend that owns what the call names.
+    pub(super) pinned: Option<Arc<str>>,
+    pub(super) started: Instant,
+}
+
+/// An attempt that brought an answer.
+struct Answered {
+    deployment: Arc<Deployment>,
+    response: HttpResponse<Incoming>,
+    first: First,
+    attempts: u32,
+}
+
+/// The start of an answer's body.
+enum First {
+    /// The first chunk, or `None` where the body is empty; the rest is still to come.
+    Chunk(Option<Bytes>),
+    /// All of it.
+    Whole(Bytes),
+}
+
+/// Why an attempt brought none.
+struct Failure {
+    reason: MarkReason,
+    mark_ms: u64,
+    status: Option<u16>,
+    error: Option<&'static str>,
+}
+
+impl Call<'_> {
+    /// Tries deployments until one answers.
+    pub(super) async fn run(self, mut record: CallRecord) -> (CallEnd, Option<CallRecord>) {
+        match self.answer(&mut record).await {
+            Ok(answered) => (CallEnd::Answer(self.pass_on(answered, record)), None),
+            Err(error) => (CallEnd::Error(error), Some(record)),
+        }
+    }
+
+    async fn answer(&self, record: &mut CallRecord) -> Result<Answered, RelayError> {
+        let settings = &self.relay.settings;
+        let mut plan = Plan::new(record.event.time);
+        let mut random = fastrand::Rng::new();
+        let caller = Caller {
+            backends: self.app.backends.as_deref(),
+            pinned: self.pinned.as_deref(),
+            region: settings.gateway.region.as_deref(),
+            hash: self.hash(),
+        };
+        loop {
+            let now = record.now();
+            match plan.next(&self.model, &caller, &settings.limits, now, &mut random) {
+                Step::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                Step::GiveUp(why) => {
+                    let attempts = record.event.attempts.clone();
+                    return Err(RelayError::NoAnswer { why, attempts });
+                }
+                Step::Try(deployment) => {
+                    record.in_flight = Some(deployment.enter());
+                    let left_ms = settings
+                        .limits
+                        .deadline_ms
+                        .saturating_sub(now.ms_since(record.event.time));
+                    let begun = Instant::now();
+                    let tried = self.attempt(&deployment, left_ms, record).await?;
+                    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    record.attempt(note(&deployment, &tried, ms));
+                    match tried {
+                        Ok((response, first)) => {
+                            let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                            deployment.succeeded(us);
+                            record.event.spilled = plan.passed_ptu()
+                                && deployment.spec.kind == crate::gateway::event::Kind::Payg;
+                            return Ok(Answered {
+                                deployment,
+                                response,
+                                first,
+                                attempts: plan.attempts(),
+                            });
+                        }
+                        Err(failure) => {
+                            record.in_flight = None;
+                            self.mark(&deployment, &failure, record);
+                            plan.failed(&self.model, &deployment, failure.reason);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn mark(&self, deployment: &Deployment, failure: &Failure, record: &CallRecord) {
+        let mark = deployment.set_mark(failure.reason, failure.mark_ms, record.now());
+        let backend = &*deployment.spec.backend;
+        let name = &*deployment.spec.name;
+        let reason = failure.reason.as_str();
+        let ms = mark.until.ms_since(record.now());
+        let (status, error) = (failure.status, failure.error);
+        match failure.reason {
+            MarkReason::Throttled => {
+                tracing::debug!(backend, deployment = name, reason, ms, status, "marked");
+            }
+            MarkReason::Failed => {
+                tracing::warn!(
+                    backend,
+                    deployment = name,
+                    reason,
+                    ms,
+                    status,
+                    error,
+                    "marked"
+                );
+            }
+            MarkReason::Misconfigured => tracing::error!(
+                backend,
+                deployment = name,
+                reason,
+                ms,
+                status,
+                "marked: the backend refuses the gateway; check its key and the deployment's name"
+            ),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        deployment: &Deployment,
+        left_ms: u64,
+        record: &CallRecord,
+    ) -> Result<Result<(HttpResponse<Incoming>, First), Failure>, RelayError> {
+        let gateway = &self.relay.settings.gateway;
+        let request = self.request(deployment)?;
+        let patience = Duration::from_millis(gateway.first_byte_timeout_ms.min(left_ms.max(1)));
+        let tried = tokio::time::timeout(patience, self.first_byte(request, record)).await;
+        Ok(tried.unwrap_or_else(|_| Err(self.silence(NoAnswer::FirstByteTimeout))))
+    }
+
+    fn silence(&self, why: NoAnswer) -> Failure {
+        Failure {
+            reason: MarkReason::Failed,
+            mark_ms: self.relay.settings.marks.default_ms,
+            status: None,
+            error: Some(why.as_str()),
+        }
+    }
+
+    async fn first_byte(
+        &self,
+        request: Request<RequestBody>,
+        record: &CallRecord,
+    ) -> Result<(HttpResponse<Incoming>, First), Failure> {
+        let sent = self.upstream.send(request).await;
+        let mut response = sent.map_err(|why| self.silence(why))?;
+        let status = response.status().as_u16();
+        if needs_body(status) {
+            return self.not_found(response, record).await;
+        }
+        let headers = AnswerHeaders(response.headers());
+        let marks = self.relay.settings.marks;
+        if let Verdict::Retry { reason, ms } = verdict(status, &headers, false, marks, record.now())
+        {
+            drain(response.into_body());
+            return Err(Failure {
+                reason,
+                mark_ms: ms,
+                status: Some(status),
+                error: None,
+            });
+        }
+        loop {
+            match response.body_mut().frame().await {
+                None => return Ok((response, First::Chunk(None))),
+                Some(Err(_)) => return Err(self.silence(NoAnswer::Reset)),
+                Some(Ok(frame)) => {
+                    if let Ok(chunk) = frame.into_data()
+                        && !chunk.is_empty()
+                    {
+                        return Ok((response, First::Chunk(Some(chunk))));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn not_found(
+        &self,
+        response: HttpResponse<Incoming>,
+        record: &CallRecord,
+    ) -> Result<(HttpResponse<Incoming>, First), Failure> {
+        let (parts, mut incoming) = response.into_parts();
+        let body = small_body(&mut incoming, MAX_ERROR_BODY)
+            .await
+            .unwrap_or_default();
+        let missing = is_missing_deployment(&body);
+        let headers = AnswerHeaders(&parts.headers);
+        let marks = self.relay.settings.marks;
+        match verdict(404, &headers, missing, marks, record.now()) {
+            Verdict::Retry { reason, ms } => Err(Failure {
+                reason,
+                mark_ms: ms,
+                status: Some(404),
+                error: None,
+            }),
+            Verdict::Answer => {
+                let response = HttpResponse::from_parts(parts, incoming);
+                Ok((response, First::Whole(body)))
+            }
+        }
+    }
+
+    fn request(&self, deployment: &Deployment) -> Result<Request<RequestBody>, RelayError> {
+        let unsendable = |what: &str| RelayError::Unsendable(what.to_owned());
+        let spec = &deployment.spec;
+        let backend = self.relay.settings.backends.get(&spec.backend);
+        let backend = backend.ok_or_else(|| unsendable("the backend is gone"))?;
+        let form = backend.form.unwrap_or(self.route.form);
+        let name = Some(&*spec.name).filter(|name| !name.is_empty());
+        let path = self.route.upstream(form, name, &backend.api_version);
+        let in_path = self.route.deployment_in_path(form);
+        let edits = self.reading.edits(name.filter(|_| !in_path));
+        let body = RequestBody::new(segments(&self.body, &edits));
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = format!("{}{path}", backend.endpoint)
+            .parse()
+            .map_err(|_| unsendable("the URL has characters that no URL may have"))?;
+        let mut headers = to_backend(self.headers);
+        if let Some(key) = &backend.key {
+            headers.insert("api-key", key.clone());
+        }
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        set(&mut headers, "host", backend.endpoint.authority());
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn hash(&self) -> u64 {
+        let prompt = self.reading.prompt();
+        match &self.model.selection().hash_on {
+            HashOn::Caller => hash_key(self.app.name.as_bytes()),
+            // Azure's prompt caches go by the first 1,024 tokens, some four bytes each.
+            HashOn::Prompt => hash_key(prompt.get(..4096).unwrap_or(prompt)),
+            HashOn::Header(name) => {
+                let value = self.headers.get(name.as_str()).map(HeaderValue::as_bytes);
+                hash_key(value.unwrap_or(self.app.name.as_bytes()))
+            }
+        }
+    }
+
+    fn pass_on(&self, answered: Answered, mut record: CallRecord) -> Response {
+        let (parts, incoming) = answered.response.into_parts();
+        let spec = &answered.deployment.spec;
+        answered_by(&mut record.event, spec);
+        record.event.status = parts.status.as_u16();
+        let elapsed = self.started.elapsed().as_millis();
+        record.event.first_byte_ms = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        let reader = self.reader(&parts.headers, &mut record);
+        let is_events = matches!(reader, Reader::Events(_));
+        let mut headers = to_client(&parts.headers, !is_events);
+        if self.relay.settings.gateway.answer_headers {
+            set(&mut headers, "x-spillway-backend", &spec.backend);
+            set(&mut headers, "x-spillway-kind", spec.kind.as_str());
+            set(
+                &mut headers,
+                "x-spillway-attempts",
+                &answered.attempts.to_string(),
+            );
+        }
+        let makes = self.method == Method::POST
+            && parts.status.is_success()
+            && self.route.makes_stored(self.reading.store());
+        let made = makes.then(|| Owner {
+            backend: Arc::clone(&spec.backend),
+            app: Arc::clone(&self.app.name),
+        });
+        let body = match answered.first {
+            First::Whole(body) => {
+                record.finish(crate::gateway::event::Outcome::Completed, None, 0);
+                Body::from(body)
+            }
+            First::Chunk(first) => Body::new(RelayBody::new(
+                Arc::clone(self.relay),
+                first,
+                incoming,
+                reader,
+                record,
+                made,
+            )),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn reader(&self, headers: &HeaderMap, record: &mut CallRecord) -> Reader {
+        let plain = headers
+            .get(CONTENT_ENCODING)
+            .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        let kind = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let kind = kind.unwrap_or_default().trim_start();
+        let is = |name: &str| {
+            kind.get(..name.len())
+                .is_some_and(|k| k.eq_ignore_ascii_case(name))
+        };
+        if plain && is("text/event-stream") {
+            record.event.streamed = true;
+            let keys = text_keys(self.route.operation);
+            return Reader::Events(SseScanner::new(keys, self.reading.hides_usage()));
+        }
+        if plain && is("application/json") {
+            return Reader::Json(Skim::new(text_keys(self.route.operation)));
+        }
+        Reader::Opaque
+    }
+}
+
+/// How a call ended for its client.
+pub(super) enum CallEnd {
+    Answer(Response),
+    Error(RelayError),
+}
+
+const fn text_keys(operation: crate::gateway::route::Operation) -> TextKeys {
+    use crate::gateway::route::Operation;
+    match operation {
+        Operation::ChatCompletions => TextKeys::Chat,
+        Operation::Completions => TextKeys::Completions,
+        Operation::Responses | Operation::Transcription => TextKeys::Deltas,
+        _ => TextKeys::None,
+    }
+}
+
+fn note(
+    deployment: &Deployment,
+    tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+    ms: u64,
+) -> Attempt {
+    let (status, error) = match tried {
+        Ok((response, _)) => (Some(response.status().as_u16()), None),
+        Err(failure) => (failure.status, failure.error.map(str::to_owned)),
+    };
+    Attempt {
+        backend: Arc::clone(&deployment.spec.backend),
+        deployment: Arc::clone(&deployment.spec.name),
+        kind: deployment.spec.kind,
+        status,
+        error,
+        ms,
+        billed: false,
+    }
+}

@@ -1,0 +1,190 @@
+//! What the relay itself answers when it can't pass an answer on, in OpenAI's shape.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::json;
+
+use super::headers::set;
+use crate::gateway::event::Attempt;
+use crate::gateway::plan::GiveUp;
+use crate::gateway::request::BodyError;
+
+/// Why a call gets no backend's answer.
+#[derive(Debug)]
+pub(super) enum RelayError {
+    /// The URL is none of the API's.
+    NoSuchPath(String),
+    /// The call names no app.
+    NoKey,
+    /// The key is no app's.
+    WrongKey,
+    /// The app may not use this model.
+    ModelNotAllowed {
+        /// The app.
+        app: String,
+        /// The model.
+        model: String,
+    },
+    /// No deployment serves this model.
+    NoSuchModel(String),
+    /// The call names no model where it has to.
+    NoModel,
+    /// The body can't be read.
+    Body(BodyError),
+    /// The body is larger than the gateway takes.
+    TooLarge {
+        /// The limit, MiB.
+        max_mb: u32,
+    },
+    /// The client broke off its body.
+    BodyBroken,
+    /// What the call names is not this app's, or not there.
+    NoSuchObject(String),
+    /// No deployment could answer.
+    NoAnswer {
+        /// Why.
+        why: GiveUp,
+        /// What was tried.
+        attempts: Vec<Attempt>,
+    },
+    /// A request that cannot be built, for example for its URL.
+    Unsendable(String),
+}
+
+impl RelayError {
+    /// The status that the client sees.
+    pub(super) const fn status(&self) -> StatusCode {
+        match self {
+            Self::NoSuchPath(_) | Self::NoSuchModel(_) | Self::NoSuchObject(_) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
+            Self::ModelNotAllowed { .. } => StatusCode::FORBIDDEN,
+            Self::NoModel | Self::Body(_) | Self::BodyBroken | Self::Unsendable(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoAnswer { why, .. } => match why {
+                GiveUp::AllThrottled { .. } => StatusCode::TOO_MANY_REQUESTS,
+                GiveUp::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
+                GiveUp::AllFailed => StatusCode::SERVICE_UNAVAILABLE,
+                GiveUp::NoDeployment => StatusCode::FORBIDDEN,
+            },
+        }
+    }
+
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSuchPath(_) => "path_not_found",
+            Self::NoKey => "key_missing",
+            Self::WrongKey => "invalid_api_key",
+            Self::ModelNotAllowed { .. } => "model_not_allowed",
+            Self::NoSuchModel(_) => "model_not_found",
+            Self::NoModel => "model_missing",
+            Self::Body(_) | Self::BodyBroken => "invalid_body",
+            Self::TooLarge { .. } => "body_too_large",
+            Self::NoSuchObject(_) => "not_found",
+            Self::Unsendable(_) => "invalid_request",
+            Self::NoAnswer { why, .. } => match why {
+                GiveUp::AllThrottled { .. } => "all_deployments_full",
+                GiveUp::DeadlinePassed => "deadline_passed",
+                GiveUp::AllFailed => "all_deployments_failed",
+                GiveUp::NoDeployment => "backend_not_allowed",
+            },
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.status().as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::NoSuchPath(path) => format!(
+                "{path} is no path of this gateway; it serves /openai/deployments/MODEL/..., /openai/v1/... and /v1/..."
+            ),
+            Self::NoKey => "No key: send the app's key as `api-key`, `Ocp-Apim-Subscription-Key` or `Authorization: Bearer`.".into(),
+            Self::WrongKey => "This key is no app's.".into(),
+            Self::ModelNotAllowed { app, model } => {
+                format!("The app `{app}` may not use the model `{model}`.")
+            }
+            Self::NoSuchModel(model) => {
+                format!("The model `{model}` does not exist here; GET /v1/models lists those that do.")
+            }
+            Self::NoModel => "The body has no `model`.".into(),
+            Self::Body(error) => sentence(&error.to_string()),
+            Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
+            Self::BodyBroken => "The body broke off.".into(),
+            Self::NoSuchObject(id) => format!("`{id}` was not found."),
+            Self::Unsendable(what) => sentence(what),
+            Self::NoAnswer { why, attempts } => no_answer(*why, attempts),
+        }
+    }
+
+    /// The answer.
+    pub(super) fn into_response(self) -> Response {
+        let param = matches!(self, Self::NoSuchModel(_) | Self::NoModel).then_some("model");
+        let body = json!({"error": {
+            "code": self.code(),
+            "message": self.message(),
+            "type": self.kind(),
+            "param": param,
+        }});
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Self::NoAnswer {
+            why: GiveUp::AllThrottled { retry_after_ms },
+            ..
+        } = self
+        {
+            set(headers, "retry-after-ms", &retry_after_ms.to_string());
+            headers.insert(RETRY_AFTER, retry_after_ms.div_ceil(1000).into());
+        }
+        response
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(chars).chain(['.']).collect()
+}
+
+fn no_answer(why: GiveUp, attempts: &[Attempt]) -> String {
+    let reason = match why {
+        GiveUp::AllThrottled { retry_after_ms } => {
+            format!("All deployments of this model are full; try again in {retry_after_ms} ms.")
+        }
+        GiveUp::DeadlinePassed => "No deployment answered in time.".into(),
+        GiveUp::AllFailed => "No deployment of this model could answer.".into(),
+        GiveUp::NoDeployment => {
+            "This app may use none of the backends that serve this call.".into()
+        }
+    };
+    let tried: Vec<String> = attempts.iter().map(describe).collect();
+    if tried.is_empty() {
+        return reason;
+    }
+    format!("{reason} Tried: {}.", tried.join(", "))
+}
+
+fn describe(attempt: &Attempt) -> String {
+    match (attempt.status, &attempt.error) {
+        (Some(status), _) => format!("{} ({status})", attempt.backend),
+        (None, Some(error)) => format!("{} ({error})", attempt.backend),
+        (None, None) => attempt.backend.to_string(),
+    }
+}

@@ -1,0 +1,209 @@
+//! Which headers pass, in both directions.
+
+use std::borrow::Cow;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::gateway::retry_after::Headers;
+
+/// The answer's headers, for reading Retry-After.
+pub(super) struct AnswerHeaders<'a>(pub(super) &'a HeaderMap);
+
+impl Headers for AnswerHeaders<'_> {
+    fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.0.get(name)?.to_str().ok().map(Cow::Borrowed)
+    }
+}
+
+/// Headers of one connection only (RFC 9110, section 7.6.1).
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// What a backend never sees: the client's credentials, and what the hops before the gateway
+/// added. (`content-length` and `host` are set anew; `accept-encoding` so that usage can be read.)
+fn is_private(name: &str) -> bool {
+    const PREFIXES: [&str; 10] = [
+        "x-forwarded-",
+        "x-original-",
+        "x-azure-",
+        "x-arr-",
+        "x-waws-",
+        "x-site-",
+        "x-appservice-",
+        "x-spillway-",
+        "was-",
+        "x-client-",
+    ];
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "accept-encoding"
+            | "expect"
+            | "authorization"
+            | "api-key"
+            | "ocp-apim-subscription-key"
+            | "x-functions-key"
+            | "x-ms-invocation-id"
+            | "cookie"
+            | "forwarded"
+            | "client-ip"
+            | "disguised-host"
+            | "max-forwards"
+            | "x-real-ip"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// What a client never sees of a backend: its cookies and its infrastructure.
+fn is_infrastructure(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = [
+        "x-envoy-",
+        "x-aspnet",
+        "x-azure-ref",
+        "x-cache",
+        "x-spillway-",
+    ];
+    matches!(
+        name,
+        "set-cookie"
+            | "server"
+            | "x-powered-by"
+            | "via"
+            | "alt-svc"
+            | "nel"
+            | "report-to"
+            | "strict-transport-security"
+            | "azureml-model-session"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The client's headers as a backend gets them.
+pub(super) fn to_backend(client: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(client);
+    copy(client, |name| {
+        !is_hop_by_hop(name) && !is_private(name) && !named.contains(&name.to_owned())
+    })
+}
+
+/// A backend's headers as the client gets them. The body's length stays only where the body does.
+pub(super) fn to_client(backend: &HeaderMap, same_body: bool) -> HeaderMap {
+    let named = named_by_connection(backend);
+    copy(backend, |name| {
+        !is_hop_by_hop(name)
+            && !is_infrastructure(name)
+            && !named.contains(&name.to_owned())
+            && (same_body || name != "content-length")
+    })
+}
+
+/// `Connection` may name further headers that are its hop's only.
+fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(http::header::CONNECTION);
+    let names = values.iter().filter_map(|value| value.to_str().ok());
+    let names = names.flat_map(|list| list.split(','));
+    names.map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
+fn copy(from: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
+    let mut to = HeaderMap::with_capacity(from.len() + 6);
+    for (name, value) in from {
+        if passes(name.as_str()) {
+            to.append(name.clone(), value.clone());
+        }
+    }
+    to
+}
+
+/// Sets a header to a text; a text that is no header value is left out.
+pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
+    fn names(map: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn credentials_and_hops_never_reach_a_backend() {
+        let client = map(&[
+            ("host", "a"),
+            ("connection", "keep-alive, X-Mine"),
+            ("x-mine", "1"),
+            ("authorization", "Bearer x"),
+            ("api-key", "x"),
+            ("ocp-apim-subscription-key", "x"),
+            ("x-functions-key", "x"),
+            ("cookie", "x"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-azure-functions-invocationid", "x"),
+            ("accept-encoding", "gzip"),
+            ("content-type", "application/json"),
+            ("traceparent", "00-a-b-01"),
+            ("x-ms-client-request-id", "1"),
+            ("user-agent", "me"),
+        ]);
+        assert_eq!(
+            names(&to_backend(&client)),
+            [
+                "content-type",
+                "traceparent",
+                "user-agent",
+                "x-ms-client-request-id"
+            ]
+        );
+    }
+
+    #[test]
+    fn limits_and_ids_reach_the_client_and_infrastructure_does_not() {
+        let backend = map(&[
+            ("set-cookie", "x"),
+            ("server", "x"),
+            ("x-envoy-upstream-service-time", "3"),
+            ("transfer-encoding", "chunked"),
+            ("strict-transport-security", "x"),
+            ("x-ratelimit-remaining-tokens", "9"),
+            ("retry-after-ms", "9"),
+            ("x-ms-region", "Sweden Central"),
+            ("apim-request-id", "x"),
+            ("content-length", "3"),
+        ]);
+        assert_eq!(
+            names(&to_client(&backend, false)),
+            [
+                "apim-request-id",
+                "retry-after-ms",
+                "x-ms-region",
+                "x-ratelimit-remaining-tokens"
+            ]
+        );
+        assert!(to_client(&backend, true).contains_key("content-length"));
+    }
+}

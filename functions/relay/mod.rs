@@ -1,0 +1,240 @@
+//! The HTTP function that apps call as if it were Azure OpenAI.
+//!
+//! A call's way: [`caller`](self) says who pays, the route and the body say which model, `call`
+//! tries deployments as the plan says until one answers, `body` passes the answer on and reads
+//! its usage, `record` makes the usage event of it.
+
+mod affinity;
+mod body;
+mod call;
+mod caller;
+mod error;
+mod headers;
+mod models;
+mod reading;
+mod record;
+pub mod recorder;
+pub mod settings;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use self::affinity::Affinity;
+use self::call::{Call, CallEnd};
+use self::error::RelayError;
+use self::headers::set;
+use self::reading::Reading;
+use self::record::CallRecord;
+use self::recorder::Recorder;
+use self::settings::{App, Settings};
+pub use self::upstream::{Upstream, tls_settings};
+use crate::gateway::event::Outcome;
+use crate::gateway::pool::ModelPool;
+use crate::gateway::route::{Operation, Route};
+use crate::host::clock::Clock;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Relay {
+    /// The configuration, looked up.
+    pub settings: Settings,
+    /// The clock.
+    pub clock: Clock,
+    affinity: Affinity,
+    recorder: Recorder,
+}
+
+impl Relay {
+    /// A relay that hands its usage events to `recorder`.
+    pub fn new(settings: Settings, clock: Clock, recorder: Recorder) -> Self {
+        Self {
+            settings,
+            clock,
+            affinity: Affinity::default(),
+            recorder,
+        }
+    }
+
+    /// Usage events that could not be kept, so far.
+    pub fn dropped_events(&self) -> u64 {
+        self.recorder.dropped()
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    relay: Arc<Relay>,
+    upstream: Upstream,
+}
+
+/// The relay's routes, for one worker with connections of its own.
+pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
+    let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
+    let worker = Worker {
+        relay: Arc::clone(relay),
+        upstream: Upstream::new(tls.clone(), timeout),
+    };
+    Router::new()
+        .route("/openai/{*path}", axum::routing::any(handle))
+        .route("/v1/{*path}", axum::routing::any(handle))
+        .with_state(worker)
+}
+
+async fn handle(State(worker): State<Worker>, request: Request) -> Response {
+    let relay = &worker.relay;
+    let now = relay.clock.now();
+    let id = record::new_id(now, &mut fastrand::Rng::new());
+    let mut response = answer(&worker, request, &id).await;
+    set(response.headers_mut(), "x-spillway-request-id", &id);
+    response
+}
+
+async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let relay = &worker.relay;
+    let path = parts.uri.path();
+    let Some(route) = Route::parse(path, parts.uri.query().unwrap_or_default()) else {
+        return RelayError::NoSuchPath(path.to_owned()).into_response();
+    };
+    let app = match caller::identify(&relay.settings, &parts.headers) {
+        Ok(app) => app,
+        Err(error) => return error.into_response(),
+    };
+    if route.operation == Operation::Models && parts.method == Method::GET {
+        return models::answer(&relay.settings, &app, &route)
+            .unwrap_or_else(RelayError::into_response);
+    }
+    let recorder = relay.recorder.clone();
+    let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
+    record.event.app = Arc::clone(&app.name);
+    record.operation = route.operation;
+    let trace = parts
+        .headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    let trace = trace.and_then(record::trace_id).unwrap_or_default();
+    trace.clone_into(&mut record.event.trace_id);
+    let read = read_body(&parts.headers, body, relay.settings.gateway.max_body_mb).await;
+    let bytes = match read {
+        Ok(bytes) => bytes,
+        Err(error) => return refuse(error, record),
+    };
+    let call = Call {
+        relay,
+        upstream: &worker.upstream,
+        method: parts.method.clone(),
+        headers: &parts.headers,
+        reading: Reading::none(),
+        model: Arc::clone(&relay.settings.any_backend),
+        pinned: None,
+        body: bytes.clone(),
+        route,
+        app,
+        started,
+    };
+    let call = match prepare(call, &bytes, &mut record) {
+        Ok(call) => call,
+        Err(error) => return refuse(error, record),
+    };
+    match call.run(record).await {
+        (CallEnd::Answer(response), _) => response,
+        (CallEnd::Error(error), Some(record)) => refuse(error, record),
+        (CallEnd::Error(error), None) => error.into_response(),
+    }
+}
+
+/// Reads the body and finds the model and the owner of what the call names.
+fn prepare<'a>(
+    mut call: Call<'a>,
+    bytes: &'a Bytes,
+    record: &mut CallRecord,
+) -> Result<Call<'a>, RelayError> {
+    if !bytes.is_empty() || call.route.operation.is_billed() && call.method == Method::POST {
+        let kind = call
+            .headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        call.reading = Reading::new(&call.route, kind.unwrap_or_default(), bytes)?;
+    }
+    let settings = &call.relay.settings;
+    let model = match &call.route.model {
+        Some(model) => Some(model.clone()),
+        None => call.reading.model()?,
+    };
+    record.prompt_bytes = call.reading.prompt().len();
+    let stored = call.route.stored_id().or_else(|| call.reading.stored_id());
+    if let Some(owner) = stored.and_then(|id| call.relay.affinity.owner(id)) {
+        if owner.app != call.app.name {
+            return Err(RelayError::NoSuchObject(
+                stored.unwrap_or_default().to_owned(),
+            ));
+        }
+        call.pinned = Some(owner.backend);
+    }
+    call.model = match &model {
+        Some(name) => {
+            let pool = named(settings, &call.app, name)?;
+            record.event.model = Arc::clone(pool.name());
+            pool
+        }
+        None if call.route.operation.is_billed()
+            && call.method == Method::POST
+            && stored.is_none() =>
+        {
+            return Err(RelayError::NoModel);
+        }
+        None => Arc::clone(&settings.any_backend),
+    };
+    Ok(call)
+}
+
+fn named(settings: &Settings, app: &App, name: &str) -> Result<Arc<ModelPool>, RelayError> {
+    let pool = settings.pool.model(name);
+    let pool = pool.ok_or_else(|| RelayError::NoSuchModel(name.to_owned()))?;
+    if !app.may_use(name) {
+        return Err(RelayError::ModelNotAllowed {
+            app: app.name.to_string(),
+            model: name.to_owned(),
+        });
+    }
+    Ok(Arc::clone(pool))
+}
+
+/// Answers with the gateway's own error and records the call.
+fn refuse(error: RelayError, mut record: CallRecord) -> Response {
+    record.event.status = error.status().as_u16();
+    record.finish(Outcome::Failed, None, 0);
+    error.into_response()
+}
+
+async fn read_body(
+    headers: &HeaderMap,
+    body: axum::body::Body,
+    max_mb: u32,
+) -> Result<Bytes, RelayError> {
+    let max = usize::try_from(max_mb)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(1 << 20);
+    let stated = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    let stated = stated.and_then(|text| text.parse::<usize>().ok());
+    if stated.is_some_and(|length| length > max) {
+        return Err(RelayError::TooLarge { max_mb });
+    }
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(RelayError::TooLarge { max_mb }),
+        Err(_) => Err(RelayError::BodyBroken),
+    }
+}

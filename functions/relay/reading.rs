@@ -1,0 +1,115 @@
+//! What a request's body says, whichever format it has.
+
+use std::borrow::Cow;
+
+use super::error::RelayError;
+use crate::gateway::multipart::Form;
+use crate::gateway::request::{Edit, Head};
+use crate::gateway::route::Route;
+
+/// A request's body, read.
+pub(super) struct Reading<'a> {
+    format: Format<'a>,
+    /// Makes a stream report its usage, where it would not.
+    ask_usage: Option<Edit>,
+}
+
+enum Format<'a> {
+    Json(Head<'a>),
+    Form(Form<'a>),
+    Opaque,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads `body` by its `content_type`.
+    pub(super) fn new(
+        route: &Route<'_>,
+        content_type: &'a str,
+        body: &'a [u8],
+    ) -> Result<Self, RelayError> {
+        let is = |name: &str| {
+            let start = content_type.trim_start().get(..name.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+        };
+        if is("multipart/") {
+            let form = Form::parse(body, content_type).map_err(RelayError::Body)?;
+            return Ok(Self::of(Format::Form(form)));
+        }
+        let is_json =
+            is("application/json") || (content_type.is_empty() && route.operation.is_billed());
+        if !is_json || (body.is_empty() && !route.operation.is_billed()) {
+            return Ok(Self::of(Format::Opaque));
+        }
+        let head = Head::parse(body).map_err(RelayError::Body)?;
+        let asks = head.stream() && route.operation.takes_stream_options();
+        let ask_usage = if asks { head.ask_usage() } else { None };
+        Ok(Self {
+            ask_usage,
+            format: Format::Json(head),
+        })
+    }
+
+    /// What a call without a body says: nothing.
+    pub(super) const fn none() -> Self {
+        Self::of(Format::Opaque)
+    }
+
+    const fn of(format: Format<'a>) -> Self {
+        Self {
+            format,
+            ask_usage: None,
+        }
+    }
+
+    /// The model that the body names.
+    pub(super) fn model(&self) -> Result<Option<Cow<'a, str>>, RelayError> {
+        match &self.format {
+            Format::Json(head) => head.model().map_err(RelayError::Body),
+            Format::Form(form) => {
+                let model = form.model().map_err(RelayError::Body)?;
+                Ok(model.map(Cow::Borrowed))
+            }
+            Format::Opaque => Ok(None),
+        }
+    }
+
+    /// The changes that the body needs: `deployment` as its model, where that is given, and usage
+    /// asked for.
+    pub(super) fn edits(&self, deployment: Option<&str>) -> Vec<Edit> {
+        let model = deployment.and_then(|name| match &self.format {
+            Format::Json(head) => head.set_model(name),
+            Format::Form(form) => form.set_model(name),
+            Format::Opaque => None,
+        });
+        model.into_iter().chain(self.ask_usage.clone()).collect()
+    }
+
+    /// Whether the usage chunk was not the client's wish.
+    pub(super) const fn hides_usage(&self) -> bool {
+        self.ask_usage.is_some()
+    }
+
+    /// Whether the answer is to be kept, where the body says.
+    pub(super) fn store(&self) -> Option<bool> {
+        match &self.format {
+            Format::Json(head) => head.store(),
+            Format::Form(_) | Format::Opaque => None,
+        }
+    }
+
+    /// The id of something stored that the body names.
+    pub(super) fn stored_id(&self) -> Option<&str> {
+        match &self.format {
+            Format::Json(head) => head.stored_id(),
+            Format::Form(_) | Format::Opaque => None,
+        }
+    }
+
+    /// The prompt's JSON; empty where there is none.
+    pub(super) fn prompt(&self) -> &[u8] {
+        match &self.format {
+            Format::Json(head) => head.prompt().unwrap_or_default(),
+            Format::Form(_) | Format::Opaque => &[],
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One call's record: what becomes its usage event.
+
+use std::sync::Arc;
+
+use crate::gateway::deployment::InFlight;
+use crate::gateway::estimate;
+use crate::gateway::event::{Attempt, Outcome, Tokens, UsageEvent, UsageSource};
+use crate::gateway::route::Operation;
+use crate::gateway::time::Timestamp;
+use crate::host::clock::Clock;
+
+use super::recorder::Recorder;
+
+/// What is known of a call so far. Its event is handed on when it ends, however it ends.
+#[derive(Debug)]
+pub(super) struct CallRecord {
+    pub(super) event: UsageEvent,
+    pub(super) operation: Operation,
+    /// Length of the prompt's JSON, bytes.
+    pub(super) prompt_bytes: usize,
+    /// The call at its deployment, while the answer runs.
+    pub(super) in_flight: Option<InFlight>,
+    clock: Clock,
+    recorder: Recorder,
+}
+
+impl CallRecord {
+    pub(super) fn new(clock: Clock, recorder: Recorder, id: String, operation: &str) -> Self {
+        let event = UsageEvent {
+            id,
+            time: clock.now(),
+            app: "".into(),
+            model: "".into(),
+            operation: operation.to_owned(),
+            backend: "".into(),
+            deployment: "".into(),
+            kind: None,
+            region: "".into(),
+            status: 0,
+            streamed: false,
+            spilled: false,
+            outcome: Outcome::Failed,
+            tokens: Tokens::default(),
+            usage: UsageSource::None,
+            first_byte_ms: 0,
+            total_ms: 0,
+            attempts: Vec::new(),
+            trace_id: String::new(),
+        };
+        Self {
+            event,
+            operation: Operation::Other,
+            prompt_bytes: 0,
+            in_flight: None,
+            clock,
+            recorder,
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Notes an attempt.
+    pub(super) fn attempt(&mut self, attempt: Attempt) {
+        self.event.attempts.push(attempt);
+    }
+
+    /// Ends the call: `usage` as the answer reported it, `text_bytes` of generated text seen.
+    pub(super) fn finish(mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
+        let event = &mut self.event;
+        event.outcome = outcome;
+        event.total_ms = self.clock.now().ms_since(event.time);
+        let answered = (200..300).contains(&event.status);
+        (event.tokens, event.usage) = match usage {
+            Some(tokens) => (tokens, UsageSource::Reported),
+            None if answered && self.operation.is_billed() => (
+                estimated(self.prompt_bytes, text_bytes),
+                UsageSource::Estimated,
+            ),
+            None => (Tokens::default(), UsageSource::None),
+        };
+        let billed = event.usage != UsageSource::None;
+        if let Some(last) = event.attempts.last_mut() {
+            last.billed = billed;
+        }
+        self.recorder.record(self.event);
+    }
+}
+
+fn estimated(prompt_bytes: usize, text_bytes: u64) -> Tokens {
+    Tokens {
+        input: estimate::tokens_of_len(prompt_bytes),
+        output: estimate::tokens_of_bytes(text_bytes),
+        ..Tokens::default()
+    }
+}
+
+/// A call's id: 26 characters that order by time (ULID's alphabet and layout).
+pub(super) fn new_id(now: Timestamp, random: &mut fastrand::Rng) -> String {
+    const ALPHABET: [char; 32] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H',
+        'J', 'K', 'M', 'N', 'P', 'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
+    ];
+    let value = (u128::from(now.unix_ms()) << 80) | (random.u128(..) >> 48);
+    let mut id = String::with_capacity(26);
+    for place in (0..26).rev() {
+        let digit = usize::try_from((value >> (place * 5)) & 31).unwrap_or_default();
+        id.extend(ALPHABET.get(digit));
+    }
+    id
+}
+
+/// The trace-id of a `traceparent` (W3C Trace Context).
+pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.trim().split('-');
+    let (_version, id) = (parts.next()?, parts.next()?);
+    let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    (hex && id.bytes().any(|b| b != b'0')).then_some(id)
+}
+
+/// The names that a deployment's answer puts into an event.
+pub(super) fn answered_by(
+    event: &mut UsageEvent,
+    spec: &crate::gateway::deployment::DeploymentSpec,
+) {
+    event.backend = Arc::clone(&spec.backend);
+    event.deployment = Arc::clone(&spec.name);
+    event.kind = Some(spec.kind);
+    event.region = spec.region.clone().unwrap_or_else(|| "".into());
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::relay) fn event() -> UsageEvent {
+        let (recorder, events) = Recorder::new(1);
+        let record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
+        record.finish(Outcome::Failed, None, 0);
+        events.recv().unwrap()
+    }
+
+    #[test]
+    fn ids_order_by_time_and_differ() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let early = new_id(Timestamp::from_unix_ms(1000), &mut random);
+        let late = new_id(Timestamp::from_unix_ms(1001), &mut random);
+        assert!(early < late && early.len() == 26);
+        assert_ne!(late, new_id(Timestamp::from_unix_ms(1001), &mut random));
+    }
+
+    #[test]
+    fn an_answer_without_usage_is_estimated_and_says_so() {
+        let (recorder, events) = Recorder::new(2);
+        let mut record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
+        record.operation = Operation::ChatCompletions;
+        record.event.status = 200;
+        record.prompt_bytes = 400;
+        record.finish(Outcome::ClientGone, None, 40);
+        let event = events.recv().unwrap();
+        assert_eq!((event.tokens.input, event.tokens.output), (100, 10));
+        assert_eq!(event.usage, UsageSource::Estimated);
+    }
+
+    #[test]
+    fn only_a_valid_trace_is_taken() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_id(&format!("00-{id}-00f067aa0ba902b7-01")), Some(id));
+        assert_eq!(trace_id("00-xyz-1-01"), None);
+        assert_eq!(trace_id(&format!("00-{}-1-01", "0".repeat(32))), None);
+    }
+}
