@@ -9,6 +9,8 @@
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
 //! | [`store`] | what is kept, and the embedded file it is kept in |
+//! | [`serve`] | puts the functions together to one process |
+//! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
 //! `host`, `store` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
@@ -18,5 +20,7 @@ pub mod console;
 pub mod gateway;
 pub mod host;
 pub mod local;
+pub mod package;
 pub mod relay;
+pub mod serve;
 pub mod store;

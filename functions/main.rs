@@ -1,3 +1,226 @@
 //! The command line.
 
-fn main() {}
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use spillway::config::{Config, Source, schema};
+use spillway::host::server::bind;
+use spillway::local::{embedded, simulation::Latency};
+use spillway::package;
+use spillway::serve::{Gateway, write_events};
+use tracing_subscriber::EnvFilter;
+
+/// The port that the Functions host names for its handler.
+const PORT_VARIABLE: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
+
+/// An Azure OpenAI gateway that is a set of Azure Functions.
+#[derive(Parser)]
+#[command(name = "spillway", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The custom handler: listens on the port that the Functions host names.
+    Serve(ServeArgs),
+    /// Everything on this machine: simulated deployments, unless a configuration names real ones.
+    Local(LocalArgs),
+    /// Reads a configuration and says every mistake of it.
+    Check(CheckArgs),
+    /// Writes the folder that the Functions host runs.
+    Package(PackageArgs),
+}
+
+#[derive(Args, Default)]
+struct ServeArgs {
+    /// Address to listen on; 0.0.0.0 outside the Functions host.
+    #[arg(long)]
+    host: Option<Ipv4Addr>,
+    /// Port; default: what FUNCTIONS_CUSTOMHANDLER_PORT says, else 8080.
+    #[arg(long)]
+    port: Option<u16>,
+    /// The configuration's file.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct LocalArgs {
+    /// Port of the gateway.
+    #[arg(long, default_value_t = 7071)]
+    port: u16,
+    /// A configuration that names real deployments.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Milliseconds to the first token of a simulated answer, and a fifteenth of it for each
+    /// further one; 0: no waiting.
+    #[arg(long, default_value_t = Latency::SMALL_MODEL.first_token_ms)]
+    latency_ms: u64,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// The configuration's file.
+    file: Option<PathBuf>,
+    /// Prints the JSON Schema of the configuration instead.
+    #[arg(long)]
+    schema: bool,
+}
+
+#[derive(Args)]
+struct PackageArgs {
+    /// The folder to write; new or empty.
+    #[arg(long)]
+    out: PathBuf,
+    /// The configuration to put in.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let done = match command.unwrap_or_else(|| Command::Serve(ServeArgs::default())) {
+        Command::Serve(args) => serve(&args),
+        Command::Local(args) => local(&args),
+        Command::Check(args) => check(&args),
+        Command::Package(args) => write_package(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The host restarts a handler that ends with an error, never one that ends with 0.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn read(named: Option<&Path>) -> io::Result<Config> {
+    let (text, file) = Source::find(named, &env).read().map_err(io::Error::other)?;
+    Config::parse(&text, &file, &env).map_err(io::Error::other)
+}
+
+fn serve(args: &ServeArgs) -> io::Result<()> {
+    log_to_stdout("info");
+    let config = read(args.config.as_deref())?;
+    let port = match (args.port, env(PORT_VARIABLE)) {
+        (Some(port), _) => port,
+        (None, Some(text)) => text.parse().map_err(|_| {
+            io::Error::other(format!(
+                "{PORT_VARIABLE} must be a port, from 1 to 65535, is {text:?}"
+            ))
+        })?,
+        (None, None) => 8080,
+    };
+    let host = args.host.unwrap_or(Ipv4Addr::LOCALHOST);
+    run(async move {
+        let listener = bind(SocketAddr::from((host, port))).await?;
+        let (gateway, events) = Gateway::new(&config)?;
+        write_events(events)?;
+        tracing::info!(address = %listener.local_addr()?, "listening");
+        gateway.serve(listener).await
+    })
+}
+
+fn local(args: &LocalArgs) -> io::Result<()> {
+    log_to_stdout("warn");
+    let real = args
+        .config
+        .as_deref()
+        .map(|file| read(Some(file)))
+        .transpose()?;
+    let latency = Latency {
+        first_token_ms: args.latency_ms,
+        per_token_ms: args.latency_ms / 15,
+    };
+    run(async move {
+        let config = match real {
+            Some(config) => config,
+            None => {
+                let text = embedded::start(latency).await?;
+                Config::parse(&text, "the embedded configuration", &env)
+                    .map_err(io::Error::other)?
+            }
+        };
+        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
+        let (gateway, events) = Gateway::new(&config)?;
+        write_events(events)?;
+        say_how_to_try(listener.local_addr()?, &config)?;
+        gateway.serve(listener).await
+    })
+}
+
+fn say_how_to_try(address: SocketAddr, config: &Config) -> io::Result<()> {
+    let deployments = config
+        .backends
+        .iter()
+        .flat_map(|backend| &backend.deployments);
+    let model = deployments
+        .map(spillway::config::Deployment::model)
+        .next()
+        .unwrap_or("gpt-4o");
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "curl http://{address}/v1/chat/completions -H 'content-type: application/json' -H 'api-key: local' -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
+    )?;
+    writeln!(
+        out,
+        "python: OpenAI(base_url=\"http://{address}/v1\", api_key=\"local\").chat.completions.create(model=\"{model}\", messages=[{{\"role\": \"user\", \"content\": \"Hello\"}}])"
+    )?;
+    writeln!(out, "health: http://{address}/spillway/health")?;
+    out.flush()
+}
+
+fn check(args: &CheckArgs) -> io::Result<()> {
+    let mut out = io::stdout();
+    if args.schema {
+        return writeln!(out, "{:#}", schema());
+    }
+    let config = read(args.file.as_deref())?;
+    let deployments: usize = config
+        .backends
+        .iter()
+        .map(|backend| backend.deployments.len())
+        .sum();
+    let (backends, apps) = (config.backends.len(), config.apps.len());
+    writeln!(
+        out,
+        "good: {backends} backends, {deployments} deployments, {apps} apps"
+    )
+}
+
+/// The configuration is checked for its mistakes, but not for its references: the variables are
+/// app settings, which this machine does not have.
+fn write_package(args: &PackageArgs) -> io::Result<()> {
+    let source = Source::find(args.config.as_deref(), &env);
+    let (text, _) = source.read().map_err(io::Error::other)?;
+    package::write(&args.out, &std::env::current_exe()?, &text)
+}
+
+fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
+}
+
+/// Lines of JSON on stdout: the host takes stderr for errors. RUST_LOG chooses the level.
+fn log_to_stdout(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(io::stdout)
+        .init();
+}

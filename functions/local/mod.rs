@@ -3,4 +3,5 @@
 //! [`simulation`] stands in for Azure OpenAI resources: deployments that speak the wire format,
 //! fill up like the real ones and say so, and answer with made-up text. No model runs anywhere.
 
+pub mod embedded;
 pub mod simulation;

@@ -36,7 +36,7 @@ use self::reading::Reading;
 use self::record::CallRecord;
 use self::recorder::Recorder;
 use self::settings::{App, Settings};
-pub use self::upstream::{Upstream, tls_settings};
+pub use self::upstream::{Upstream, no_tls, tls_settings};
 use crate::gateway::event::Outcome;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
@@ -68,6 +68,11 @@ impl Relay {
     pub fn dropped_events(&self) -> u64 {
         self.recorder.dropped()
     }
+}
+
+/// The answer to a path that is no function's: 404, in OpenAI's shape.
+pub async fn no_such_path(uri: http::Uri) -> Response {
+    RelayError::NoSuchPath(uri.path().to_owned()).into_response()
 }
 
 #[derive(Clone)]

@@ -1,0 +1,77 @@
+//! The simulated deployments that `spillway local` calls where the configuration names none.
+
+use std::io;
+
+use tokio::net::TcpListener;
+
+use super::simulation::{self, Latency, Limit, SimulatedBackend, SimulatedDeployment};
+
+/// PTUs of the simulated PTU deployment: the least that gpt-4o is sold in.
+const PTUS: u32 = 15;
+
+/// Starts a PTU and a PAYG resource on loopback ports of their own, in the runtime that this is
+/// called from. Returns the configuration that names them.
+///
+/// # Errors
+/// When no port is free.
+pub async fn start(latency: Latency) -> io::Result<String> {
+    let ptu = Limit::Ptu { ptus: PTUS };
+    let payg = Limit::Payg {
+        tokens_per_minute: 450_000,
+        requests_per_minute: 2700,
+    };
+    let mut ptu_models = vec![("gpt-4o", ptu)];
+    ptu_models.push(("text-embedding-3-small", ptu));
+    let mut payg_models = vec![("gpt-4o", payg), ("text-embedding-3-small", payg)];
+    payg_models.extend(EXTRA_MODELS.map(|model| (model, payg)));
+    let mut config = String::from("[auth]\nmode = \"off\"\n");
+    config += &resource("simulated-ptu", "swedencentral", &ptu_models, latency).await?;
+    config += &resource("simulated-payg", "westeurope", &payg_models, latency).await?;
+    Ok(config)
+}
+
+/// Models for the operations that neither chat nor embeddings are.
+const EXTRA_MODELS: [&str; 4] = [
+    "gpt-35-turbo-instruct",
+    "gpt-image-1",
+    "gpt-4o-transcribe",
+    "tts",
+];
+
+async fn resource(
+    name: &str,
+    region: &str,
+    models: &[(&str, Limit)],
+    latency: Latency,
+) -> io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let deployments = models.iter().map(|(model, limit)| SimulatedDeployment {
+        name: (*model).to_owned(),
+        model: (*model).to_owned(),
+        limit: *limit,
+    });
+    let router = simulation::router(SimulatedBackend {
+        name: name.to_owned(),
+        region: region.to_owned(),
+        key: None,
+        deployments: deployments.collect(),
+        latency,
+    });
+    tokio::spawn(simulation::serve(listener, router));
+    Ok(section(name, region, &format!("http://{address}"), models))
+}
+
+fn section(name: &str, region: &str, endpoint: &str, models: &[(&str, Limit)]) -> String {
+    let mut text = format!(
+        "\n[[backend]]\nname = \"{name}\"\nregion = \"{region}\"\nendpoint = \"{endpoint}\"\n"
+    );
+    for (model, limit) in models {
+        let kind = match limit {
+            Limit::Ptu { .. } => "ptu",
+            Limit::Payg { .. } => "payg",
+        };
+        text += &format!("[[backend.deployment]]\nname = \"{model}\"\nkind = \"{kind}\"\n");
+    }
+    text
+}
