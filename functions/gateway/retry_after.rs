@@ -180,11 +180,11 @@ mod tests {
 
     #[test]
     fn an_unknown_window_is_no_answer() {
-        let azure_unknown = [
+        let unstated = [
             ("x-ratelimit-remaining-tokens", "-1"),
             ("x-ratelimit-reset-tokens", "0"),
         ];
-        assert_eq!(read(&azure_unknown), None);
+        assert_eq!(read(&unstated), None);
         assert_eq!(read(&[("x-ratelimit-reset-tokens", "5 parsecs")]), None);
         assert_eq!(read(&[("x-ratelimit-reset-tokens", "s")]), None);
         assert_eq!(read(&[]), None);

@@ -1,0 +1,342 @@
+//! What backends and clients do wrong.
+
+use std::time::Duration;
+
+use spillway::gateway::event::{Outcome, UsageSource};
+
+use crate::gateway::{OPEN, backend, header, start};
+use crate::scripted::{Act, Scripted, answer, good, stream};
+
+const CHUNK: &str = "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"12345678\"}}]}\n\n";
+const USAGE: &str = "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13}}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+/// A gateway over a faulty PTU and a good PAYG deployment.
+async fn over(fault: Act, more: &str) -> (crate::gateway::Running, Scripted, Scripted) {
+    let (a, b) = (
+        Scripted::start(vec![fault]).await,
+        Scripted::start(vec![good()]).await,
+    );
+    let config = format!(
+        "{OPEN}{more}{}{}",
+        backend("a", a.address, "ptu", ""),
+        backend("b", b.address, "payg", "")
+    );
+    (start(&config).await, a, b)
+}
+
+async fn falls_over_to_b(fault: Act, more: &str, error: &str) {
+    let (gateway, _a, _b) = over(fault, more).await;
+    let answer = gateway.chat().send().await.unwrap();
+    assert_eq!(
+        (
+            answer.status().as_u16(),
+            header(&answer, "x-spillway-backend").as_str()
+        ),
+        (200, "b")
+    );
+    let event = gateway.event().await;
+    assert_eq!(event.attempts[0].error.as_deref(), Some(error));
+    let health: serde_json::Value = gateway
+        .get("/spillway/health")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(health["deployments"][0]["marked"]["reason"], "failed");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_elsewhere() {
+    let b = Scripted::start(vec![good()]).await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let config =
+        OPEN.to_owned() + &backend("a", nobody, "ptu", "") + &backend("b", b.address, "payg", "");
+    let gateway = start(&config).await;
+    assert_eq!(gateway.backends(2).await, ["b", "b"]);
+    assert_eq!(
+        gateway.event().await.attempts[0].error.as_deref(),
+        Some("connect")
+    );
+}
+
+#[tokio::test]
+async fn a_reset_before_the_headers_is_tried_elsewhere() {
+    falls_over_to_b(Act::SayAndReset(Vec::new()), "", "reset").await;
+}
+
+#[tokio::test]
+async fn a_reset_before_the_first_byte_is_tried_elsewhere() {
+    let head = stream(&[], false).concat();
+    falls_over_to_b(Act::SayAndReset(head), "", "reset").await;
+}
+
+#[tokio::test]
+async fn a_hung_backend_is_tried_elsewhere_after_its_time() {
+    falls_over_to_b(
+        Act::Hang,
+        "[gateway]\nfirst_byte_timeout_ms = 200\n",
+        "first_byte_timeout",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_tried_elsewhere() {
+    falls_over_to_b(
+        Act::Say(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec()),
+        "",
+        "protocol",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_cut_in_the_middle_ends_with_an_error_event_and_is_billed() {
+    let cut = stream(&[CHUNK, CHUNK], false).concat();
+    let (gateway, _a, _b) = over(Act::SayAndReset(cut), "").await;
+    let text = gateway.stream().send().await.unwrap().text().await.unwrap();
+    assert!(text.starts_with(&CHUNK.repeat(2)), "{text}");
+    assert!(text.contains("\"code\":\"stream_cut\""), "{text}");
+    let event = gateway.event().await;
+    assert_eq!(
+        (event.outcome, event.usage, event.tokens.output),
+        (Outcome::Cut, UsageSource::Estimated, 4)
+    );
+}
+
+#[tokio::test]
+async fn usage_is_asked_for_and_kept_from_a_client_that_did_not_ask() {
+    let parts = stream(&[CHUNK, USAGE, DONE], true);
+    let (gateway, a, _b) = over(Act::Drip(parts, Duration::from_millis(5)), "").await;
+    let text = gateway.stream().send().await.unwrap().text().await.unwrap();
+    assert_eq!(text, format!("{CHUNK}{DONE}"));
+    assert!(
+        a.last_request()
+            .contains("\"stream_options\":{\"include_usage\":true}")
+    );
+    let event = gateway.event().await;
+    assert_eq!(
+        (event.tokens.input, event.tokens.output, event.usage),
+        (9, 4, UsageSource::Reported)
+    );
+    let mut body = crate::gateway::chat_body(true);
+    body["stream_options"] = serde_json::json!({"include_usage": true});
+    let asked = gateway
+        .post("/v1/chat/completions")
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(asked.text().await.unwrap(), format!("{CHUNK}{USAGE}{DONE}"));
+}
+
+#[tokio::test]
+async fn chunks_arrive_as_they_come() {
+    let parts = stream(&[CHUNK, CHUNK, DONE], true);
+    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(300)), "").await;
+    let mut answer = gateway.stream().send().await.unwrap();
+    let first = answer.chunk().await.unwrap().unwrap();
+    assert_eq!(
+        first, CHUNK,
+        "the first chunk came alone, before the second was written"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_kept_alive() {
+    let parts = stream(&[CHUNK, DONE], true);
+    let more = "[gateway]\nheartbeat_ms = 50\n";
+    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(200)), more).await;
+    let text = gateway.stream().send().await.unwrap().text().await.unwrap();
+    assert!(text.contains(": keep-alive\n\n"), "{text}");
+    assert_eq!(
+        text.replace(": keep-alive\n\n", ""),
+        format!("{CHUNK}{DONE}")
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_billed_for_what_came() {
+    let parts = stream(&[CHUNK, CHUNK, DONE], true);
+    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(400)), "").await;
+    let mut answer = gateway.stream().send().await.unwrap();
+    answer.chunk().await.unwrap();
+    drop(answer);
+    let event = gateway.event().await;
+    assert_eq!(
+        (event.outcome, event.usage),
+        (Outcome::ClientGone, UsageSource::Estimated)
+    );
+    assert!(event.tokens.output >= 2);
+}
+
+#[tokio::test]
+async fn a_body_shorter_than_it_says_breaks_off() {
+    let short =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{}"
+            .to_vec();
+    let (gateway, _a, _b) = over(Act::SayAndReset(short), "").await;
+    let answer = gateway.chat().send().await.unwrap();
+    assert!(
+        answer.bytes().await.is_err(),
+        "half an answer must not pass for a whole one"
+    );
+    assert_eq!(gateway.event().await.outcome, Outcome::Cut);
+}
+
+#[tokio::test]
+async fn a_compressed_answer_goes_through_untouched() {
+    let (gateway, _a, _b) = over(
+        answer(
+            "200 OK",
+            "content-encoding: gzip\r\n",
+            "\u{1f}not really gzip",
+        ),
+        "",
+    )
+    .await;
+    let answer = gateway.chat().send().await.unwrap();
+    assert_eq!(header(&answer, "content-encoding"), "gzip");
+    assert_eq!(answer.text().await.unwrap(), "\u{1f}not really gzip");
+    assert_eq!(gateway.event().await.usage, UsageSource::Estimated);
+}
+
+#[tokio::test]
+async fn malformed_events_go_through_untouched() {
+    let odd = "data: {\"id\":\r\ndata: ]]}\r\n\r\n:\n\ndata\n\nevent: x\ndata: \u{0}\n\n";
+    let parts = stream(&[odd], true);
+    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(1)), "").await;
+    assert_eq!(
+        gateway.stream().send().await.unwrap().text().await.unwrap(),
+        odd
+    );
+}
+
+#[tokio::test]
+async fn a_huge_answer_passes_without_being_kept() {
+    const MIB: usize = 100;
+    let (gateway, _a, _b) = over(Act::Flood(MIB), "").await;
+    let before = resident_mib();
+    let mut answer = gateway.chat().send().await.unwrap();
+    let (mut read, mut most) = (0, 0);
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        read += chunk.len();
+        most = most.max(resident_mib());
+    }
+    assert_eq!(read, MIB << 20);
+    assert!(
+        most < before + 40,
+        "memory grew from {before} to {most} MiB"
+    );
+}
+
+/// Resident memory of this process, MiB (Linux, proc(5): statm's second field, in pages).
+fn resident_mib() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096 >> 20
+}
+
+#[tokio::test]
+async fn the_gateways_own_misconfiguration_is_not_the_clients() {
+    for (status, body) in [
+        ("401 Unauthorized", "{}"),
+        ("403 Forbidden", "{}"),
+        (
+            "404 Not Found",
+            r#"{"error":{"code":"DeploymentNotFound","message":"x"}}"#,
+        ),
+    ] {
+        let (gateway, _a, _b) = over(answer(status, "", body), "").await;
+        assert_eq!(gateway.backends(1).await, ["b"], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn the_clients_mistakes_go_back_untouched() {
+    for status in [
+        "400 Bad Request",
+        "404 Not Found",
+        "422 Unprocessable",
+        "413 Too Large",
+    ] {
+        let body = r#"{"error":{"code":"content_filter","message":"m"}}"#;
+        let (gateway, _a, b) = over(answer(status, "x-ms-region: x\r\n", body), "").await;
+        let answer = gateway.chat().send().await.unwrap();
+        assert_eq!(answer.status().as_str(), &status[..3]);
+        assert_eq!(header(&answer, "x-ms-region"), "x");
+        assert_eq!(answer.text().await.unwrap(), body);
+        assert_eq!(b.calls(), 0);
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_say_what_is_wrong_and_where() {
+    let a = Scripted::start(vec![good()]).await;
+    let config =
+        OPEN.to_owned() + "[gateway]\nmax_body_mb = 1\n" + &backend("a", a.address, "payg", "");
+    let gateway = start(&config).await;
+    let send = |body: String| {
+        gateway
+            .post("/v1/chat/completions")
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+    };
+    let cases = [
+        ("{\"model\":\"gpt-4o\",\n}", 400, "line 2, column 1"),
+        ("{\"model\":7}", 400, "`model` must be a string"),
+        ("{\"messages\":[]}", 400, "no `model`"),
+        ("", 400, "empty"),
+        ("{\"model\":\"gpt-5\"}", 404, "`gpt-5` does not exist"),
+    ];
+    for (body, status, text) in cases {
+        let answer = send(body.to_owned()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{body}");
+        let error: serde_json::Value = answer.json().await.unwrap();
+        let message = error["error"]["message"].as_str().unwrap().to_lowercase();
+        assert!(message.contains(&text.to_lowercase()), "{message}");
+        assert_eq!(gateway.event().await.status, status);
+    }
+    let large = format!("{{\"model\":\"{}\"}}", "x".repeat(2 << 20));
+    let answer = send(large).await.unwrap();
+    assert_eq!(answer.status(), 413);
+    assert_eq!(a.calls(), 0);
+}
+
+#[tokio::test]
+async fn headers_of_hops_and_infrastructure_stay_where_they_belong() {
+    let a = Scripted::start(vec![answer(
+        "200 OK",
+        "set-cookie: a=b\r\nserver: x\r\nx-ratelimit-remaining-tokens: 9\r\napim-request-id: q\r\n",
+        "{}",
+    )])
+    .await;
+    let gateway = start(&(OPEN.to_owned() + &backend("a", a.address, "payg", ""))).await;
+    let call = gateway
+        .chat()
+        .header("cookie", "c")
+        .header("x-functions-key", "f")
+        .header("x-forwarded-for", "1");
+    let answer = call.send().await.unwrap();
+    assert_eq!(header(&answer, "x-ratelimit-remaining-tokens"), "9");
+    assert_eq!(header(&answer, "apim-request-id"), "q");
+    assert_eq!(
+        (header(&answer, "set-cookie"), header(&answer, "server")),
+        (String::new(), String::new())
+    );
+    let request = a.last_request().to_lowercase();
+    for name in ["cookie:", "x-functions-key:", "x-forwarded-for:"] {
+        assert!(!request.contains(name), "{request}");
+    }
+    assert!(
+        request.contains(&format!("host: {}", a.address)),
+        "{request}"
+    );
+}

@@ -1,0 +1,101 @@
+//! A gateway in this process, for one test.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::Receiver;
+
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+use spillway::config::Config;
+use spillway::gateway::event::UsageEvent;
+use spillway::serve::Gateway;
+use tokio::net::TcpListener;
+
+/// A running gateway.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) client: Client,
+    events: Receiver<UsageEvent>,
+}
+
+/// Starts a gateway with this configuration.
+pub(crate) async fn start(config: &str) -> Running {
+    let config = Config::parse(config, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (gateway, events) = Gateway::new(&config).unwrap();
+    tokio::spawn(gateway.serve(listener));
+    Running {
+        address,
+        client: Client::new(),
+        events,
+    }
+}
+
+/// A backend's section, with one deployment of `gpt-4o`.
+pub(crate) fn backend(name: &str, address: SocketAddr, kind: &str, more: &str) -> String {
+    format!(
+        "[[backend]]\nname = \"{name}\"\nendpoint = \"http://{address}\"\nregion = \"region-of-{name}\"\n\
+         [[backend.deployment]]\nname = \"gpt-4o\"\nkind = \"{kind}\"\n{more}\n"
+    )
+}
+
+/// No keys needed.
+pub(crate) const OPEN: &str = "[auth]\nmode = \"off\"\n";
+
+impl Running {
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("http://{}{path}", self.address))
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("http://{}{path}", self.address))
+    }
+
+    pub(crate) fn chat(&self) -> RequestBuilder {
+        self.post("/v1/chat/completions").json(&chat_body(false))
+    }
+
+    pub(crate) fn stream(&self) -> RequestBuilder {
+        self.post("/v1/chat/completions").json(&chat_body(true))
+    }
+
+    /// The next usage event.
+    pub(crate) async fn event(&self) -> UsageEvent {
+        for _ in 0..1000 {
+            if let Ok(event) = self.events.try_recv() {
+                return event;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("no usage event within 10 s");
+    }
+
+    /// The next `count` usage events.
+    pub(crate) async fn events(&self, count: usize) -> Vec<UsageEvent> {
+        let mut events = Vec::new();
+        for _ in 0..count {
+            events.push(self.event().await);
+        }
+        events
+    }
+
+    /// The backends that answer `count` chat calls one after the other.
+    pub(crate) async fn backends(&self, count: usize) -> Vec<String> {
+        let mut backends = Vec::new();
+        for _ in 0..count {
+            let answer = self.chat().send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            backends.push(header(&answer, "x-spillway-backend"));
+        }
+        backends
+    }
+}
+
+pub(crate) fn chat_body(stream: bool) -> Value {
+    json!({"model": "gpt-4o", "stream": stream, "messages": [{"role": "user", "content": "Hello"}]})
+}
+
+pub(crate) fn header(answer: &reqwest::Response, name: &str) -> String {
+    let value = answer.headers().get(name);
+    value.map_or_else(String::new, |v| v.to_str().unwrap().to_owned())
+}

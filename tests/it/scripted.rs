@@ -1,0 +1,193 @@
+//! Backends that answer as a test's script says, byte by byte.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the backend does with a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Writes these bytes and leaves the connection open for the next request.
+    Say(Vec<u8>),
+    /// Writes these bytes and breaks the connection off.
+    SayAndReset(Vec<u8>),
+    /// Writes each part after a pause, then leaves the connection open.
+    Drip(Vec<Vec<u8>>, Duration),
+    /// Answers nothing.
+    Hang,
+    /// Writes a head and then so many MiB.
+    Flood(usize),
+}
+
+/// A backend that plays its script.
+pub(crate) struct Scripted {
+    pub(crate) address: SocketAddr,
+    calls: Arc<AtomicUsize>,
+    bodies: Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl Scripted {
+    /// Plays `script` by the number of the call; the last act goes on for ever.
+    pub(crate) async fn start(script: Vec<Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let bodies = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let this = Self {
+            address,
+            calls: Arc::clone(&calls),
+            bodies: Arc::clone(&bodies),
+        };
+        let script = Arc::new(script);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let parts = (Arc::clone(&script), Arc::clone(&calls), Arc::clone(&bodies));
+                tokio::spawn(play(stream, parts));
+            }
+        });
+        this
+    }
+
+    /// Requests so far.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(SeqCst)
+    }
+
+    /// The last request, head and body.
+    pub(crate) fn last_request(&self) -> String {
+        self.bodies
+            .lock()
+            .unwrap()
+            .last()
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+type Shared = (
+    Arc<Vec<Act>>,
+    Arc<AtomicUsize>,
+    Arc<std::sync::Mutex<Vec<String>>>,
+);
+
+async fn play(mut stream: TcpStream, (script, calls, bodies): Shared) {
+    stream.set_nodelay(true).unwrap();
+    while let Some(request) = read_request(&mut stream).await {
+        bodies.lock().unwrap().push(request);
+        let call = calls.fetch_add(1, SeqCst);
+        let act = script
+            .get(call)
+            .or(script.last())
+            .cloned()
+            .unwrap_or(Act::Hang);
+        let written = match act {
+            Act::Say(bytes) => stream.write_all(&bytes).await,
+            Act::SayAndReset(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let _ = stream.set_zero_linger();
+                return;
+            }
+            Act::Drip(parts, pause) => drip(&mut stream, &parts, pause).await,
+            Act::Hang => {
+                tokio::time::sleep(Duration::from_secs(600)).await;
+                return;
+            }
+            Act::Flood(mib) => flood(&mut stream, mib).await,
+        };
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+async fn drip(stream: &mut TcpStream, parts: &[Vec<u8>], pause: Duration) -> std::io::Result<()> {
+    for part in parts {
+        stream.write_all(part).await?;
+        tokio::time::sleep(pause).await;
+    }
+    Ok(())
+}
+
+async fn flood(stream: &mut TcpStream, mib: usize) -> std::io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        mib << 20
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let chunk = vec![b'x'; 1 << 20];
+    for _ in 0..mib {
+        stream.write_all(&chunk).await?;
+    }
+    Ok(())
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).to_string();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.parse::<usize>().unwrap())
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return Some(text);
+            }
+        }
+        let read = stream
+            .read(&mut chunk)
+            .await
+            .ok()
+            .filter(|read| *read > 0)?;
+        bytes.extend_from_slice(&chunk[..read]);
+    }
+}
+
+/// An answer with a head of its own making.
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Act {
+    let text = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    Act::Say(text.into_bytes())
+}
+
+/// A good chat answer.
+pub(crate) fn good() -> Act {
+    answer(
+        "200 OK",
+        "",
+        r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"}}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}"#,
+    )
+}
+
+/// A 429 that asks for so many milliseconds.
+pub(crate) fn full(retry_after_ms: u64) -> Act {
+    let headers = format!("retry-after-ms: {retry_after_ms}\r\n");
+    answer(
+        "429 Too Many Requests",
+        &headers,
+        r#"{"error":{"code":"429","message":"full"}}"#,
+    )
+}
+
+/// The head of a stream, and its chunks in HTTP's chunked form.
+pub(crate) fn stream(chunks: &[&str], ends: bool) -> Vec<Vec<u8>> {
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut parts = vec![head.as_bytes().to_vec()];
+    for chunk in chunks {
+        parts.push(format!("{:x}\r\n{chunk}\r\n", chunk.len()).into_bytes());
+    }
+    if ends {
+        parts.push(b"0\r\n\r\n".to_vec());
+    }
+    parts
+}
