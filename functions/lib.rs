@@ -8,12 +8,11 @@
 //! | [`console`] | health, and what operators look at |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
-//! | [`store`] | what is kept, and the embedded file it is kept in |
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `host`, `store` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
+//! `host` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
 
 pub mod config;
 pub mod console;
@@ -23,4 +22,3 @@ pub mod local;
 pub mod package;
 pub mod relay;
 pub mod serve;
-pub mod store;

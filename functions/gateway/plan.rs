@@ -151,10 +151,10 @@ impl Plan {
             usable,
             now,
         };
-        if self.attempts < limits.max_attempts {
-            if let Some(step) = self.try_or_hold(&view, limits, random) {
-                return step;
-            }
+        if self.attempts < limits.max_attempts
+            && let Some(step) = self.try_or_hold(&view, limits, random)
+        {
+            return step;
         }
         self.wait_or_give_up(&view, limits)
     }

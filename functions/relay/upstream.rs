@@ -37,7 +37,7 @@ pub(super) struct RequestBody {
 impl RequestBody {
     /// The body that is `parts` in order.
     pub(super) fn new(parts: Vec<Bytes>) -> Self {
-        let left = parts.iter().map(|part| length(part)).sum();
+        let left = parts.iter().map(length).sum();
         Self {
             parts: parts.into_iter(),
             left,

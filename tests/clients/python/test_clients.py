@@ -1,6 +1,8 @@
 """The official OpenAI SDK and LangChain against a running gateway, named by SPILLWAY_URL."""
 
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import openai
 import pytest
@@ -111,15 +113,36 @@ def test_error_classes():
     assert missing.value.code == "model_not_found"
 
 
-def test_wrong_keys_and_full_deployments():
-    locked = OpenAI(base_url=os.environ["SPILLWAY_LOCKED_URL"] + "/v1", api_key="wrong", max_retries=0)
+class Full(BaseHTTPRequestHandler):
+    """A deployment that is full."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(429)
+        self.send_header("retry-after-ms", "7000")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def locked(key):
+    return OpenAI(base_url=os.environ["SPILLWAY_LOCKED_URL"] + "/v1", api_key=key, max_retries=0)
+
+
+def test_a_wrong_key_is_an_authentication_error():
     with pytest.raises(openai.AuthenticationError):
-        locked.chat.completions.create(model="gpt-4o", messages=HELLO)
-    full = OpenAI(base_url=os.environ["SPILLWAY_LOCKED_URL"] + "/v1", api_key="right", max_retries=0)
+        locked("wrong").chat.completions.create(model="gpt-4o", messages=HELLO)
+
+
+def test_full_deployments_are_a_rate_limit_error():
+    server = HTTPServer(("127.0.0.1", int(os.environ["SPILLWAY_FULL_PORT"])), Full)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     with pytest.raises(openai.RateLimitError) as limit:
-        # More than the deployment's tokens a minute.
-        full.chat.completions.create(model="gpt-4o", messages=HELLO, max_tokens=10_000_000)
-    assert int(limit.value.response.headers["retry-after"]) > 0
+        locked("right").chat.completions.create(model="gpt-4o", messages=HELLO)
+    server.shutdown()
+    assert limit.value.response.headers["retry-after"] == "7"
 
 
 def test_langchain():
