@@ -91,7 +91,7 @@ pub struct Attempt {
 }
 
 /// One logical call of an app.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UsageEvent {
     /// Unique, and ordered by time: the row's key. Equal to `x-spillway-request-id`.
     pub id: String,
@@ -137,7 +137,7 @@ pub struct UsageEvent {
 }
 
 /// How a call ended, as the gateway saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The whole answer reached the client.
@@ -147,5 +147,6 @@ pub enum Outcome {
     /// The backend's answer broke off after its first byte.
     Cut,
     /// No answer of a backend could be had, or the gateway refused the call.
+    #[default]
     Failed,
 }

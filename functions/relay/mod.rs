@@ -72,7 +72,10 @@ impl Relay {
 
 /// The answer to a path that is no function's: 404, in OpenAI's shape.
 pub async fn no_such_path(uri: http::Uri) -> Response {
-    RelayError::NoSuchPath(uri.path().to_owned()).into_response()
+    let id = record::new_id(Clock::new().now(), &mut fastrand::Rng::new());
+    let mut response = RelayError::NoSuchPath(uri.path().to_owned()).into_response();
+    set(response.headers_mut(), "x-spillway-request-id", &id);
+    response
 }
 
 #[derive(Clone)]

@@ -22,30 +22,19 @@ pub(super) struct CallRecord {
     pub(super) in_flight: Option<InFlight>,
     clock: Clock,
     recorder: Recorder,
+    is_recorded: bool,
 }
+
+/// The status of a call whose client left before it got one: what nginx logs then.
+const CLIENT_GONE: u16 = 499;
 
 impl CallRecord {
     pub(super) fn new(clock: Clock, recorder: Recorder, id: String, operation: &str) -> Self {
         let event = UsageEvent {
             id,
             time: clock.now(),
-            app: "".into(),
-            model: "".into(),
             operation: operation.to_owned(),
-            backend: "".into(),
-            deployment: "".into(),
-            kind: None,
-            region: "".into(),
-            status: 0,
-            streamed: false,
-            spilled: false,
-            outcome: Outcome::Failed,
-            tokens: Tokens::default(),
-            usage: UsageSource::None,
-            first_byte_ms: 0,
-            total_ms: 0,
-            attempts: Vec::new(),
-            trace_id: String::new(),
+            ..UsageEvent::default()
         };
         Self {
             event,
@@ -54,6 +43,7 @@ impl CallRecord {
             in_flight: None,
             clock,
             recorder,
+            is_recorded: false,
         }
     }
 
@@ -68,23 +58,47 @@ impl CallRecord {
 
     /// Ends the call: `usage` as the answer reported it, `text_bytes` of generated text seen.
     pub(super) fn finish(mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
-        let event = &mut self.event;
+        self.end(outcome, usage, text_bytes);
+    }
+
+    fn end(&mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
+        let mut event = std::mem::take(&mut self.event);
+        self.is_recorded = true;
         event.outcome = outcome;
         event.total_ms = self.clock.now().ms_since(event.time);
-        let answered = (200..300).contains(&event.status);
+        // A backend that works on a call charges for it, whether or not the client stays.
+        let left_midway = outcome == Outcome::ClientGone && self.in_flight.is_some();
+        let used = left_midway || (200..300).contains(&event.status);
         (event.tokens, event.usage) = match usage {
             Some(tokens) => (tokens, UsageSource::Reported),
-            None if answered && self.operation.is_billed() => (
-                estimated(self.prompt_bytes, text_bytes),
-                UsageSource::Estimated,
-            ),
+            None if used && self.operation.is_billed() => {
+                let tokens = estimated(self.prompt_bytes, text_bytes);
+                (tokens, UsageSource::Estimated)
+            }
             None => (Tokens::default(), UsageSource::None),
         };
         let billed = event.usage != UsageSource::None;
         if let Some(last) = event.attempts.last_mut() {
             last.billed = billed;
         }
-        self.recorder.record(self.event);
+        self.recorder.record(event);
+    }
+}
+
+/// A call that is dropped before its end has lost its client.
+impl Drop for CallRecord {
+    fn drop(&mut self) {
+        if self.is_recorded {
+            return;
+        }
+        if self.event.status == 0 {
+            self.event.status = CLIENT_GONE;
+        }
+        if let Some(in_flight) = &self.in_flight {
+            let spec = in_flight.deployment().spec.clone();
+            answered_by(&mut self.event, &spec);
+        }
+        self.end(Outcome::ClientGone, None, 0);
     }
 }
 

@@ -177,6 +177,19 @@ async fn a_client_that_leaves_is_billed_for_what_came() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_the_answer_is_recorded_too() {
+    let (gateway, a, _b) = over(Act::Hang, "").await;
+    let patience = Duration::from_millis(200);
+    assert!(gateway.chat().timeout(patience).send().await.is_err());
+    assert_eq!(a.calls(), 1);
+    let event = gateway.event().await;
+    assert_eq!(
+        (event.outcome, event.status, event.usage, &*event.backend),
+        (Outcome::ClientGone, 499, UsageSource::Estimated, "a")
+    );
+}
+
+#[tokio::test]
 async fn a_body_shorter_than_it_says_breaks_off() {
     let short =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{}"

@@ -54,6 +54,7 @@ async fn a_forged_trigger_gets_404() {
             .unwrap();
         assert_eq!(forged.status(), 404, "{path}");
         assert_eq!(header(&forged, "content-type"), "application/json");
+        assert_eq!(header(&forged, "x-spillway-request-id").len(), 26);
     }
 }
 
