@@ -30,8 +30,6 @@ pub enum NoAnswer {
     FirstByteTimeout,
     /// What came is no HTTP.
     Protocol,
-    /// A stream's first event reported an error.
-    ErrorEvent,
 }
 
 impl NoAnswer {
@@ -43,7 +41,6 @@ impl NoAnswer {
             Self::Reset => "reset",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::Protocol => "protocol",
-            Self::ErrorEvent => "error_event",
         }
     }
 }
@@ -204,7 +201,6 @@ mod tests {
             NoAnswer::Reset,
             NoAnswer::FirstByteTimeout,
             NoAnswer::Protocol,
-            NoAnswer::ErrorEvent,
         ];
         let words: std::collections::HashSet<_> = all.iter().map(|e| e.as_str()).collect();
         assert_eq!(words.len(), all.len());
