@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use axum::Router;
 use axum::routing::get;
@@ -11,10 +10,9 @@ use tokio::net::TcpListener;
 
 use crate::config::{Config, Scheme};
 use crate::console;
-use crate::gateway::event::UsageEvent;
 use crate::host::clock::Clock;
 use crate::host::server::{self, Settings as ServerSettings};
-use crate::relay::recorder::{Recorder, log_events};
+use crate::relay::recorder::{Events, Recorder, log_events};
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 
@@ -32,7 +30,7 @@ impl Gateway {
     /// # Errors
     /// When a key can't stand in a header, or the system has no certificate roots although a
     /// backend needs them.
-    pub fn new(config: &Config) -> io::Result<(Self, Receiver<UsageEvent>)> {
+    pub fn new(config: &Config) -> io::Result<(Self, Events)> {
         let settings = Settings::new(config).map_err(io::Error::other)?;
         let needs_tls = |b: &crate::config::Backend| b.endpoint.scheme() == Scheme::Https;
         // Reading the system's roots takes a while, which local work need not wait for.
@@ -68,7 +66,7 @@ impl Gateway {
 ///
 /// # Errors
 /// When the thread can't be started.
-pub fn write_events(events: Receiver<UsageEvent>) -> io::Result<()> {
+pub fn write_events(events: Events) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("events".into());
     thread.spawn(move || log_events(&events)).map(drop)
 }

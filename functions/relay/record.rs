@@ -152,7 +152,7 @@ pub(super) mod tests {
         let (recorder, events) = Recorder::new(1);
         let record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
         record.finish(Outcome::Failed, None, 0);
-        events.recv().unwrap()
+        events.try_next().unwrap()
     }
 
     #[test]
@@ -172,7 +172,7 @@ pub(super) mod tests {
         record.event.status = 200;
         record.prompt_bytes = 400;
         record.finish(Outcome::ClientGone, None, 40);
-        let event = events.recv().unwrap();
+        let event = events.try_next().unwrap();
         assert_eq!((event.tokens.input, event.tokens.output), (100, 10));
         assert_eq!(event.usage, UsageSource::Estimated);
     }

@@ -1,12 +1,12 @@
 //! A gateway in this process, for one test.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::Receiver;
 
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use spillway::config::Config;
 use spillway::gateway::event::UsageEvent;
+use spillway::relay::recorder::Events;
 use spillway::serve::Gateway;
 use tokio::net::TcpListener;
 
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
-    events: Receiver<UsageEvent>,
+    events: Events,
 }
 
 /// Starts a gateway with this configuration.
@@ -62,7 +62,7 @@ impl Running {
     /// The next usage event.
     pub(crate) async fn event(&self) -> UsageEvent {
         for _ in 0..1000 {
-            if let Ok(event) = self.events.try_recv() {
+            if let Some(event) = self.events.try_next() {
                 return event;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
