@@ -7,12 +7,13 @@
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
 //! | [`console`] | health, and what operators look at |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
+//! | [`store`] | what is kept: the store's trait, and a file behind it |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `host` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
+//! `host`, `store` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
 
 pub mod config;
 pub mod console;
@@ -22,3 +23,4 @@ pub mod local;
 pub mod package;
 pub mod relay;
 pub mod serve;
+pub mod store;

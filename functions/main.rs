@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Config, Source, schema};
+use spillway::config::{Config, Source, Tables, schema};
 use spillway::host::server::bind;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
-use spillway::serve::{Gateway, write_events};
+use spillway::serve::{Gateway, keep, open_store};
 use tracing_subscriber::EnvFilter;
 
 /// The port that the Functions host names for its handler.
 const PORT_VARIABLE: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
+
+/// The folder in which `spillway local` keeps what nobody said where to keep.
+const DATA: &str = ".spillway";
 
 /// An Azure OpenAI gateway that is a set of Azure Functions.
 #[derive(Parser)]
@@ -57,6 +60,10 @@ struct LocalArgs {
     /// A configuration that names real deployments.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// The folder in which usage events and owners are kept; default: what the configuration
+    /// says, else `.spillway`.
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Milliseconds to the first token of a simulated answer, and a fifteenth of it for each
     /// further one; 0: no waiting.
     #[arg(long, default_value_t = Latency::SMALL_MODEL.first_token_ms)]
@@ -124,8 +131,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     let host = args.host.unwrap_or(Ipv4Addr::LOCALHOST);
     run(async move {
         let listener = bind(SocketAddr::from((host, port))).await?;
-        let (gateway, events) = Gateway::new(&config)?;
-        write_events(events)?;
+        let gateway = start(&config)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         gateway.serve(listener).await
     })
@@ -142,8 +148,9 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         first_token_ms: args.latency_ms,
         per_token_ms: args.latency_ms / 15,
     };
+    let data = args.data.clone();
     run(async move {
-        let config = match real {
+        let mut config = match real {
             Some(config) => config,
             None => {
                 let text = embedded::start(latency).await?;
@@ -151,12 +158,26 @@ fn local(args: &LocalArgs) -> io::Result<()> {
                     .map_err(io::Error::other)?
             }
         };
+        let named = data.map(Tables::Embedded).or(config.storage.tables);
+        config.storage.tables = Some(named.unwrap_or_else(|| Tables::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
-        let (gateway, events) = Gateway::new(&config)?;
-        write_events(events)?;
+        let gateway = start(&config)?;
         say_how_to_try(listener.local_addr()?, &config)?;
         gateway.serve(listener).await
     })
+}
+
+/// A gateway with its store, and a thread that brings it what calls leave behind.
+fn start(config: &Config) -> io::Result<Gateway> {
+    let store = open_store(&config.storage)?;
+    if store.is_none() {
+        tracing::warn!(
+            "no storage.tables: usage events are only logged, owners of stored objects are only in memory"
+        );
+    }
+    let (gateway, inbox) = Gateway::new(config, store.clone())?;
+    keep(inbox, store)?;
+    Ok(gateway)
 }
 
 fn say_how_to_try(address: SocketAddr, config: &Config) -> io::Result<()> {
@@ -177,7 +198,7 @@ fn say_how_to_try(address: SocketAddr, config: &Config) -> io::Result<()> {
         out,
         "python: OpenAI(base_url=\"http://{address}/v1\", api_key=\"local\").chat.completions.create(model=\"{model}\", messages=[{{\"role\": \"user\", \"content\": \"Hello\"}}])"
     )?;
-    writeln!(out, "health: http://{address}/spillway/health")?;
+    writeln!(out, "console: http://{address}/spillway/")?;
     out.flush()
 }
 

@@ -8,13 +8,15 @@ use axum::routing::get;
 use http::HeaderMap;
 use tokio::net::TcpListener;
 
-use crate::config::{Config, Scheme};
+use crate::config::{Config, Scheme, Storage, Tables};
 use crate::console;
 use crate::host::clock::Clock;
 use crate::host::server::{self, Settings as ServerSettings};
-use crate::relay::recorder::{Events, Recorder, log_events};
+use crate::relay::keeper::{Inbox, keep_events};
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
+use crate::store::Store;
+use crate::store::embedded::Embedded;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
@@ -25,12 +27,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The gateway of a configuration, and the other end of its usage events' queue.
+    /// The gateway of a configuration, and the other ends of its queues (see [`keep`]).
     ///
     /// # Errors
     /// When a key can't stand in a header, or the system has no certificate roots although a
     /// backend needs them.
-    pub fn new(config: &Config) -> io::Result<(Self, Events)> {
+    pub fn new(config: &Config, store: Option<Arc<dyn Store>>) -> io::Result<(Self, Inbox)> {
         let settings = Settings::new(config).map_err(io::Error::other)?;
         let needs_tls = |b: &crate::config::Backend| b.endpoint.scheme() == Scheme::Https;
         // Reading the system's roots takes a while, which local work need not wait for.
@@ -41,9 +43,9 @@ impl Gateway {
         };
         let gateway = &config.gateway;
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
-        let (recorder, events) = Recorder::new(gateway.event_queue);
-        let relay = Arc::new(Relay::new(settings, Clock::new(), recorder));
-        Ok((Self { relay, tls, server }, events))
+        let (relay, inbox) = Relay::new(settings, Clock::new(), store);
+        let relay = Arc::new(relay);
+        Ok((Self { relay, tls, server }, inbox))
     }
 
     /// Serves on `listener` until it fails.
@@ -62,13 +64,36 @@ impl Gateway {
     }
 }
 
-/// Writes usage events in a thread of their own.
+/// The store that a configuration names; `None` where it names none.
+///
+/// # Errors
+/// When it can't be opened.
+pub fn open_store(storage: &Storage) -> io::Result<Option<Arc<dyn Store>>> {
+    match &storage.tables {
+        Some(Tables::Embedded(folder)) => Ok(Some(Arc::new(Embedded::open(folder)?))),
+        None => Ok(None),
+    }
+}
+
+/// Brings what calls leave behind to the store, in a thread of its own.
 ///
 /// # Errors
 /// When the thread can't be started.
-pub fn write_events(events: Events) -> io::Result<()> {
-    let thread = std::thread::Builder::new().name("events".into());
-    thread.spawn(move || log_events(&events)).map(drop)
+pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let keeping = async move {
+        let store = store.as_deref();
+        let owners = async {
+            if let Some(store) = store {
+                inbox.owners.keep(store).await;
+            }
+        };
+        tokio::join!(keep_events(inbox.events, store), owners);
+    };
+    let thread = std::thread::Builder::new().name("keeper".into());
+    thread.spawn(move || runtime.block_on(keeping)).map(drop)
 }
 
 /// The host asks `GET /` every 25 ms until anything answers (functions-host, readiness). The

@@ -96,7 +96,10 @@ fn a_good_file_is_read() {
     let selection = config.models[0].selection();
     assert_eq!(selection.strategy, Strategy::Hash);
     assert_eq!(selection.hash_on, HashOn::Header("x-session".into()));
-    assert_eq!(config.storage.tables, Tables::Embedded("/data".into()));
+    assert_eq!(
+        config.storage.tables,
+        Some(Tables::Embedded("/data".into()))
+    );
     assert_eq!(config.auth.mode, AuthMode::Required);
 }
 

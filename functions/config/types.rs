@@ -306,9 +306,10 @@ pub struct App {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// `embedded:DIR`: a file in that folder.
-    #[schemars(with = "String")]
-    pub tables: Tables,
+    /// `embedded:DIR`: a file in that folder. Absent: usage events are only logged, and owners of
+    /// stored objects only remembered in memory.
+    #[schemars(with = "Option<String>")]
+    pub tables: Option<Tables>,
 }
 
 /// Where tables are kept.
@@ -317,12 +318,6 @@ pub struct Storage {
 pub enum Tables {
     /// In a file in this folder.
     Embedded(PathBuf),
-}
-
-impl Default for Tables {
-    fn default() -> Self {
-        Self::Embedded(".spillway".into())
-    }
 }
 
 impl FromStr for Tables {

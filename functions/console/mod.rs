@@ -1,4 +1,6 @@
-//! What operators look at: health.
+//! What operators look at: health, and a page of it.
+
+mod page;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ pub const STATUS_PATH: &str = "/status-0123456789abcdef";
 /// The console's routes.
 pub fn router(relay: &Arc<Relay>) -> Router {
     Router::new()
+        .route("/spillway/", get(page::show))
         .route("/spillway/health", get(health))
         .route(STATUS_PATH, get(async || "ok"))
         .with_state(Arc::clone(relay))

@@ -69,6 +69,17 @@ pub enum UsageSource {
     None,
 }
 
+impl UsageSource {
+    /// The word used in events and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Estimated => "estimated",
+            Self::None => "none",
+        }
+    }
+}
+
 /// One try at one deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -149,4 +160,16 @@ pub enum Outcome {
     /// No answer of a backend could be had, or the gateway refused the call.
     #[default]
     Failed,
+}
+
+impl Outcome {
+    /// The word used in events and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientGone => "client_gone",
+            Self::Cut => "cut",
+            Self::Failed => "failed",
+        }
+    }
 }

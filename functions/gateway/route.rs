@@ -140,6 +140,14 @@ impl<'a> Route<'a> {
         parts.next().filter(|id| *id != "runs")
     }
 
+    /// The id of the stored thing that the URL is about as a whole, so that a DELETE deletes it:
+    /// none where the URL goes on to a part of it.
+    pub fn stored_object(&self) -> Option<&'a str> {
+        let id = self.stored_id()?;
+        let (_, last) = self.path.rsplit_once('/')?;
+        (last == id).then_some(id)
+    }
+
     /// Whether a successful POST here makes something that later calls name by its id. `store` is
     /// the body's wish: responses are kept unless it says no, chat completions only if it says yes.
     pub fn makes_stored(&self, store: Option<bool>) -> bool {
@@ -361,6 +369,21 @@ mod tests {
         ];
         for (path, id) in ids {
             assert_eq!(route(path, "").stored_id(), id, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_stored_thing_is_not_the_thing() {
+        assert_eq!(
+            route("/v1/responses/resp_1", "").stored_object(),
+            Some("resp_1")
+        );
+        for path in [
+            "/v1/vector_stores/vs_1/files/file-2",
+            "/openai/threads/runs",
+            "/v1/embeddings",
+        ] {
+            assert_eq!(route(path, "").stored_object(), None, "{path}");
         }
     }
 

@@ -1,13 +1,41 @@
-//! Which backend owns a stored response, file or thread: the newest ones, in memory.
+//! Which backend owns a stored response, file or thread.
+//!
+//! The store remembers it for all instances; the newest ids are in memory too, so that a
+//! conversation asks the store once. A new id is in memory at once and on its way to the store;
+//! a process that is killed within these milliseconds forgets it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Most ids that are remembered.
+use tokio::sync::mpsc;
+
+use crate::gateway::time::Timestamp;
+use crate::store::affinity::{Owned, key, owned};
+use crate::store::{Store, StoreError, Table};
+
+/// Most ids that are in memory.
 const MAX_IDS: usize = 10_000;
 
-/// Longest id that is remembered, bytes.
-const MAX_ID: usize = 256;
+/// Longest id that is remembered, bytes. Azure's have some 60; encoded, it fits a key.
+const MAX_ID: usize = 128;
+
+/// Changes that may wait for the store. More than that are dropped, loudly: an id that is only in
+/// memory is a smaller harm than calls that wait.
+const MAX_WAITING: usize = 10_000;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// How long an id is remembered. Azure keeps responses and stored completions for 30 days
+/// (Azure OpenAI, "Responses API"); files, threads and the like until they are deleted, so those
+/// are remembered for a year after they were last used.
+fn lifetime_ms(id: &str) -> u64 {
+    let days = if id.starts_with("resp_") || id.starts_with("chatcmpl-") {
+        31
+    } else {
+        366
+    };
+    days * DAY_MS
+}
 
 /// Who made something that later calls name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,58 +46,207 @@ pub(super) struct Owner {
     pub(super) app: Arc<str>,
 }
 
-/// The newest ids and their owners.
-#[derive(Debug, Default)]
-pub(super) struct Affinity(Mutex<Ids>);
+/// What the store is to be told.
+#[derive(Debug)]
+pub(super) enum OwnerChange {
+    /// This id is owned.
+    Remember(Arc<str>, Owned),
+    /// This one was deleted.
+    Forget(Arc<str>),
+}
+
+/// The ids and their owners.
+#[derive(Debug)]
+pub(super) struct Affinity {
+    newest: Mutex<Ids>,
+    store: Option<Stored>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    store: Arc<dyn Store>,
+    changes: mpsc::Sender<OwnerChange>,
+}
 
 #[derive(Debug, Default)]
 struct Ids {
-    owners: HashMap<Arc<str>, Owner>,
+    owners: HashMap<Arc<str>, (Owner, Timestamp)>,
     order: VecDeque<Arc<str>>,
 }
 
+impl Ids {
+    /// Puts an id in; the oldest one goes for it when there are too many.
+    fn put(&mut self, id: Arc<str>, owner: Owner, expires: Timestamp) {
+        if self
+            .owners
+            .insert(Arc::clone(&id), (owner, expires))
+            .is_none()
+        {
+            self.order.push_back(id);
+        }
+        if self.order.len() > MAX_IDS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.owners.remove(&oldest);
+        }
+    }
+}
+
 impl Affinity {
-    /// Remembers an id; the oldest one is forgotten for it when there are too many.
-    pub(super) fn remember(&self, id: &str, owner: Owner) {
+    /// Ids that are kept in `store`, and the other end of the queue of changes to it; without a
+    /// store they are in memory only.
+    pub(super) fn new(store: Option<Arc<dyn Store>>) -> (Self, mpsc::Receiver<OwnerChange>) {
+        let (changes, receiver) = mpsc::channel(MAX_WAITING);
+        let affinity = Self {
+            newest: Mutex::default(),
+            store: store.map(|store| Stored { store, changes }),
+        };
+        (affinity, receiver)
+    }
+
+    /// Remembers an id.
+    pub(super) fn remember(&self, id: &str, owner: Owner, now: Timestamp) {
         if id.len() > MAX_ID {
             return;
         }
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let id: Arc<str> = id.into();
-        if ids.owners.insert(Arc::clone(&id), owner).is_none() {
-            ids.order.push_back(id);
-        }
-        if ids.order.len() > MAX_IDS
-            && let Some(oldest) = ids.order.pop_front()
-        {
-            ids.owners.remove(&oldest);
+        let expires = now.plus_ms(lifetime_ms(&id));
+        let row = Owned {
+            backend: owner.backend.to_string(),
+            app: owner.app.to_string(),
+            expires,
+        };
+        self.newest().put(Arc::clone(&id), owner, expires);
+        self.tell(OwnerChange::Remember(id, row));
+    }
+
+    /// Forgets an id whose object was deleted.
+    pub(super) fn forget(&self, id: &str) {
+        let known = self.newest().owners.remove(id).is_some();
+        if known || self.store.is_some() {
+            self.tell(OwnerChange::Forget(id.into()));
         }
     }
 
-    /// Who made it, if it is remembered.
-    pub(super) fn owner(&self, id: &str) -> Option<Owner> {
-        let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.owners.get(id).cloned()
+    /// Who made it, if that is known at `now`.
+    ///
+    /// # Errors
+    /// When it is not in memory and the store can't say.
+    pub(super) async fn owner(
+        &self,
+        id: &str,
+        now: Timestamp,
+    ) -> Result<Option<Owner>, StoreError> {
+        if id.len() > MAX_ID {
+            return Ok(None);
+        }
+        let newest = self.newest().owners.get(id).cloned();
+        let (owner, expires) = match (newest, &self.store) {
+            (Some(known), _) => known,
+            (None, None) => return Ok(None),
+            (None, Some(stored)) => match stored.read(id).await? {
+                None => return Ok(None),
+                Some((owner, expires)) => {
+                    self.newest().put(id.into(), owner.clone(), expires);
+                    (owner, expires)
+                }
+            },
+        };
+        if expires <= now {
+            return Ok(None);
+        }
+        // Something that is still used is remembered on.
+        if expires.ms_since(now) < lifetime_ms(id) / 2 {
+            self.remember(id, owner.clone(), now);
+        }
+        Ok(Some(owner))
+    }
+
+    fn newest(&self) -> std::sync::MutexGuard<'_, Ids> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, change: OwnerChange) {
+        if let Some(stored) = &self.store
+            && stored.changes.try_send(change).is_err()
+        {
+            tracing::error!(
+                "the owner of a stored object is in memory only: the store lags behind"
+            );
+        }
+    }
+}
+
+impl Stored {
+    async fn read(&self, id: &str) -> Result<Option<(Owner, Timestamp)>, StoreError> {
+        let row = self.store.get(Table::Affinity, &key(id)).await?;
+        Ok(row.map(|row| {
+            let owned = owned(&row);
+            let owner = Owner {
+                backend: owned.backend.into(),
+                app: owned.app.into(),
+            };
+            (owner, owned.expires)
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::keeper::keep_owners;
     use super::*;
+    use crate::store::embedded::Embedded;
 
-    #[test]
-    fn the_newest_ids_are_remembered() {
-        let affinity = Affinity::default();
-        let owner = Owner {
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_700_000_000_000);
+
+    fn owner() -> Owner {
+        Owner {
             backend: "a".into(),
             app: "b".into(),
-        };
-        for i in 0..MAX_IDS + 5 {
-            affinity.remember(&format!("resp_{i}"), owner.clone());
         }
-        assert_eq!(affinity.owner("resp_4"), None);
-        assert_eq!(affinity.owner("resp_5"), Some(owner.clone()));
-        affinity.remember(&"x".repeat(MAX_ID + 1), owner);
-        assert_eq!(affinity.owner(&"x".repeat(MAX_ID + 1)), None);
+    }
+
+    #[tokio::test]
+    async fn without_a_store_the_newest_ids_are_remembered() {
+        let (affinity, _changes) = Affinity::new(None);
+        for i in 0..MAX_IDS + 5 {
+            affinity.remember(&format!("resp_{i}"), owner(), NOW);
+        }
+        assert_eq!(affinity.owner("resp_4", NOW).await, Ok(None));
+        assert_eq!(affinity.owner("resp_5", NOW).await, Ok(Some(owner())));
+        let long = "x".repeat(MAX_ID + 1);
+        affinity.remember(&long, owner(), NOW);
+        assert_eq!(affinity.owner(&long, NOW).await, Ok(None));
+        affinity.forget("resp_5");
+        assert_eq!(affinity.owner("resp_5", NOW).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn another_instance_learns_an_owner_from_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let (one, changes) = Affinity::new(Some(Arc::clone(&store)));
+        one.remember("resp_1", owner(), NOW);
+        one.remember("file-2?", owner(), NOW);
+        one.remember("resp_3", owner(), NOW);
+        one.forget("resp_3");
+        drop(one);
+        keep_owners(changes, store.as_ref()).await;
+        let (other, _changes) = Affinity::new(Some(store));
+        assert_eq!(other.owner("resp_1", NOW).await, Ok(Some(owner())));
+        assert_eq!(other.owner("file-2?", NOW).await, Ok(Some(owner())));
+        assert_eq!(other.owner("resp_3", NOW).await, Ok(None));
+        assert_eq!(other.owner("resp_4", NOW).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn an_owner_expires_unless_it_is_asked_for() {
+        let (affinity, _changes) = Affinity::new(None);
+        affinity.remember("resp_1", owner(), NOW);
+        affinity.remember("resp_2", owner(), NOW);
+        let later = |days: u64| NOW.plus_ms(days * DAY_MS);
+        assert_eq!(affinity.owner("resp_1", later(20)).await, Ok(Some(owner())));
+        assert_eq!(affinity.owner("resp_1", later(40)).await, Ok(Some(owner())));
+        assert_eq!(affinity.owner("resp_2", later(40)).await, Ok(None));
     }
 }

@@ -137,15 +137,20 @@ impl RelayBody {
 
     fn take(&mut self, chunk: Bytes) {
         self.reader.push(chunk, &mut self.out);
+        // At once: a client may cancel a response while it streams.
+        if self.made.is_some()
+            && let Some(id) = self.reader.id()
+            && let Some(owner) = self.made.take()
+        {
+            let relay = &self.relay;
+            relay.affinity.remember(id, owner, relay.clock.now());
+        }
     }
 
     fn finish(&mut self, outcome: Outcome) {
         let Some(record) = self.record.take() else {
             return;
         };
-        if let (Some(owner), Some(id)) = (self.made.take(), self.reader.id()) {
-            self.relay.affinity.remember(id, owner);
-        }
         record.finish(outcome, self.reader.usage(), self.reader.text_bytes());
     }
 

@@ -314,6 +314,12 @@ impl Call<'_> {
         let makes = self.method == Method::POST
             && parts.status.is_success()
             && self.route.makes_stored(self.reading.store());
+        if self.method == Method::DELETE
+            && parts.status.is_success()
+            && let Some(id) = self.route.stored_object()
+        {
+            self.relay.affinity.forget(id);
+        }
         let made = makes.then(|| Owner {
             backend: Arc::clone(&spec.backend),
             app: Arc::clone(&self.app.name),

@@ -49,6 +49,8 @@ pub(super) enum RelayError {
         /// What was tried.
         attempts: Vec<Attempt>,
     },
+    /// Who owns what the call names can't be read now.
+    StoreUnavailable,
     /// A request that cannot be built, for example for its URL.
     Unsendable(String),
 }
@@ -66,6 +68,7 @@ impl RelayError {
                 StatusCode::BAD_REQUEST
             }
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => StatusCode::TOO_MANY_REQUESTS,
                 GiveUp::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
@@ -86,6 +89,7 @@ impl RelayError {
             Self::Body(_) | Self::BodyBroken => "invalid_body",
             Self::TooLarge { .. } => "body_too_large",
             Self::NoSuchObject(_) => "not_found",
+            Self::StoreUnavailable => "store_unavailable",
             Self::Unsendable(_) => "invalid_request",
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => "all_deployments_full",
@@ -124,6 +128,9 @@ impl RelayError {
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
             Self::BodyBroken => "The body broke off.".into(),
             Self::NoSuchObject(id) => format!("`{id}` was not found."),
+            Self::StoreUnavailable => {
+                "Where this object is kept can't be read at the moment; try again.".into()
+            }
             Self::Unsendable(what) => sentence(what),
             Self::NoAnswer { why, attempts } => no_answer(*why, attempts),
         }

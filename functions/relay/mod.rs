@@ -10,6 +10,7 @@ mod call;
 mod caller;
 mod error;
 mod headers;
+pub mod keeper;
 mod models;
 mod reading;
 mod record;
@@ -32,6 +33,7 @@ use self::affinity::Affinity;
 use self::call::{Call, CallEnd};
 use self::error::RelayError;
 use self::headers::set;
+use self::keeper::{Inbox, Owners};
 use self::reading::Reading;
 use self::record::CallRecord;
 use self::recorder::Recorder;
@@ -40,7 +42,9 @@ pub use self::upstream::{Upstream, no_tls, tls_settings};
 use crate::gateway::event::Outcome;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
+use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
+use crate::store::Store;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -54,14 +58,19 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay that hands its usage events to `recorder`.
-    pub fn new(settings: Settings, clock: Clock, recorder: Recorder) -> Self {
-        Self {
+    /// A relay that asks `store`, where there is one, for what it does not remember itself, and
+    /// the other ends of its queues.
+    pub fn new(settings: Settings, clock: Clock, store: Option<Arc<dyn Store>>) -> (Self, Inbox) {
+        let (recorder, events) = Recorder::new(settings.gateway.event_queue);
+        let (affinity, owners) = Affinity::new(store);
+        let owners = Owners(owners);
+        let relay = Self {
             settings,
             clock,
-            affinity: Affinity::default(),
+            affinity,
             recorder,
-        }
+        };
+        (relay, Inbox { events, owners })
     }
 
     /// Usage events that could not be kept, so far.
@@ -150,7 +159,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         app,
         started,
     };
-    let call = match prepare(call, &bytes, &mut record) {
+    let call = match prepare(call, &bytes, &mut record).await {
         Ok(call) => call,
         Err(error) => return refuse(error, record),
     };
@@ -162,7 +171,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
 }
 
 /// Reads the body and finds the model and the owner of what the call names.
-fn prepare<'a>(
+async fn prepare<'a>(
     mut call: Call<'a>,
     bytes: &'a Bytes,
     record: &mut CallRecord,
@@ -181,13 +190,8 @@ fn prepare<'a>(
     };
     record.prompt_bytes = call.reading.prompt().len();
     let stored = call.route.stored_id().or_else(|| call.reading.stored_id());
-    if let Some(owner) = stored.and_then(|id| call.relay.affinity.owner(id)) {
-        if owner.app != call.app.name {
-            return Err(RelayError::NoSuchObject(
-                stored.unwrap_or_default().to_owned(),
-            ));
-        }
-        call.pinned = Some(owner.backend);
+    if let Some(id) = stored {
+        call.pinned = owning_backend(&call, id, record.now()).await?;
     }
     call.model = match &model {
         Some(name) => {
@@ -204,6 +208,24 @@ fn prepare<'a>(
         None => Arc::clone(&settings.any_backend),
     };
     Ok(call)
+}
+
+/// The backend that owns what the call names, where that is known. A store that can't say is an
+/// error: a guess would ask a backend that does not have it, or show one app another's.
+async fn owning_backend(
+    call: &Call<'_>,
+    id: &str,
+    now: Timestamp,
+) -> Result<Option<Arc<str>>, RelayError> {
+    let owner = call.relay.affinity.owner(id, now).await;
+    let owner = owner.map_err(|error| {
+        tracing::error!(%error, "the owner of a stored object can't be read");
+        RelayError::StoreUnavailable
+    })?;
+    match owner {
+        Some(owner) if owner.app != call.app.name => Err(RelayError::NoSuchObject(id.to_owned())),
+        owner => Ok(owner.map(|owner| owner.backend)),
+    }
 }
 
 fn named(settings: &Settings, app: &App, name: &str) -> Result<Arc<ModelPool>, RelayError> {

@@ -149,7 +149,7 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::relay) fn event() -> UsageEvent {
-        let (recorder, events) = Recorder::new(1);
+        let (recorder, mut events) = Recorder::new(1);
         let record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
         record.finish(Outcome::Failed, None, 0);
         events.try_next().unwrap()
@@ -166,7 +166,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_answer_without_usage_is_estimated_and_says_so() {
-        let (recorder, events) = Recorder::new(2);
+        let (recorder, mut events) = Recorder::new(2);
         let mut record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
         record.operation = Operation::ChatCompletions;
         record.event.status = 200;

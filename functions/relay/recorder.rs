@@ -1,16 +1,17 @@
-//! Where usage events go: a bounded queue, and a thread behind it. A full queue never holds up a
-//! call; what it could not take is counted.
+//! Where usage events go: a bounded queue. A full one never holds up a call; what it could not take
+//! is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::gateway::event::UsageEvent;
 
 /// The calls' end of the queue.
 #[derive(Clone, Debug)]
 pub struct Recorder {
-    queue: Sender<UsageEvent>,
+    queue: UnboundedSender<UsageEvent>,
     /// Events in the queue. It is bounded by this count: a channel that is bounded by itself
     /// takes the memory of a full one from the start.
     waiting: Arc<AtomicUsize>,
@@ -21,30 +22,31 @@ pub struct Recorder {
 /// The other end of the queue.
 #[derive(Debug)]
 pub struct Events {
-    queue: Receiver<UsageEvent>,
+    queue: UnboundedReceiver<UsageEvent>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Events {
-    /// The next event, once there is one; `None` when the last recorder is gone.
-    pub fn next(&self) -> Option<UsageEvent> {
-        self.queue.recv().ok().inspect(|_| self.taken())
+    /// Waits for the next events and puts them, up to `most`, at the end of `batch`. `false` when
+    /// there are none and the last recorder is gone.
+    pub async fn next_batch(&mut self, batch: &mut Vec<UsageEvent>, most: usize) -> bool {
+        let taken = self.queue.recv_many(batch, most).await;
+        self.waiting.fetch_sub(taken, Relaxed);
+        taken > 0
     }
 
     /// The next event, where one waits.
-    pub fn try_next(&self) -> Option<UsageEvent> {
-        self.queue.try_recv().ok().inspect(|_| self.taken())
-    }
-
-    fn taken(&self) {
+    pub fn try_next(&mut self) -> Option<UsageEvent> {
+        let event = self.queue.try_recv().ok()?;
         self.waiting.fetch_sub(1, Relaxed);
+        Some(event)
     }
 }
 
 impl Recorder {
     /// A queue of at most `capacity` events, and its other end.
     pub fn new(capacity: usize) -> (Self, Events) {
-        let (queue, receiver) = channel();
+        let (queue, receiver) = unbounded_channel();
         let waiting: Arc<AtomicUsize> = Arc::default();
         let events = Events {
             queue: receiver,
@@ -78,25 +80,13 @@ impl Recorder {
     }
 }
 
-/// Writes each event as a JSON line at debug level, until the last recorder is gone.
-pub fn log_events(events: &Events) {
-    while let Some(event) = events.next() {
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            match serde_json::to_string(&event) {
-                Ok(event) => tracing::debug!(event, "call"),
-                Err(error) => tracing::error!(%error, "a usage event could not be written"),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_full_queue_counts_what_it_drops() {
-        let (recorder, events) = Recorder::new(1);
+        let (recorder, mut events) = Recorder::new(1);
         for _ in 0..3 {
             recorder.record(super::super::record::tests::event());
         }

@@ -1,20 +1,21 @@
 //! A gateway in this process, for one test.
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use spillway::config::Config;
 use spillway::gateway::event::UsageEvent;
 use spillway::relay::recorder::Events;
-use spillway::serve::Gateway;
+use spillway::serve::{Gateway, open_store};
 use tokio::net::TcpListener;
 
 /// A running gateway.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
-    events: Events,
+    events: Mutex<Events>,
 }
 
 /// Starts a gateway with this configuration.
@@ -22,12 +23,16 @@ pub(crate) async fn start(config: &str) -> Running {
     let config = Config::parse(config, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (gateway, events) = Gateway::new(&config).unwrap();
+    let store = open_store(&config.storage).unwrap();
+    let (gateway, inbox) = Gateway::new(&config, store.clone()).unwrap();
     tokio::spawn(gateway.serve(listener));
+    if let Some(store) = store {
+        tokio::spawn(async move { inbox.owners.keep(store.as_ref()).await });
+    }
     Running {
         address,
         client: Client::new(),
-        events,
+        events: Mutex::new(inbox.events),
     }
 }
 
@@ -62,7 +67,7 @@ impl Running {
     /// The next usage event.
     pub(crate) async fn event(&self) -> UsageEvent {
         for _ in 0..1000 {
-            if let Some(event) = self.events.try_next() {
+            if let Some(event) = self.events.lock().unwrap().try_next() {
                 return event;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::gateway::{OPEN, backend, header, start};
-use crate::scripted::{Scripted, good};
+use crate::scripted::{Scripted, full, good};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_spillway");
 
@@ -30,6 +30,27 @@ async fn the_probe_is_answered_at_once_and_reaches_no_backend() {
         200
     );
     assert_eq!(a.calls(), 0);
+}
+
+#[tokio::test]
+async fn the_console_shows_each_deployment_and_its_mark() {
+    let full = Scripted::start(vec![full(60_000)]).await;
+    let free = Scripted::start(vec![good()]).await;
+    let config = OPEN.to_owned()
+        + &backend("full", full.address, "ptu", "")
+        + &backend("free", free.address, "payg", "");
+    let gateway = start(&config.replace("\"gpt-4o\"", "\"<b>&\"")).await;
+    let chat = serde_json::json!({"model": "<b>&", "messages": []});
+    let answer = gateway.post("/v1/chat/completions").json(&chat).send();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    let page = gateway.get("/spillway/").send().await.unwrap();
+    assert_eq!(header(&page, "content-type"), "text/html; charset=utf-8");
+    let page = page.text().await.unwrap();
+    assert!(
+        page.contains("&lt;b&gt;&amp;") && !page.contains("<b>"),
+        "{page}"
+    );
+    assert!(page.contains("throttled until 20") && page.contains("serving"));
 }
 
 #[tokio::test]

@@ -10,5 +10,7 @@ mod faults;
 mod gateway;
 mod host;
 mod purity;
+mod restart;
 mod scenes;
 mod scripted;
+mod store;

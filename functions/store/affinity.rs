@@ -1,0 +1,81 @@
+//! The rows of table `affinity`: which backend owns a stored response, file or thread.
+
+use super::{Change, Fields, Key, Range, Row, Store, StoreError, Table, Write, encode_key};
+use crate::gateway::time::Timestamp;
+
+/// Characters of an id that name its partition. Ids begin with their kind and, most of them, with
+/// when they were made: old rows lie together.
+const PARTITION_CHARACTERS: usize = 12;
+
+/// Who owns something that later calls name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// The backend that has it.
+    pub backend: String,
+    /// The app that made it.
+    pub app: String,
+    /// When the row is of no use any more.
+    pub expires: Timestamp,
+}
+
+/// The key of an id's row.
+pub fn key(id: &str) -> Key {
+    let start: String = id.chars().take(PARTITION_CHARACTERS).collect();
+    Key {
+        partition: encode_key(&start),
+        row: encode_key(id),
+    }
+}
+
+/// The write that remembers an owner.
+pub fn write(id: &str, owned: &Owned) -> Write {
+    let fields = Fields::new()
+        .text("backend", &*owned.backend)
+        .text("app", &*owned.app)
+        .number("expires_ms", owned.expires.unix_ms())
+        .text("expires", owned.expires.rfc3339());
+    Write {
+        row: key(id).row,
+        change: Change::Upsert(fields),
+    }
+}
+
+/// The owner that a row names.
+pub fn owned(row: &Row) -> Owned {
+    Owned {
+        backend: row.fields.get_text("backend").to_owned(),
+        app: row.fields.get_text("app").to_owned(),
+        expires: Timestamp::from_unix_ms(row.fields.get_number("expires_ms")),
+    }
+}
+
+/// Deletes the rows that have expired at `now`; how many.
+///
+/// # Errors
+/// When the store fails; what is left is deleted the next time.
+pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreError> {
+    let mut range = Range::all();
+    let mut deleted = 0;
+    loop {
+        let page = store.read(Table::Affinity, &range).await?;
+        for row in page.rows.iter().filter(|row| owned(row).expires <= now) {
+            let delete = Write {
+                row: row.key.row.clone(),
+                change: Change::Delete(Some(row.etag.clone())),
+            };
+            match store
+                .write(Table::Affinity, &row.key.partition, vec![delete])
+                .await
+            {
+                Ok(()) => deleted += 1,
+                // Another instance deleted or renewed it.
+                Err(StoreError::Changed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match page.next {
+            Some(next) => range.after = Some(next),
+            None => return Ok(deleted),
+        }
+    }
+}

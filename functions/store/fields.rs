@@ -1,0 +1,122 @@
+//! What stands in a row.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One value. Money is text, as a decimal number; moments are text, in RFC 3339.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Field {
+    /// `Edm.Boolean`
+    Bool(bool),
+    /// `Edm.Int64`
+    Int(i64),
+    /// `Edm.String`
+    Text(String),
+}
+
+/// The fields of a row, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fields(BTreeMap<String, Field>);
+
+impl Fields {
+    /// No fields.
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// These, and a text. An empty one is left out: it reads the same.
+    #[must_use]
+    pub fn text(mut self, name: &str, value: impl Into<String>) -> Self {
+        let value = value.into();
+        if !value.is_empty() {
+            self.0.insert(name.to_owned(), Field::Text(value));
+        }
+        self
+    }
+
+    /// These, and a number. One beyond [`i64::MAX`] becomes that.
+    #[must_use]
+    pub fn number(mut self, name: &str, value: u64) -> Self {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.0.insert(name.to_owned(), Field::Int(value));
+        self
+    }
+
+    /// These, and a yes or no.
+    #[must_use]
+    pub fn flag(mut self, name: &str, value: bool) -> Self {
+        self.0.insert(name.to_owned(), Field::Bool(value));
+        self
+    }
+
+    /// A text; empty where there is none.
+    pub fn get_text(&self, name: &str) -> &str {
+        match self.0.get(name) {
+            Some(Field::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// A number; 0 where there is none, or a negative one.
+    pub fn get_number(&self, name: &str) -> u64 {
+        match self.0.get(name) {
+            Some(Field::Int(number)) => u64::try_from(*number).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// A yes or no; no where there is none.
+    pub fn get_flag(&self, name: &str) -> bool {
+        matches!(self.0.get(name), Some(Field::Bool(true)))
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Field)> {
+        self.0.iter().map(|(name, field)| (name.as_str(), field))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(String, Field)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (String, Field)>>(fields: I) -> Self {
+        Self(fields.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_come_back_as_they_went_in() {
+        let fields = Fields::new()
+            .text("app", "chat")
+            .text("nothing", "")
+            .number("tokens", 7)
+            .number("many", u64::MAX)
+            .flag("spilled", true);
+        let json = serde_json::to_string(&fields).unwrap();
+        let back: Fields = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, fields);
+        assert_eq!(
+            (back.get_text("app"), back.get_text("nothing")),
+            ("chat", "")
+        );
+        assert_eq!(back.get_number("tokens"), 7);
+        assert_eq!(back.get_number("many"), i64::MAX.unsigned_abs());
+        assert!(back.get_flag("spilled") && !back.get_flag("app"));
+        assert_eq!((back.len(), back.is_empty()), (4, false));
+    }
+}
