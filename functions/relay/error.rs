@@ -183,7 +183,8 @@ fn no_answer(why: GiveUp, attempts: &[Attempt]) -> String {
 
 fn describe(attempt: &Attempt) -> String {
     match (attempt.status, &attempt.error) {
-        (Some(status), _) => format!("{} ({status})", attempt.backend),
+        (Some(status), None) => format!("{} ({status})", attempt.backend),
+        (Some(status), Some(error)) => format!("{} ({status}, {error})", attempt.backend),
         (None, Some(error)) => format!("{} ({error})", attempt.backend),
         (None, None) => attempt.backend.to_string(),
     }

@@ -15,6 +15,7 @@ mod reading;
 mod record;
 pub mod recorder;
 pub mod settings;
+mod start;
 mod upstream;
 
 use std::sync::Arc;
