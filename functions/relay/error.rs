@@ -40,6 +40,11 @@ pub(super) enum RelayError {
     },
     /// The client broke off its body.
     BodyBroken,
+    /// The body took too long to come.
+    BodyLate {
+        /// How long it could have taken, ms.
+        deadline_ms: u64,
+    },
     /// What the call names is not this app's, or not there.
     NoSuchObject(String),
     /// No deployment could answer.
@@ -66,6 +71,7 @@ impl RelayError {
                 StatusCode::BAD_REQUEST
             }
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyLate { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => StatusCode::TOO_MANY_REQUESTS,
                 GiveUp::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
@@ -85,6 +91,7 @@ impl RelayError {
             Self::NoModel => "model_missing",
             Self::Body(_) | Self::BodyBroken => "invalid_body",
             Self::TooLarge { .. } => "body_too_large",
+            Self::BodyLate { .. } => "body_late",
             Self::NoSuchObject(_) => "not_found",
             Self::Unsendable(_) => "invalid_request",
             Self::NoAnswer { why, .. } => match why {
@@ -123,6 +130,9 @@ impl RelayError {
             Self::Body(error) => sentence(&error.to_string()),
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
             Self::BodyBroken => "The body broke off.".into(),
+            Self::BodyLate { deadline_ms } => {
+                format!("The body was not here within {deadline_ms} ms.")
+            }
             Self::NoSuchObject(id) => format!("`{id}` was not found."),
             Self::Unsendable(what) => sentence(what),
             Self::NoAnswer { why, attempts } => no_answer(*why, attempts),

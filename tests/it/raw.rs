@@ -50,6 +50,12 @@ impl Raw {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes)).await;
     }
 
+    /// Sends no more, and reads what is still answered.
+    pub(crate) async fn ends(&mut self) {
+        self.stream.shutdown().await.unwrap();
+        while self.more().await {}
+    }
+
     /// Reads an answer's status line and headers.
     pub(crate) async fn head(&mut self) -> (u16, String) {
         let end = self.find(b"\r\n\r\n").await;
@@ -115,11 +121,9 @@ impl Raw {
     }
 
     async fn more(&mut self) -> bool {
-        let mut chunk = [0; 16 * 1024];
-        let read = timeout(PATIENCE, self.stream.read(&mut chunk)).await;
-        let read = read.expect("no bytes within 10 s").unwrap_or(0);
-        self.read.extend_from_slice(&chunk[..read]);
-        read > 0
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await;
+        let read = read.unwrap_or_else(|_| panic!("no bytes within 10 s"));
+        read.unwrap_or(0) > 0
     }
 }
 
