@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::routing::get;
-use http::HeaderMap;
 use tokio::net::TcpListener;
 
 use crate::config::{Config, Scheme, Storage, Tables};
@@ -98,9 +98,10 @@ pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
 
 /// The host asks `GET /` every 25 ms until anything answers (functions-host, readiness). The
 /// same path through the proxy is an app's mistake.
-async fn ready(headers: HeaderMap) -> axum::response::Response {
-    if headers.contains_key("x-azure-functions-invocationid") {
-        return relay::no_such_path("/".parse().unwrap_or_default()).await;
+async fn ready(request: Request) -> axum::response::Response {
+    let proxied = "x-azure-functions-invocationid";
+    if request.headers().contains_key(proxied) {
+        return relay::no_such_path(request).await;
     }
     axum::response::Response::default()
 }

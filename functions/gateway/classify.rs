@@ -2,7 +2,11 @@
 //!
 //! The rules are those of the design: connect errors, time-outs before the first byte, 408, 429,
 //! 500, 502, 503 and 504 are the deployment's; 401, 403 and a missing deployment are the
-//! gateway's own misconfiguration; any other 4xx is the client's and goes back untouched.
+//! gateway's own misconfiguration; any other 4xx is the client's and goes back untouched. A stream
+//! can say the same in its first events, under a 200.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::deployment::MarkReason;
 use super::retry_after::{Headers, retry_after_ms};
@@ -30,6 +34,8 @@ pub enum NoAnswer {
     FirstByteTimeout,
     /// What came is no HTTP.
     Protocol,
+    /// A stream ended before anything of the answer came.
+    EmptyStream,
 }
 
 impl NoAnswer {
@@ -41,6 +47,7 @@ impl NoAnswer {
             Self::Reset => "reset",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::Protocol => "protocol",
+            Self::EmptyStream => "empty_stream",
         }
     }
 }
@@ -80,30 +87,159 @@ pub fn verdict(
         404 if missing_deployment => MarkReason::Misconfigured,
         _ => return Verdict::Answer,
     };
+    let ms = mark_ms(headers, times, now);
+    Verdict::Retry { reason, ms }
+}
+
+/// How long a mark lasts, by the headers of the answer that it is set for, ms. (A stream that is
+/// refused under a 200 has its `retry-after` too.)
+pub fn mark_ms(headers: &impl Headers, times: MarkTimes, now: Timestamp) -> u64 {
     let asked = retry_after_ms(headers, now).unwrap_or(times.default_ms);
-    Verdict::Retry {
-        reason,
-        // A mark of no time would have the same deployment asked again at once.
-        ms: asked.clamp(1, times.max_ms.max(1)),
-    }
+    // A mark of no time would have the same deployment asked again at once.
+    asked.clamp(1, times.max_ms.max(1))
 }
 
 /// Whether a 404's body says that the deployment does not exist. Azure's code for a wrong path or
 /// `api-version` is `404`, and for a response or file that is not there `not_found`: those are the
 /// client's.
 pub fn is_missing_deployment(body: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
+    #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
         error: Error<'a>,
     }
-    #[derive(serde::Deserialize)]
+    #[derive(Deserialize)]
     struct Error<'a> {
         #[serde(borrow)]
         code: std::borrow::Cow<'a, str>,
     }
     serde_json::from_slice::<Body<'_>>(body)
         .is_ok_and(|body| matches!(&*body.error.code, "DeploymentNotFound" | "model_not_found"))
+}
+
+/// What an event tells of a stream of which nothing has gone to the client yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// Nothing yet: the stream has been opened, no more.
+    Opening,
+    /// It is the answer, or an error that is the client's to see.
+    Answer,
+    /// The deployment itself is at fault: the call can be made elsewhere.
+    Fault(MarkReason),
+}
+
+/// What an event's data means at the start of a stream.
+///
+/// Chat streams report a failure of the service as `{"error":{"type":"server_error","code":null,
+/// ...}}` (openai-python, `_streaming.py`; go-openai, pull request 396). The responses API has
+/// `{"type":"error"}` with the error beside or below it, and `response.failed` (openai-python,
+/// `ResponseErrorEvent`, `ResponseFailedEvent`).
+///
+/// Azure throttles streamed responses under a 200 with a `retry-after`: after `response.created`
+/// comes `{"type":"error","error":{"type":"too_many_requests","code":"rate_limit_exceeded"}}`, from
+/// a full PTU with the code `rate_limit_reached`; before or after it `response.failed`, whose
+/// `error` may be null (recorded in third-party reports, for example earendil-works/pi, issues
+/// 6077 and 7983).
+///
+/// Only words that can't be the client's fault count; any other error goes to the client.
+pub fn stream_event(data: &[u8]) -> StreamEvent {
+    let Ok(event) = serde_json::from_slice::<Event<'_>>(data) else {
+        return StreamEvent::Answer;
+    };
+    let kind = event.kind.map_or("", word);
+    let in_response = event.response.and_then(|response| response.error);
+    let beside = (kind == "error").then_some(EventError {
+        code: event.code,
+        kind: None,
+    });
+    if let Some(error) = event.error.or(in_response).or(beside) {
+        return error
+            .fault()
+            .map_or(StreamEvent::Answer, StreamEvent::Fault);
+    }
+    match kind {
+        // A failed response without its reason: what comes next tells it, or the stream's end.
+        "response.created" | "response.queued" | "response.in_progress" | "response.failed" => {
+            StreamEvent::Opening
+        }
+        // Azure's first chunk of a chat: the prompt's filter results, and no choice yet.
+        "" if event.choices.is_some_and(|all| all.is_empty()) && event.usage.is_none() => {
+            StreamEvent::Opening
+        }
+        _ => StreamEvent::Answer,
+    }
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<EventError<'a>>,
+    #[serde(borrow, default)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    response: Option<FailedResponse<'a>>,
+    #[serde(borrow, default)]
+    choices: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct FailedResponse<'a> {
+    #[serde(borrow, default)]
+    error: Option<EventError<'a>>,
+}
+
+#[derive(Deserialize)]
+struct EventError<'a> {
+    /// A string on Azure, a number elsewhere, or null.
+    #[serde(borrow, default)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<&'a RawValue>,
+}
+
+impl EventError<'_> {
+    /// The code says it; where it says nothing known, the type.
+    fn fault(&self) -> Option<MarkReason> {
+        let words = [self.code, self.kind];
+        words.into_iter().flatten().find_map(|raw| fault(word(raw)))
+    }
+}
+
+/// A string without its quotes, or any other value's text.
+fn word(raw: &RawValue) -> &str {
+    raw.get().trim_matches('"')
+}
+
+/// The fault that a code or type names. From azure-facts ("Error bodies"), OpenAI's error-code
+/// guide, and `ResponseError` of openai-python; `server_is_overloaded` and `slow_down` are
+/// OpenAI's words for a 503.
+fn fault(word: &str) -> Option<MarkReason> {
+    match word {
+        "429"
+        | "rate_limit_exceeded"
+        | "rate_limit_reached"
+        | "RateLimitReached"
+        | "too_many_requests"
+        | "rate_limit_error"
+        | "NoCapacity" => Some(MarkReason::Throttled),
+        "408"
+        | "500"
+        | "502"
+        | "503"
+        | "504"
+        | "server_error"
+        | "internal_server_error"
+        | "InternalServerError"
+        | "service_unavailable_error"
+        | "ServiceUnavailable"
+        | "server_is_overloaded"
+        | "slow_down" => Some(MarkReason::Failed),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +329,92 @@ mod tests {
         assert_eq!(missing, retry(MarkReason::Misconfigured, 1));
     }
 
+    fn event(data: &str) -> StreamEvent {
+        stream_event(data.as_bytes())
+    }
+
+    #[test]
+    fn a_fault_of_the_deployment_is_known_in_every_form() {
+        const THROTTLED: StreamEvent = StreamEvent::Fault(MarkReason::Throttled);
+        const FAILED: StreamEvent = StreamEvent::Fault(MarkReason::Failed);
+        for (data, expected) in [
+            (r#"{"error":{"code":"429","message":"m"}}"#, THROTTLED),
+            (r#"{"error":{"code":429}}"#, THROTTLED),
+            (
+                r#"{"error":{"type":"rate_limit_error","code":null}}"#,
+                THROTTLED,
+            ),
+            (
+                r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
+                THROTTLED,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"too_many_requests","code":"rate_limit_reached","headers":{"skip-error-remapping":"true"}},"sequence_number":2}"#,
+                THROTTLED,
+            ),
+            (
+                r#"{"type":"error","code":"rate_limit_exceeded","message":"m","param":null}"#,
+                THROTTLED,
+            ),
+            (
+                r#"{"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded"}}}"#,
+                THROTTLED,
+            ),
+            (
+                r#"{"error":{"message":"The server had an error","type":"server_error","param":null,"code":null}}"#,
+                FAILED,
+            ),
+            (r#"{"error":{"code":"500"}}"#, FAILED),
+            (r#"{"error":{"code":503}}"#, FAILED),
+            (
+                r#"{"type":"response.failed","response":{"error":{"code":"server_error"}}}"#,
+                FAILED,
+            ),
+        ] {
+            assert_eq!(event(data), expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_may_be_the_clients_goes_to_the_client() {
+        for data in [
+            r#"{"error":{"code":"content_filter","status":400}}"#,
+            r#"{"error":{"code":"context_length_exceeded","type":"invalid_request_error"}}"#,
+            r#"{"error":{"code":"insufficient_quota","type":"insufficient_quota"}}"#,
+            r#"{"error":{"message":"m"}}"#,
+            r#"{"error":"failed"}"#,
+            r#"{"type":"error","code":"invalid_prompt"}"#,
+            r#"{"type":"error","message":"m"}"#,
+            r#"{"type":"response.failed","response":{"error":{"code":"invalid_image"}}}"#,
+        ] {
+            assert_eq!(event(data), StreamEvent::Answer, "{data}");
+        }
+    }
+
+    #[test]
+    fn what_opens_a_stream_is_told_from_the_answer() {
+        for data in [
+            r#"{"type":"response.created","response":{"error":null,"output":[]}}"#,
+            r#"{"type":"response.queued","response":{}}"#,
+            r#"{"type":"response.in_progress"}"#,
+            r#"{"type":"response.failed","response":{"error":null}}"#,
+            r#"{"choices":[],"prompt_filter_results":[{}],"usage":null}"#,
+        ] {
+            assert_eq!(event(data), StreamEvent::Opening, "{data}");
+        }
+        for data in [
+            r#"{"type":"response.output_item.added"}"#,
+            r#"{"choices":[{"delta":{"role":"assistant"}}]}"#,
+            r#"{"choices":[],"usage":{"total_tokens":1}}"#,
+            r#"{"type":"transcript.text.delta","delta":"a"}"#,
+            "{}",
+            "[DONE]",
+            "",
+        ] {
+            assert_eq!(event(data), StreamEvent::Answer, "{data}");
+        }
+    }
+
     #[test]
     fn each_kind_of_silence_has_its_word() {
         let all = [
@@ -201,6 +423,7 @@ mod tests {
             NoAnswer::Reset,
             NoAnswer::FirstByteTimeout,
             NoAnswer::Protocol,
+            NoAnswer::EmptyStream,
         ];
         let words: std::collections::HashSet<_> = all.iter().map(|e| e.as_str()).collect();
         assert_eq!(words.len(), all.len());

@@ -8,6 +8,7 @@ pub mod deployment;
 pub mod estimate;
 pub mod event;
 pub mod multipart;
+pub mod opening;
 pub mod plan;
 pub mod pool;
 pub mod ptu;

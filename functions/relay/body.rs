@@ -9,14 +9,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::Relay;
 use super::affinity::Owner;
+use super::headers::{is_event_stream, is_plain};
 use super::record::CallRecord;
 use crate::gateway::event::{Outcome, Tokens};
-use crate::gateway::skim::Skim;
+use crate::gateway::route::Operation;
+use crate::gateway::skim::{Skim, TextKeys};
 use crate::gateway::sse::SseScanner;
 use crate::gateway::usage;
 
@@ -32,6 +35,18 @@ pub(super) enum Reader {
 }
 
 impl Reader {
+    /// A reader for an answer with these headers.
+    pub(super) fn new(headers: &HeaderMap, operation: Operation, hides_usage: bool) -> Self {
+        let keys = text_keys(operation);
+        if is_event_stream(headers) {
+            Self::Events(SseScanner::new(keys, hides_usage))
+        } else if is_plain(headers, "application/json") {
+            Self::Json(Skim::new(keys))
+        } else {
+            Self::Opaque
+        }
+    }
+
     fn push(&mut self, chunk: Bytes, out: &mut VecDeque<Bytes>) {
         match self {
             Self::Events(scanner) => scanner.push(&chunk, |part| out.push_back(part)),
@@ -68,6 +83,15 @@ impl Reader {
     }
 }
 
+const fn text_keys(operation: Operation) -> TextKeys {
+    match operation {
+        Operation::ChatCompletions => TextKeys::Chat,
+        Operation::Completions => TextKeys::Completions,
+        Operation::Responses | Operation::Transcription => TextKeys::Deltas,
+        _ => TextKeys::None,
+    }
+}
+
 /// Why an answer's body ended early: the client's connection is then broken off too, so that it
 /// can't take half an answer for a whole one.
 #[derive(Debug)]
@@ -86,7 +110,7 @@ pub(super) struct RelayBody {
     upstream: Incoming,
     reader: Reader,
     out: VecDeque<Bytes>,
-    /// Bytes of the first chunk, which came before the body was handed on.
+    /// Bytes of the first chunks, which came before the body was handed on.
     waiting: u64,
     timer: Pin<Box<Sleep>>,
     last_chunk: Instant,
@@ -102,7 +126,7 @@ pub(super) struct RelayBody {
 impl RelayBody {
     pub(super) fn new(
         relay: Arc<Relay>,
-        first: Option<Bytes>,
+        first: Vec<Bytes>,
         upstream: Incoming,
         reader: Reader,
         record: CallRecord,
@@ -122,14 +146,16 @@ impl RelayBody {
             last_chunk: Instant::now(),
             idle,
             heartbeat,
-            ended: first.is_none(),
+            ended: first.is_empty(),
             made,
             relay,
             record: Some(record),
         };
-        match first {
-            Some(chunk) => body.take(chunk),
-            None => body.finish(Outcome::Completed),
+        if body.ended {
+            body.finish(Outcome::Completed);
+        }
+        for chunk in first {
+            body.take(chunk);
         }
         body.waiting = body.out.iter().map(length).sum();
         body

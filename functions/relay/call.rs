@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use http::{Method, Request, Response as HttpResponse};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::affinity::Owner;
 use super::body::{Reader, RelayBody};
 use super::error::RelayError;
-use super::headers::{AnswerHeaders, set, to_backend, to_client};
+use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
 use super::record::{CallRecord, answered_by};
 use super::settings::App;
+use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
 use super::{Relay, reading};
-use crate::gateway::classify::{NoAnswer, Verdict, is_missing_deployment, needs_body, verdict};
+use crate::gateway::classify::{
+    NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
+};
 use crate::gateway::deployment::{Deployment, MarkReason};
 use crate::gateway::event::Attempt;
 use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::request::segments;
 use crate::gateway::route::Route;
-use crate::gateway::skim::{Skim, TextKeys};
-use crate::gateway::sse::SseScanner;
 use crate::gateway::strategy::HashOn;
 
 /// Most of a 404 that is read to tell a missing deployment from the client's mistake.
@@ -59,8 +59,8 @@ struct Answered {
 
 /// The start of an answer's body.
 enum First {
-    /// The first chunk, or `None` where the body is empty; the rest is still to come.
-    Chunk(Option<Bytes>),
+    /// The first chunks, none where the body is empty; the rest is still to come.
+    Chunks(Vec<Bytes>),
     /// All of it.
     Whole(Bytes),
 }
@@ -212,17 +212,29 @@ impl Call<'_> {
                 error: None,
             });
         }
-        loop {
-            match response.body_mut().frame().await {
-                None => return Ok((response, First::Chunk(None))),
-                Some(Err(_)) => return Err(self.silence(NoAnswer::Reset)),
-                Some(Ok(frame)) => {
-                    if let Ok(chunk) = frame.into_data()
-                        && !chunk.is_empty()
-                    {
-                        return Ok((response, First::Chunk(Some(chunk))));
-                    }
-                }
+        let is_stream = status == 200 && is_event_stream(response.headers());
+        let body = response.body_mut();
+        let start = if is_stream {
+            first_event(body).await
+        } else {
+            first_byte(body).await
+        };
+        match start {
+            Start::Chunks(chunks) => Ok((response, First::Chunks(chunks))),
+            Start::Silence(why) => Err(Failure {
+                status: Some(status),
+                ..self.silence(why)
+            }),
+            Start::Fault(reason) => {
+                let headers = AnswerHeaders(response.headers());
+                let failure = Failure {
+                    reason,
+                    mark_ms: mark_ms(&headers, marks, record.now()),
+                    status: Some(status),
+                    error: Some("error_event"),
+                };
+                drain(response.into_body());
+                Err(failure)
             }
         }
     }
@@ -299,8 +311,10 @@ impl Call<'_> {
         record.event.status = parts.status.as_u16();
         let elapsed = self.started.elapsed().as_millis();
         record.event.first_byte_ms = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        let reader = self.reader(&parts.headers, &mut record);
+        let hides_usage = self.reading.hides_usage();
+        let reader = Reader::new(&parts.headers, self.route.operation, hides_usage);
         let is_events = matches!(reader, Reader::Events(_));
+        record.event.streamed = is_events;
         let mut headers = to_client(&parts.headers, !is_events);
         if self.relay.settings.gateway.answer_headers {
             set(&mut headers, "x-spillway-backend", &spec.backend);
@@ -329,7 +343,7 @@ impl Call<'_> {
                 record.finish(crate::gateway::event::Outcome::Completed, None, 0);
                 Body::from(body)
             }
-            First::Chunk(first) => Body::new(RelayBody::new(
+            First::Chunks(first) => Body::new(RelayBody::new(
                 Arc::clone(self.relay),
                 first,
                 incoming,
@@ -343,45 +357,12 @@ impl Call<'_> {
         *response.headers_mut() = headers;
         response
     }
-
-    fn reader(&self, headers: &HeaderMap, record: &mut CallRecord) -> Reader {
-        let plain = headers
-            .get(CONTENT_ENCODING)
-            .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-        let kind = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let kind = kind.unwrap_or_default().trim_start();
-        let is = |name: &str| {
-            kind.get(..name.len())
-                .is_some_and(|k| k.eq_ignore_ascii_case(name))
-        };
-        if plain && is("text/event-stream") {
-            record.event.streamed = true;
-            let keys = text_keys(self.route.operation);
-            return Reader::Events(SseScanner::new(keys, self.reading.hides_usage()));
-        }
-        if plain && is("application/json") {
-            return Reader::Json(Skim::new(text_keys(self.route.operation)));
-        }
-        Reader::Opaque
-    }
 }
 
 /// How a call ended for its client.
 pub(super) enum CallEnd {
     Answer(Response),
     Error(RelayError),
-}
-
-const fn text_keys(operation: crate::gateway::route::Operation) -> TextKeys {
-    use crate::gateway::route::Operation;
-    match operation {
-        Operation::ChatCompletions => TextKeys::Chat,
-        Operation::Completions => TextKeys::Completions,
-        Operation::Responses | Operation::Transcription => TextKeys::Deltas,
-        _ => TextKeys::None,
-    }
 }
 
 fn note(

@@ -40,6 +40,11 @@ pub(super) enum RelayError {
     },
     /// The client broke off its body.
     BodyBroken,
+    /// The body took too long to come.
+    BodyLate {
+        /// How long it could have taken, ms.
+        deadline_ms: u64,
+    },
     /// What the call names is not this app's, or not there.
     NoSuchObject(String),
     /// No deployment could answer.
@@ -69,6 +74,7 @@ impl RelayError {
             }
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyLate { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => StatusCode::TOO_MANY_REQUESTS,
                 GiveUp::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
@@ -88,6 +94,7 @@ impl RelayError {
             Self::NoModel => "model_missing",
             Self::Body(_) | Self::BodyBroken => "invalid_body",
             Self::TooLarge { .. } => "body_too_large",
+            Self::BodyLate { .. } => "body_late",
             Self::NoSuchObject(_) => "not_found",
             Self::StoreUnavailable => "store_unavailable",
             Self::Unsendable(_) => "invalid_request",
@@ -127,6 +134,9 @@ impl RelayError {
             Self::Body(error) => sentence(&error.to_string()),
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
             Self::BodyBroken => "The body broke off.".into(),
+            Self::BodyLate { deadline_ms } => {
+                format!("The body was not here within {deadline_ms} ms.")
+            }
             Self::NoSuchObject(id) => format!("`{id}` was not found."),
             Self::StoreUnavailable => {
                 "Where this object is kept can't be read at the moment; try again.".into()
@@ -190,7 +200,8 @@ fn no_answer(why: GiveUp, attempts: &[Attempt]) -> String {
 
 fn describe(attempt: &Attempt) -> String {
     match (attempt.status, &attempt.error) {
-        (Some(status), _) => format!("{} ({status})", attempt.backend),
+        (Some(status), None) => format!("{} ({status})", attempt.backend),
+        (Some(status), Some(error)) => format!("{} ({status}, {error})", attempt.backend),
         (None, Some(error)) => format!("{} ({error})", attempt.backend),
         (None, None) => attempt.backend.to_string(),
     }

@@ -1,8 +1,8 @@
-//! Which headers pass, in both directions.
+//! Which headers pass, in both directions, and what an answer's say of its body.
 
 use std::borrow::Cow;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::gateway::retry_after::Headers;
 
@@ -124,6 +124,23 @@ fn copy(from: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
         }
     }
     to
+}
+
+/// Whether an answer is a stream of events that can be read.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    is_plain(headers, "text/event-stream")
+}
+
+/// Whether an answer's body is of the media type `name` and not compressed.
+pub(super) fn is_plain(headers: &HeaderMap, name: &str) -> bool {
+    let plain = headers
+        .get(CONTENT_ENCODING)
+        .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let kind = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let start = kind.and_then(|kind| kind.trim_start().get(..name.len()));
+    plain && start.is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
 
 /// Sets a header to a text; a text that is no header value is left out.

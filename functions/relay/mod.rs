@@ -8,6 +8,7 @@ mod affinity;
 mod body;
 mod call;
 mod caller;
+mod client_body;
 mod error;
 mod headers;
 pub mod keeper;
@@ -16,6 +17,7 @@ mod reading;
 mod record;
 pub mod recorder;
 pub mod settings;
+mod start;
 mod upstream;
 
 use std::sync::Arc;
@@ -26,8 +28,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::header::CONTENT_TYPE;
 
 use self::affinity::Affinity;
 use self::call::{Call, CallEnd};
@@ -80,9 +81,11 @@ impl Relay {
 }
 
 /// The answer to a path that is no function's: 404, in OpenAI's shape.
-pub async fn no_such_path(uri: http::Uri) -> Response {
+pub async fn no_such_path(request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    client_body::let_go(body);
     let id = record::new_id(Clock::new().now(), &mut fastrand::Rng::new());
-    let mut response = RelayError::NoSuchPath(uri.path().to_owned()).into_response();
+    let mut response = RelayError::NoSuchPath(parts.uri.path().to_owned()).into_response();
     set(response.headers_mut(), "x-spillway-request-id", &id);
     response
 }
@@ -121,13 +124,18 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
     let relay = &worker.relay;
     let path = parts.uri.path();
     let Some(route) = Route::parse(path, parts.uri.query().unwrap_or_default()) else {
+        client_body::let_go(body);
         return RelayError::NoSuchPath(path.to_owned()).into_response();
     };
     let app = match caller::identify(&relay.settings, &parts.headers) {
         Ok(app) => app,
-        Err(error) => return error.into_response(),
+        Err(error) => {
+            client_body::let_go(body);
+            return error.into_response();
+        }
     };
     if route.operation == Operation::Models && parts.method == Method::GET {
+        client_body::let_go(body);
         return models::answer(&relay.settings, &app, &route)
             .unwrap_or_else(RelayError::into_response);
     }
@@ -141,8 +149,9 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         .and_then(|value| value.to_str().ok());
     let trace = trace.and_then(record::trace_id).unwrap_or_default();
     trace.clone_into(&mut record.event.trace_id);
-    let read = read_body(&parts.headers, body, relay.settings.gateway.max_body_mb).await;
-    let bytes = match read {
+    let gateway = &relay.settings.gateway;
+    let (max_mb, deadline_ms) = (gateway.max_body_mb, gateway.deadline_ms);
+    let bytes = match client_body::read(&parts.headers, body, max_mb, deadline_ms).await {
         Ok(bytes) => bytes,
         Err(error) => return refuse(error, record),
     };
@@ -245,26 +254,4 @@ fn refuse(error: RelayError, mut record: CallRecord) -> Response {
     record.event.status = error.status().as_u16();
     record.finish(Outcome::Failed, None, 0);
     error.into_response()
-}
-
-async fn read_body(
-    headers: &HeaderMap,
-    body: axum::body::Body,
-    max_mb: u32,
-) -> Result<Bytes, RelayError> {
-    let max = usize::try_from(max_mb)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(1 << 20);
-    let stated = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    let stated = stated.and_then(|text| text.parse::<usize>().ok());
-    if stated.is_some_and(|length| length > max) {
-        return Err(RelayError::TooLarge { max_mb });
-    }
-    match Limited::new(body, max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(RelayError::TooLarge { max_mb }),
-        Err(_) => Err(RelayError::BodyBroken),
-    }
 }

@@ -1,8 +1,10 @@
 //! What backends and clients do wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use spillway::gateway::event::{Outcome, UsageSource};
+use tokio::sync::Semaphore;
 
 use crate::gateway::{OPEN, backend, header, start};
 use crate::scripted::{Act, Scripted, answer, good, stream};
@@ -138,14 +140,14 @@ async fn usage_is_asked_for_and_kept_from_a_client_that_did_not_ask() {
 
 #[tokio::test]
 async fn chunks_arrive_as_they_come() {
+    let gate = Arc::new(Semaphore::new(2));
     let parts = stream(&[CHUNK, CHUNK, DONE], true);
-    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(300)), "").await;
+    let (gateway, _a, _b) = over(Act::Gated(parts, Arc::clone(&gate)), "").await;
     let mut answer = gateway.stream().send().await.unwrap();
     let first = answer.chunk().await.unwrap().unwrap();
-    assert_eq!(
-        first, CHUNK,
-        "the first chunk came alone, before the second was written"
-    );
+    assert_eq!(first, CHUNK, "it came before the second was written");
+    gate.add_permits(3);
+    assert_eq!(answer.text().await.unwrap(), [CHUNK, DONE].concat());
 }
 
 #[tokio::test]

@@ -6,10 +6,14 @@
     reason = "a test fails by a panic, in its helpers too, which clippy.toml does not know as tests"
 )]
 
+mod bodies;
 mod faults;
+mod fixtures;
 mod gateway;
 mod host;
+mod openings;
 mod purity;
+mod raw;
 mod restart;
 mod scenes;
 mod scripted;

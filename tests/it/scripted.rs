@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 /// What the backend does with a request.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(crate) enum Act {
     SayAndReset(Vec<u8>),
     /// Writes each part after a pause, then leaves the connection open.
     Drip(Vec<Vec<u8>>, Duration),
+    /// Writes each part when the test allows it one more.
+    Gated(Vec<Vec<u8>>, Arc<Semaphore>),
     /// Answers nothing.
     Hang,
     /// Writes a head and then so many MiB.
@@ -93,6 +96,7 @@ async fn play(mut stream: TcpStream, (script, calls, bodies): Shared) {
                 return;
             }
             Act::Drip(parts, pause) => drip(&mut stream, &parts, pause).await,
+            Act::Gated(parts, gate) => gated(&mut stream, &parts, &gate).await,
             Act::Hang => {
                 tokio::time::sleep(Duration::from_secs(600)).await;
                 return;
@@ -109,6 +113,14 @@ async fn drip(stream: &mut TcpStream, parts: &[Vec<u8>], pause: Duration) -> std
     for part in parts {
         stream.write_all(part).await?;
         tokio::time::sleep(pause).await;
+    }
+    Ok(())
+}
+
+async fn gated(stream: &mut TcpStream, parts: &[Vec<u8>], gate: &Semaphore) -> std::io::Result<()> {
+    for part in parts {
+        gate.acquire().await.unwrap().forget();
+        stream.write_all(part).await?;
     }
     Ok(())
 }

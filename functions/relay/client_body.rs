@@ -1,0 +1,59 @@
+//! The client's body: read whole within its bounds, or let go of.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::timeout;
+
+use super::error::RelayError;
+
+/// Most that is read of a body that nobody wants, bytes, and for how long. (nginx's
+/// `lingering_time` is 30 s.)
+const MAX_LET_GO: usize = 32 << 20;
+const LET_GO_TIME: Duration = Duration::from_secs(10);
+
+/// Reads a body of at most `max_mb` MiB that has to be here within `deadline_ms`.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    max_mb: u32,
+    deadline_ms: u64,
+) -> Result<Bytes, RelayError> {
+    let max = usize::try_from(max_mb)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(1 << 20);
+    let stated = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    let stated = stated.and_then(|text| text.parse::<usize>().ok());
+    if stated.is_some_and(|length| length > max) {
+        let_go(body);
+        return Err(RelayError::TooLarge { max_mb });
+    }
+    let whole = Limited::new(&mut body, max).collect();
+    match timeout(Duration::from_millis(deadline_ms), whole).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let_go(body);
+            Err(RelayError::TooLarge { max_mb })
+        }
+        Ok(Err(_)) => Err(RelayError::BodyBroken),
+        Err(_) => Err(RelayError::BodyLate { deadline_ms }),
+    }
+}
+
+/// Takes in what a client is still sending of a body that nobody wants. Closing the connection
+/// on it would reset it, and the client could lose the answer that says why.
+pub(super) fn let_go(body: Body) {
+    if http_body::Body::is_end_stream(&body) {
+        return;
+    }
+    tokio::spawn(async move {
+        let rest = Limited::new(body, MAX_LET_GO).collect();
+        // However it ends: what is left then closes the connection.
+        let _ = timeout(LET_GO_TIME, rest).await;
+    });
+}
