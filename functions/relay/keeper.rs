@@ -19,7 +19,10 @@ const PAUSE_MS: (u64, u64) = (100, 10_000);
 const SWEEP: (Duration, Duration) = (Duration::from_secs(24 * 3600), Duration::from_secs(600));
 
 /// Most events that are taken from the queue at once.
-const MAX_BATCH: usize = 1000;
+const MAX_BATCH: usize = 5000;
+
+/// How long events gather before they are written: what a process that is killed may lose.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// The other ends of a relay's queues.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub struct Owners(pub(super) mpsc::Receiver<OwnerChange>);
 /// last recorder is gone.
 pub async fn keep_events(mut events: Events, store: Option<&dyn Store>) {
     let mut batch = Vec::new();
-    while events.next_batch(&mut batch, MAX_BATCH).await {
+    while events.next_batch(&mut batch, MAX_BATCH, GATHER).await {
         batch.iter().for_each(log);
         if let Some(store) = store {
             write_events(store, &batch).await;

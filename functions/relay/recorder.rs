@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -27,12 +28,29 @@ pub struct Events {
 }
 
 impl Events {
-    /// Waits for the next events and puts them, up to `most`, at the end of `batch`. `false` when
-    /// there are none and the last recorder is gone.
-    pub async fn next_batch(&mut self, batch: &mut Vec<UsageEvent>, most: usize) -> bool {
-        let taken = self.queue.recv_many(batch, most).await;
-        self.waiting.fetch_sub(taken, Relaxed);
-        taken > 0
+    /// Waits for an event, then for `gather` so that more come, and puts up to `most` of them at the
+    /// end of `batch`. `false` when there are none and the last recorder is gone.
+    ///
+    /// A receiver that took each event as it comes would be woken by every call: a system call and
+    /// a change of threads, on the call's time.
+    pub async fn next_batch(
+        &mut self,
+        batch: &mut Vec<UsageEvent>,
+        most: usize,
+        gather: Duration,
+    ) -> bool {
+        let Some(first) = self.queue.recv().await else {
+            return false;
+        };
+        batch.push(first);
+        tokio::time::sleep(gather).await;
+        while batch.len() < most
+            && let Ok(event) = self.queue.try_recv()
+        {
+            batch.push(event);
+        }
+        self.waiting.fetch_sub(batch.len(), Relaxed);
+        true
     }
 
     /// The next event, where one waits.
