@@ -274,7 +274,8 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    // A string always has a JSON form.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// The keys that are looked at; matched without allocating.

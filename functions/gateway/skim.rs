@@ -57,8 +57,8 @@ pub struct Skim {
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The last string, cut at [`MAX_KEY`]: a key, if a colon follows.
-    last: Vec<u8>,
+    /// The last string: a key, if a colon follows.
+    last: LastString,
     next_is_text: bool,
     counts_text: bool,
     in_response: bool,
@@ -106,7 +106,7 @@ impl Skim {
             depth: 0,
             in_string: false,
             escaped: false,
-            last: Vec::new(),
+            last: LastString::EMPTY,
             next_is_text: false,
             counts_text: false,
             in_response: false,
@@ -122,14 +122,16 @@ impl Skim {
 
     /// Reads the next piece.
     pub fn push(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            rest = if self.in_string {
-                self.string(rest)
+        let mut piece = Piece { bytes, kept: 0 };
+        let mut at = 0;
+        while at < bytes.len() {
+            at = if self.in_string {
+                self.string(bytes, at)
             } else {
-                self.structure(rest)
+                self.structure(&mut piece, at)
             };
         }
+        self.keep(&mut piece, bytes.len());
     }
 
     /// Forgets the document; the length of generated text goes on counting.
@@ -137,7 +139,6 @@ impl Skim {
         let mut fresh = Self::new(self.text_keys);
         fresh.text_bytes = self.text_bytes;
         for (old, new) in [
-            (&mut self.last, &mut fresh.last),
             (&mut self.usage, &mut fresh.usage),
             (&mut self.id, &mut fresh.id),
             (&mut self.error, &mut fresh.error),
@@ -180,26 +181,21 @@ impl Skim {
         self.text_bytes
     }
 
-    fn string<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        if self.escaped {
-            let (escape, rest) = bytes.split_at(1.min(bytes.len()));
-            self.escaped = false;
-            self.content(escape);
-            return rest;
+    /// Reads string content from `at` on; where it stopped.
+    fn string(&mut self, bytes: &[u8], at: usize) -> usize {
+        if std::mem::take(&mut self.escaped) {
+            self.content(bytes.get(at..at + 1).unwrap_or_default());
+            return at + 1;
         }
-        let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
-        let (content, rest) = bytes.split_at(end);
-        self.content(content);
-        let Some((&stop, rest)) = rest.split_first() else {
-            return rest;
-        };
-        self.keep(&[stop]);
-        if stop == b'"' {
-            self.in_string = false;
-        } else {
-            self.escaped = true;
+        let rest = bytes.get(at..).unwrap_or_default();
+        let length = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        self.content(rest.get(..length).unwrap_or_default());
+        match rest.get(length) {
+            Some(b'"') => self.in_string = false,
+            Some(_) => self.escaped = true,
+            None => {}
         }
-        rest
+        at + length + 1
     }
 
     /// Bytes inside a string.
@@ -208,14 +204,13 @@ impl Skim {
             let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             self.text_bytes = self.text_bytes.saturating_add(count);
         }
-        push_up_to(&mut self.last, bytes, MAX_KEY);
-        self.keep(bytes);
+        self.last.push(bytes);
     }
 
-    fn structure<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let mut rest = bytes;
-        while let Some((&byte, after)) = rest.split_first() {
-            rest = after;
+    /// Reads up to the next string; where it stopped.
+    fn structure(&mut self, piece: &mut Piece<'_>, at: usize) -> usize {
+        let rest = piece.bytes.get(at..).unwrap_or_default();
+        for (at, &byte) in (at..).zip(rest) {
             if self.choices == Choices::Open && !byte.is_ascii_whitespace() {
                 self.choices = if byte == b']' {
                     Choices::Empty
@@ -225,25 +220,22 @@ impl Skim {
             }
             match byte {
                 b'"' => {
-                    self.keep(&[byte]);
                     self.in_string = true;
-                    self.last.clear();
+                    self.last.length = 0;
                     self.counts_text = std::mem::take(&mut self.next_is_text);
-                    return rest;
+                    return at + 1;
                 }
                 b'{' | b'[' => self.open(byte),
-                b'}' | b']' => self.close(byte),
-                b',' => self.comma(),
-                b':' => self.colon(),
-                _ if self.capture.is_some() => self.keep(&[byte]),
+                b'}' | b']' => self.close(piece, at),
+                b',' => self.comma(piece, at),
+                b':' => self.colon(piece, at),
                 _ => {}
             }
         }
-        rest
+        piece.bytes.len()
     }
 
     fn open(&mut self, byte: u8) {
-        self.keep(&[byte]);
         self.next_is_text = false;
         if self.depth == 1 {
             self.in_response = byte == b'{' && self.key == Key::Response;
@@ -254,27 +246,24 @@ impl Skim {
         self.depth = self.depth.saturating_add(1);
     }
 
-    fn close(&mut self, byte: u8) {
-        self.end_capture();
+    fn close(&mut self, piece: &mut Piece<'_>, at: usize) {
+        self.end_capture(piece, at);
         self.depth = self.depth.saturating_sub(1);
         if self.depth <= 1 {
             self.in_response = false;
         }
-        self.keep(&[byte]);
     }
 
-    fn comma(&mut self) {
-        self.end_capture();
+    fn comma(&mut self, piece: &mut Piece<'_>, at: usize) {
+        self.end_capture(piece, at);
         self.next_is_text = false;
-        self.keep(b",");
         if self.is_tracked() {
             self.key = Key::Other;
         }
     }
 
-    fn colon(&mut self) {
-        self.next_is_text = self.text_keys.contains(&self.last);
-        self.keep(b":");
+    fn colon(&mut self, piece: &mut Piece<'_>, at: usize) {
+        self.next_is_text = self.text_keys.contains(self.last.as_slice());
         if !self.is_tracked() {
             return;
         }
@@ -294,6 +283,7 @@ impl Skim {
                 key: self.key,
                 depth: self.depth,
             });
+            piece.kept = at + 1;
             if let Some((slot, _)) = self.slot() {
                 slot.clear();
             }
@@ -305,20 +295,24 @@ impl Skim {
         self.depth == 1 || (self.depth == 2 && self.in_response)
     }
 
-    fn end_capture(&mut self) {
+    /// Ends a capture whose value is over before `at`.
+    fn end_capture(&mut self, piece: &mut Piece<'_>, at: usize) {
         if self
             .capture
             .is_some_and(|capture| capture.depth == self.depth)
         {
+            self.keep(piece, at);
             self.capture = None;
         }
     }
 
-    /// Keeps bytes of the value that is being captured, if one is.
-    fn keep(&mut self, bytes: &[u8]) {
+    /// Keeps what came up to `end` of the value that is being captured, if one is.
+    fn keep(&mut self, piece: &mut Piece<'_>, end: usize) {
+        let part = piece.bytes.get(piece.kept..end).unwrap_or_default();
         if let Some((slot, max)) = self.slot() {
-            push_up_to(slot, bytes, max);
+            push_up_to(slot, part, max);
         }
+        piece.kept = end;
     }
 
     fn slot(&mut self) -> Option<(&mut Vec<u8>, usize)> {
@@ -329,6 +323,41 @@ impl Skim {
             Key::Error => Some((&mut self.error, 8)),
             _ => None,
         }
+    }
+}
+
+/// A piece that is being read.
+struct Piece<'a> {
+    bytes: &'a [u8],
+    /// Up to where a captured value has been kept.
+    kept: usize,
+}
+
+/// A string that may be a key: its start, which is enough to know one.
+#[derive(Clone, Copy, Debug)]
+struct LastString {
+    start: [u8; MAX_KEY],
+    /// Its length; one more than [`MAX_KEY`] where it is longer than any key.
+    length: usize,
+}
+
+impl LastString {
+    const EMPTY: Self = Self {
+        start: [0; MAX_KEY],
+        length: 0,
+    };
+
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.length.saturating_add(bytes.len());
+        if let Some(room) = self.start.get_mut(self.length..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.length = end.min(MAX_KEY + 1);
+    }
+
+    /// The string; empty where it is longer than any key.
+    fn as_slice(&self) -> &[u8] {
+        self.start.get(..self.length).unwrap_or_default()
     }
 }
 

@@ -38,7 +38,9 @@ impl Settings {
     }
 }
 
-type Connection = (TcpStream, OwnedSemaphorePermit);
+/// A connection that no runtime watches yet: the worker's own has to. One that the accepting
+/// thread watched would have each of its reads wake that thread first.
+type Connection = (std::net::TcpStream, OwnedSemaphorePermit);
 
 /// Serves `router` on `listener` until it fails. `router` is called once a worker.
 ///
@@ -63,6 +65,13 @@ pub async fn serve(
         let permit = Arc::clone(&connections).acquire_owned().await;
         let permit = permit.map_err(io::Error::other)?;
         let stream = accept(&listener).await;
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be handed on");
+                continue;
+            }
+        };
         if worker.send((stream, permit)).is_err() {
             return Err(io::Error::other("a worker thread has ended"));
         }
@@ -97,6 +106,13 @@ fn work(router: Router, mut connections: mpsc::UnboundedReceiver<Connection>) {
     };
     runtime.block_on(async move {
         while let Some((stream, permit)) = connections.recv().await {
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be watched");
+                    continue;
+                }
+            };
             let service = TowerToHyperService::new(router.clone());
             tokio::spawn(async move {
                 let connection = http1::Builder::new()

@@ -110,6 +110,6 @@ proptest! {
         let mut s = Skim::new(TextKeys::Chat);
         s.push(&bytes);
         prop_assert!(s.usage.len() <= MAX_USAGE + 1 && s.id.len() <= MAX_ID + 1);
-        prop_assert!(s.last.len() <= MAX_KEY + 1);
+        prop_assert!(s.last.length <= MAX_KEY + 1);
     }
 }
