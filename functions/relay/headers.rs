@@ -34,7 +34,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 /// What a backend never sees: the client's credentials, and what the hops before the gateway
 /// added. (`content-length` and `host` are set anew; `accept-encoding` so that usage can be read.)
 fn is_private(name: &str) -> bool {
-    const PREFIXES: [&str; 10] = [
+    const PREFIXES: [&str; 9] = [
         "x-forwarded-",
         "x-original-",
         "x-azure-",
@@ -43,7 +43,6 @@ fn is_private(name: &str) -> bool {
         "x-site-",
         "x-appservice-",
         "x-spillway-",
-        "was-",
         "x-client-",
     ];
     matches!(
@@ -63,7 +62,8 @@ fn is_private(name: &str) -> bool {
             | "disguised-host"
             | "max-forwards"
             | "x-real-ip"
-    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    ) || name.starts_with("was-")
+        || begins_with_one_of(name, &PREFIXES)
 }
 
 /// What a client never sees of a backend: its cookies and its infrastructure.
@@ -86,34 +86,26 @@ fn is_infrastructure(name: &str) -> bool {
             | "report-to"
             | "strict-transport-security"
             | "azureml-model-session"
-    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    ) || begins_with_one_of(name, &PREFIXES)
+}
+
+/// Whether the name begins with one of these, all of which begin with `x-`.
+fn begins_with_one_of(name: &str, prefixes: &[&str]) -> bool {
+    name.starts_with("x-") && prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The client's headers as a backend gets them.
 pub(super) fn to_backend(client: &HeaderMap) -> HeaderMap {
-    let named = named_by_connection(client);
-    copy(client, |name| {
-        !is_hop_by_hop(name) && !is_private(name) && !named.contains(&name.to_owned())
-    })
+    copy(client, |name| !is_hop_by_hop(name) && !is_private(name))
 }
 
 /// A backend's headers as the client gets them. The body's length stays only where the body does.
 pub(super) fn to_client(backend: &HeaderMap, same_body: bool) -> HeaderMap {
-    let named = named_by_connection(backend);
     copy(backend, |name| {
         !is_hop_by_hop(name)
             && !is_infrastructure(name)
-            && !named.contains(&name.to_owned())
             && (same_body || name != "content-length")
     })
-}
-
-/// `Connection` may name further headers that are its hop's only.
-fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
-    let values = headers.get_all(http::header::CONNECTION);
-    let names = values.iter().filter_map(|value| value.to_str().ok());
-    let names = names.flat_map(|list| list.split(','));
-    names.map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
 fn copy(from: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
@@ -121,6 +113,14 @@ fn copy(from: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
     for (name, value) in from {
         if passes(name.as_str()) {
             to.append(name.clone(), value.clone());
+        }
+    }
+    // `Connection` may name further headers that are its hop's only.
+    for value in from.get_all(http::header::CONNECTION) {
+        for name in value.as_bytes().split(|byte| *byte == b',') {
+            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) {
+                to.remove(name);
+            }
         }
     }
     to

@@ -42,7 +42,7 @@ pub struct Owners(pub(super) mpsc::Receiver<OwnerChange>);
 pub async fn keep_events(mut events: Events, store: Option<&dyn Store>) {
     let mut batch = Vec::new();
     while events.next_batch(&mut batch, MAX_BATCH, GATHER).await {
-        batch.iter().for_each(log);
+        batch.iter().for_each(|event| log(event));
         if let Some(store) = store {
             write_events(store, &batch).await;
         }
@@ -60,10 +60,10 @@ fn log(event: &UsageEvent) {
 }
 
 /// Writes a batch, an app and day at a time.
-async fn write_events(store: &dyn Store, batch: &[UsageEvent]) {
+async fn write_events(store: &dyn Store, batch: &[Box<UsageEvent>]) {
     let mut sorted: Vec<(String, &UsageEvent)> = batch
         .iter()
-        .map(|event| (chargeback::key(event).partition, event))
+        .map(|event| (chargeback::key(event).partition, &**event))
         .collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     for same in sorted.chunk_by(|a, b| a.0 == b.0) {

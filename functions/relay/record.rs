@@ -14,7 +14,8 @@ use super::recorder::Recorder;
 /// What is known of a call so far. Its event is handed on when it ends, however it ends.
 #[derive(Debug)]
 pub(super) struct CallRecord {
-    pub(super) event: UsageEvent,
+    /// Boxed: a call is moved often on its way.
+    pub(super) event: Box<UsageEvent>,
     pub(super) operation: Operation,
     /// Length of the prompt's JSON, bytes.
     pub(super) prompt_bytes: usize,
@@ -37,7 +38,7 @@ impl CallRecord {
             ..UsageEvent::default()
         };
         Self {
-            event,
+            event: Box::new(event),
             operation: Operation::Other,
             prompt_bytes: 0,
             in_flight: None,
@@ -148,7 +149,7 @@ pub(super) fn answered_by(
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::relay) fn event() -> UsageEvent {
+    pub(in crate::relay) fn event() -> Box<UsageEvent> {
         let (recorder, mut events) = Recorder::new(1);
         let record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
         record.finish(Outcome::Failed, None, 0);

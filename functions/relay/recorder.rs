@@ -12,7 +12,7 @@ use crate::gateway::event::UsageEvent;
 /// The calls' end of the queue.
 #[derive(Clone, Debug)]
 pub struct Recorder {
-    queue: UnboundedSender<UsageEvent>,
+    queue: UnboundedSender<Box<UsageEvent>>,
     /// Events in the queue. It is bounded by this count: a channel that is bounded by itself
     /// takes the memory of a full one from the start.
     waiting: Arc<AtomicUsize>,
@@ -23,7 +23,7 @@ pub struct Recorder {
 /// The other end of the queue.
 #[derive(Debug)]
 pub struct Events {
-    queue: UnboundedReceiver<UsageEvent>,
+    queue: UnboundedReceiver<Box<UsageEvent>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -35,7 +35,7 @@ impl Events {
     /// a change of threads, on the call's time.
     pub async fn next_batch(
         &mut self,
-        batch: &mut Vec<UsageEvent>,
+        batch: &mut Vec<Box<UsageEvent>>,
         most: usize,
         gather: Duration,
     ) -> bool {
@@ -54,7 +54,7 @@ impl Events {
     }
 
     /// The next event, where one waits.
-    pub fn try_next(&mut self) -> Option<UsageEvent> {
+    pub fn try_next(&mut self) -> Option<Box<UsageEvent>> {
         let event = self.queue.try_recv().ok()?;
         self.waiting.fetch_sub(1, Relaxed);
         Some(event)
@@ -80,7 +80,7 @@ impl Recorder {
     }
 
     /// Hands an event on.
-    pub fn record(&self, event: UsageEvent) {
+    pub fn record(&self, event: Box<UsageEvent>) {
         let waiting = self.waiting.fetch_add(1, Relaxed);
         if waiting < self.capacity && self.queue.send(event).is_ok() {
             return;

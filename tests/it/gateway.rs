@@ -68,7 +68,7 @@ impl Running {
     pub(crate) async fn event(&self) -> UsageEvent {
         for _ in 0..1000 {
             if let Some(event) = self.events.lock().unwrap().try_next() {
-                return event;
+                return *event;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
