@@ -6,16 +6,20 @@
 //! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
 //! | [`console`] | health, and what operators look at |
+//! | [`door`] | who is calling, before every HTTP function |
+//! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `host` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
+//! `door` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
 
+pub mod azure;
 pub mod config;
 pub mod console;
+pub mod door;
 pub mod gateway;
 pub mod host;
 pub mod local;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Config, Source, schema};
+use spillway::config::{Config, KeyHash, Source, schema};
+use spillway::door::new_key;
 use spillway::host::server::bind;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
-use spillway::serve::{Gateway, write_events};
+use spillway::serve::{Gateway, Place, may_listen, may_run, write_events};
 use tracing_subscriber::EnvFilter;
 
 /// The port that the Functions host names for its handler.
@@ -34,6 +35,18 @@ enum Command {
     Check(CheckArgs),
     /// Writes the folder that the Functions host runs.
     Package(PackageArgs),
+    /// Keys of apps.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Makes a key for an app, shows it once, and says what to put into the configuration.
+    New {
+        /// The app's name.
+        app: String,
+    },
 }
 
 #[derive(Args, Default)]
@@ -89,6 +102,7 @@ fn main() -> ExitCode {
         Command::Local(args) => local(&args),
         Command::Check(args) => check(&args),
         Command::Package(args) => write_package(&args),
+        Command::Key(KeyCommand::New { app }) => make_key(&app),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +136,8 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
         (None, None) => 8080,
     };
     let host = args.host.unwrap_or(Ipv4Addr::LOCALHOST);
+    may_run(&config.auth, &env)?;
+    may_listen(&config.auth, host.into())?;
     run(async move {
         let listener = bind(SocketAddr::from((host, port))).await?;
         let (gateway, events) = Gateway::new(&config)?;
@@ -152,7 +168,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             }
         };
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
-        let (gateway, events) = Gateway::new(&config)?;
+        let (gateway, events) = Gateway::at(Place::Local, &config)?;
         write_events(events)?;
         say_how_to_try(listener.local_addr()?, &config)?;
         gateway.serve(listener).await
@@ -205,6 +221,23 @@ fn write_package(args: &PackageArgs) -> io::Result<()> {
     let source = Source::find(args.config.as_deref(), &env);
     let (text, _) = source.read().map_err(io::Error::other)?;
     package::write(&args.out, &std::env::current_exe()?, &text)
+}
+
+/// The key itself is written nowhere else: the configuration has its hash only.
+fn make_key(app: &str) -> io::Result<()> {
+    let key = new_key()?;
+    let hash = KeyHash::of(&key);
+    let mut out = io::stdout();
+    writeln!(out, "{key}\n")?;
+    writeln!(
+        out,
+        "This is the key of {app}, shown this once. In spillway.toml, in the [[app]] of that name:"
+    )?;
+    writeln!(out, "\nkey_hashes = [\"{hash}\"]\n")?;
+    writeln!(
+        out,
+        "An app can have two: add this one beside the old one, let the app change over, take the old one out."
+    )
 }
 
 fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {

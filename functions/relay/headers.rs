@@ -57,6 +57,8 @@ fn is_private(name: &str) -> bool {
             | "ocp-apim-subscription-key"
             | "x-functions-key"
             | "x-ms-invocation-id"
+            // The gateway's to say: no app may claim to be called by somebody.
+            | "caller-objectid"
             | "cookie"
             | "forwarded"
             | "client-ip"
@@ -161,6 +163,7 @@ mod tests {
             ("api-key", "x"),
             ("ocp-apim-subscription-key", "x"),
             ("x-functions-key", "x"),
+            ("caller-objectid", "x"),
             ("cookie", "x"),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-azure-functions-invocationid", "x"),

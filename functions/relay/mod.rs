@@ -1,7 +1,7 @@
 //! The HTTP function that apps call as if it were Azure OpenAI.
 //!
-//! A call's way: [`caller`](self) says who pays, the route and the body say which model, `call`
-//! tries deployments as the plan says until one answers, `body` passes the answer on and reads
+//! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
+//! route and the body say which model, `call` tries deployments as the plan says until one answers, `body` passes the answer on and reads
 //! its usage, `record` makes the usage event of it.
 
 mod affinity;
@@ -35,9 +35,12 @@ use self::headers::set;
 use self::reading::Reading;
 use self::record::CallRecord;
 use self::recorder::Recorder;
-use self::settings::{App, Settings};
+use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
+use crate::door::Door;
+use crate::gateway::app::App;
 use crate::gateway::event::Outcome;
+use crate::gateway::identity::Refusal;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::host::clock::Clock;
@@ -49,16 +52,19 @@ pub struct Relay {
     pub settings: Settings,
     /// The clock.
     pub clock: Clock,
+    /// Who may call.
+    pub door: Door,
     affinity: Affinity,
     recorder: Recorder,
 }
 
 impl Relay {
     /// A relay that hands its usage events to `recorder`.
-    pub fn new(settings: Settings, clock: Clock, recorder: Recorder) -> Self {
+    pub fn new(settings: Settings, door: Door, clock: Clock, recorder: Recorder) -> Self {
         Self {
             settings,
             clock,
+            door,
             affinity: Affinity::default(),
             recorder,
         }
@@ -72,8 +78,17 @@ impl Relay {
 
 /// The answer to a path that is no function's: 404, in OpenAI's shape.
 pub async fn no_such_path(uri: http::Uri) -> Response {
+    unrecorded(RelayError::NoSuchPath(uri.path().to_owned()))
+}
+
+/// The answer to a caller who was turned away, in OpenAI's shape.
+pub fn refused(why: Refusal) -> Response {
+    unrecorded(RelayError::Refused(why))
+}
+
+fn unrecorded(error: RelayError) -> Response {
     let id = record::new_id(Clock::new().now(), &mut fastrand::Rng::new());
-    let mut response = RelayError::NoSuchPath(uri.path().to_owned()).into_response();
+    let mut response = error.into_response();
     set(response.headers_mut(), "x-spillway-request-id", &id);
     response
 }
@@ -94,6 +109,7 @@ pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
     Router::new()
         .route("/openai/{*path}", axum::routing::any(handle))
         .route("/v1/{*path}", axum::routing::any(handle))
+        .route("/low/{*path}", axum::routing::any(handle))
         .with_state(worker)
 }
 
@@ -114,18 +130,23 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
     let Some(route) = Route::parse(path, parts.uri.query().unwrap_or_default()) else {
         return RelayError::NoSuchPath(path.to_owned()).into_response();
     };
-    let app = match caller::identify(&relay.settings, &parts.headers) {
-        Ok(app) => app,
-        Err(error) => return error.into_response(),
+    let caller = match relay.door.identify(&parts.headers, relay.clock.now()).await {
+        Ok(caller) => caller,
+        Err(why) => return RelayError::Refused(why).into_response(),
     };
+    let app = Arc::clone(&caller.app);
     if route.operation == Operation::Models && parts.method == Method::GET {
         return models::answer(&relay.settings, &app, &route)
             .unwrap_or_else(RelayError::into_response);
     }
     let recorder = relay.recorder.clone();
     let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
-    record.event.app = Arc::clone(&app.name);
+    record.called_by(&caller);
     record.operation = route.operation;
+    match caller::priority(&app, &parts.headers, &route) {
+        Ok(priority) => record.event.priority = priority,
+        Err(error) => return refuse(error, record),
+    }
     let trace = parts
         .headers
         .get("traceparent")
@@ -147,7 +168,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         pinned: None,
         body: bytes.clone(),
         route,
-        app,
+        caller,
         started,
     };
     let call = match prepare(call, &bytes, &mut record) {
@@ -182,7 +203,7 @@ fn prepare<'a>(
     record.prompt_bytes = call.reading.prompt().len();
     let stored = call.route.stored_id().or_else(|| call.reading.stored_id());
     if let Some(owner) = stored.and_then(|id| call.relay.affinity.owner(id)) {
-        if owner.app != call.app.name {
+        if owner.app != call.caller.app.name {
             return Err(RelayError::NoSuchObject(
                 stored.unwrap_or_default().to_owned(),
             ));
@@ -191,7 +212,7 @@ fn prepare<'a>(
     }
     call.model = match &model {
         Some(name) => {
-            let pool = named(settings, &call.app, name)?;
+            let pool = named(settings, &call.caller.app, name)?;
             record.event.model = Arc::clone(pool.name());
             pool
         }
@@ -209,7 +230,7 @@ fn prepare<'a>(
 fn named(settings: &Settings, app: &App, name: &str) -> Result<Arc<ModelPool>, RelayError> {
     let pool = settings.pool.model(name);
     let pool = pool.ok_or_else(|| RelayError::NoSuchModel(name.to_owned()))?;
-    if !app.may_use(name) {
+    if !app.may_ask_for(name) {
         return Err(RelayError::ModelNotAllowed {
             app: app.name.to_string(),
             model: name.to_owned(),
