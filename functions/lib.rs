@@ -6,6 +6,8 @@
 //! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
 //! | [`console`] | health, and what operators look at |
+//! | [`door`] | who is calling, before every HTTP function |
+//! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, and a file behind it |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
@@ -13,10 +15,13 @@
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `host`, `store` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
+//! `door` > `azure`, `store` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
+//! clock.
 
+pub mod azure;
 pub mod config;
 pub mod console;
+pub mod door;
 pub mod gateway;
 pub mod host;
 pub mod local;

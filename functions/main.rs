@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Config, Source, Tables, schema};
+use spillway::config::{Config, KeyHash, Source, Tables, schema};
+use spillway::door::new_key;
 use spillway::host::server::bind;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
-use spillway::serve::{Gateway, keep, open_store};
+use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -40,6 +41,18 @@ enum Command {
     Check(CheckArgs),
     /// Writes the folder that the Functions host runs.
     Package(PackageArgs),
+    /// Keys of apps.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Makes a key for an app, shows it once, and says what to put into the configuration.
+    New {
+        /// The app's name.
+        app: String,
+    },
 }
 
 #[derive(Args, Default)]
@@ -99,6 +112,7 @@ fn main() -> ExitCode {
         Command::Local(args) => local(&args),
         Command::Check(args) => check(&args),
         Command::Package(args) => write_package(&args),
+        Command::Key(KeyCommand::New { app }) => make_key(&app),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -132,9 +146,11 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
         (None, None) => 8080,
     };
     let host = args.host.unwrap_or(Ipv4Addr::LOCALHOST);
+    may_run(&config.auth, &env)?;
+    may_listen(&config.auth, host.into())?;
     run(async move {
         let listener = bind(SocketAddr::from((host, port))).await?;
-        let gateway = start(&config)?;
+        let gateway = start(Place::Azure, &config)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         gateway.serve(listener).await
     })
@@ -164,21 +180,21 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         let named = data.map(Tables::Embedded).or(config.storage.tables);
         config.storage.tables = Some(named.unwrap_or_else(|| Tables::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
-        let gateway = start(&config)?;
+        let gateway = start(Place::Local, &config)?;
         say_how_to_try(listener.local_addr()?, &config)?;
         gateway.serve(listener).await
     })
 }
 
 /// A gateway with its store, and a thread that brings it what calls leave behind.
-fn start(config: &Config) -> io::Result<Gateway> {
+fn start(place: Place, config: &Config) -> io::Result<Gateway> {
     let store = open_store(&config.storage)?;
     if store.is_none() {
         tracing::warn!(
             "no storage.tables: usage events are only logged, owners of stored objects are only in memory"
         );
     }
-    let (gateway, inbox) = Gateway::new(config, store.clone())?;
+    let (gateway, inbox) = Gateway::at(place, config, store.clone())?;
     keep(inbox, store)?;
     Ok(gateway)
 }
@@ -229,6 +245,23 @@ fn write_package(args: &PackageArgs) -> io::Result<()> {
     let source = Source::find(args.config.as_deref(), &env);
     let (text, _) = source.read().map_err(io::Error::other)?;
     package::write(&args.out, &std::env::current_exe()?, &text)
+}
+
+/// The key itself is written nowhere else: the configuration has its hash only.
+fn make_key(app: &str) -> io::Result<()> {
+    let key = new_key()?;
+    let hash = KeyHash::of(&key);
+    let mut out = io::stdout();
+    writeln!(out, "{key}\n")?;
+    writeln!(
+        out,
+        "This is the key of {app}, shown this once. In spillway.toml, in the [[app]] of that name:"
+    )?;
+    writeln!(out, "\nkey_hashes = [\"{hash}\"]\n")?;
+    writeln!(
+        out,
+        "An app can have two: add this one beside the old one, let the app change over, take the old one out."
+    )
 }
 
 fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {

@@ -1,15 +1,20 @@
 //! Puts the functions together to one process.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-use crate::config::{Config, Scheme, Storage, Tables};
+use crate::azure::credential::Surroundings;
+use crate::azure::own_token::{OwnToken, OwnTokens};
+use crate::config::{Auth, Config, Scheme, Storage, Tables};
 use crate::console;
+use crate::door::{Door, may_be_reached};
 use crate::host::clock::Clock;
 use crate::host::server::{self, Settings as ServerSettings};
 use crate::relay::keeper::{Inbox, keep_events};
@@ -24,6 +29,17 @@ pub struct Gateway {
     relay: Arc<Relay>,
     tls: rustls::ClientConfig,
     server: ServerSettings,
+    auth: Auth,
+    tokens: Vec<Arc<OwnToken>>,
+}
+
+/// Where a gateway runs: it says whose identity it has where the environment names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On Azure, or as if: a managed identity.
+    Azure,
+    /// On a developer's machine: whoever is logged in to the Azure CLI.
+    Local,
 }
 
 impl Gateway {
@@ -31,9 +47,25 @@ impl Gateway {
     ///
     /// # Errors
     /// When a key can't stand in a header, or the system has no certificate roots although a
-    /// backend needs them.
+    /// backend, or Entra, needs them.
     pub fn new(config: &Config, store: Option<Arc<dyn Store>>) -> io::Result<(Self, Inbox)> {
-        let settings = Settings::new(config).map_err(io::Error::other)?;
+        Self::at(Place::Azure, config, store)
+    }
+
+    /// As [`Self::new`], for a gateway that runs at `place`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn at(
+        place: Place,
+        config: &Config,
+        store: Option<Arc<dyn Store>>,
+    ) -> io::Result<(Self, Inbox)> {
+        let env = |name: &str| std::env::var(name).ok();
+        let surroundings = Surroundings::read(&env, place == Place::Local);
+        let mut tokens = OwnTokens::new(surroundings);
+        let settings = Settings::new(config, &mut tokens).map_err(io::Error::other)?;
+        let door = Door::new(config).map_err(io::Error::other)?;
         let needs_tls = |b: &crate::config::Backend| b.endpoint.scheme() == Scheme::Https;
         // Reading the system's roots takes a while, which local work need not wait for.
         let tls = if config.backends.iter().any(needs_tls) {
@@ -43,16 +75,25 @@ impl Gateway {
         };
         let gateway = &config.gateway;
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
-        let (relay, inbox) = Relay::new(settings, Clock::new(), store);
-        let relay = Arc::new(relay);
-        Ok((Self { relay, tls, server }, inbox))
+        let (relay, inbox) = Relay::new(settings, door, Clock::new(), store);
+        let gateway = Self {
+            relay: Arc::new(relay),
+            tls,
+            server,
+            auth: config.auth.clone(),
+            tokens: tokens.into_all(),
+        };
+        Ok((gateway, inbox))
     }
 
     /// Serves on `listener` until it fails.
     ///
     /// # Errors
-    /// See [`server::serve`].
+    /// When the gateway is open and the listener is not on loopback (see [`may_listen`]); else
+    /// those of [`server::serve`].
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+        may_listen(&self.auth, listener.local_addr()?.ip())?;
+        let _background = self.keep_fresh();
         let router = || {
             Router::new()
                 .route("/", get(ready))
@@ -61,6 +102,51 @@ impl Gateway {
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
+    }
+
+    /// Starts what fetches signing keys and tokens, in the accepting thread's runtime: workers have
+    /// calls to serve. It ends with the set.
+    fn keep_fresh(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let clock = self.relay.clock;
+        if let Some(entra) = self.relay.door.entra() {
+            tasks.spawn(Arc::clone(entra).keep_keys(clock));
+        }
+        for token in &self.tokens {
+            tasks.spawn(Arc::clone(token).keep_fresh(clock));
+        }
+        tasks
+    }
+}
+
+/// Whether a gateway with these settings may listen on this address.
+///
+/// # Errors
+/// When nobody has to show who they are and the address can be reached from other machines.
+pub fn may_listen(auth: &Auth, address: IpAddr) -> io::Result<()> {
+    if address.is_loopback() || may_be_reached(auth) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "auth.mode is \"off\", so that everybody who reaches {address} could use the backends: require keys or tokens, or say it twice with [auth] allow_open = true"
+    )))
+}
+
+/// Variables that the Functions platform sets (azure-functions-host, `EnvironmentSettingNames`).
+const PLATFORM: [&str; 3] = ["WEBSITE_SITE_NAME", "WEBSITE_INSTANCE_ID", "WEBSITE_SKU"];
+
+/// Whether a gateway with these settings may run where it runs: behind the Functions host on Azure
+/// even a listener on loopback is reached from everywhere.
+///
+/// # Errors
+/// When nobody has to show who they are and the environment is Azure's.
+pub fn may_run(auth: &Auth, env: &dyn Fn(&str) -> Option<String>) -> io::Result<()> {
+    let on_azure = PLATFORM.into_iter().find(|name| env(name).is_some());
+    match on_azure {
+        Some(name) if !may_be_reached(auth) => Err(io::Error::other(format!(
+            "auth.mode is \"off\" and this is Azure ({name} is set), where everybody could use the backends: require keys or tokens, or say it twice with [auth] allow_open = true"
+        ))),
+        _ => Ok(()),
     }
 }
 

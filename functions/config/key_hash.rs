@@ -1,10 +1,12 @@
 //! The SHA-256 of an app's key: all that the gateway keeps of it.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 /// What a key hash starts with in the configuration: the algorithm.
 const PREFIX: &str = "sha256:";
@@ -13,9 +15,24 @@ const PREFIX: &str = "sha256:";
 const RULE: &str = "must be `sha256:` and 64 hexadecimal digits";
 
 /// The SHA-256 of an app's key, written `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+///
+/// Two are compared in constant time. (A lookup in a hash table takes the same time for every key
+/// that is in no app's list: its place depends on the hash and on the table's random seed.)
+#[derive(Clone, Copy, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct KeyHash([u8; 32]);
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Hash for KeyHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl KeyHash {
     /// The hash of a key that a client brings.

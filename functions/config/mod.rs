@@ -15,6 +15,7 @@
 //!
 //! A message never holds a value that came from the environment or from a key.
 
+mod auth;
 mod endpoint;
 mod env;
 mod key_hash;
@@ -30,12 +31,11 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
 pub use endpoint::{Endpoint, Scheme};
 pub use key_hash::KeyHash;
 pub use mistakes::{Mistake, Mistakes};
 pub use read::schema;
 pub use secret::Secret;
 pub use source::{Source, SourceError};
-pub use types::{
-    ApiForm, App, Auth, AuthMode, Backend, Config, Deployment, Gateway, Model, Storage, Tables,
-};
+pub use types::{ApiForm, App, Backend, Config, Deployment, Gateway, Model, Storage, Tables};

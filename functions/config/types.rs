@@ -6,8 +6,9 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Endpoint, KeyHash, Secret};
+use super::{Auth, Endpoint, KeyHash, Secret};
 use crate::gateway::event::Kind;
+use crate::gateway::priority::Priority;
 use crate::gateway::strategy::{HashOn, Selection, Strategy};
 
 /// Spillway's configuration.
@@ -115,25 +116,6 @@ impl Default for Gateway {
     }
 }
 
-/// Who may call.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// Whether callers have to show who they are.
-    pub mode: AuthMode,
-}
-
-/// Whether callers have to show who they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    /// Every call needs an app's key.
-    #[default]
-    Required,
-    /// Every call is the app `anonymous`. For local work only.
-    Off,
-}
-
 /// One Azure OpenAI resource.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -146,9 +128,18 @@ pub struct Backend {
     pub endpoint: Endpoint,
     /// The Azure region that it is in.
     pub region: Option<String>,
-    /// Its key, as a reference: `${NAME}`. Only a backend on this machine needs none.
+    /// Its key, as a reference: `${NAME}`. Absent: it is called with the gateway's own identity
+    /// (see docs/identity.md), or, on this machine and without `scope`, with nothing.
     #[schemars(with = "Option<String>")]
     pub key: Option<Secret>,
+    /// The scope of the gateway's tokens for it; absent:
+    /// `https://cognitiveservices.azure.com/.default` for calls to the classic form,
+    /// `https://ai.azure.com/.default` for the v1 form.
+    #[schemars(length(min = 1, max = 256))]
+    pub scope: Option<String>,
+    /// The client id of the user-assigned identity to call it with; absent: what AZURE_CLIENT_ID
+    /// says, else the system-assigned identity.
+    pub client_id: Option<String>,
     /// The generation of URLs that it is called by.
     #[serde(default)]
     pub api: ApiForm,
@@ -194,6 +185,9 @@ pub struct Deployment {
     /// Provisioned throughput units; only for ptu.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub ptus: Option<u32>,
+    /// The apps whose own it is: nobody else's calls go to it, and theirs go to it first within
+    /// its tier. Absent: every app's.
+    pub apps: Option<Vec<String>>,
 }
 
 const fn one() -> u32 {
@@ -296,10 +290,21 @@ pub struct App {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 2))]
     pub key_hashes: Vec<KeyHash>,
+    /// Its application (client) ids in Entra, whose tokens are taken for it.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub entra_app_ids: Vec<String>,
     /// The models that it may use; absent: all.
     pub models: Option<Vec<String>>,
     /// The backends that its calls go to; absent: all.
     pub backends: Option<Vec<String>>,
+    /// The tiers that its calls go to; absent: all.
+    #[schemars(inner(range(min = 1, max = 9)))]
+    pub tiers: Option<Vec<u8>>,
+    /// How urgent its calls are. A call can lower it: `x-spillway-priority: low`, or a path that
+    /// begins with `/low/`.
+    #[serde(default)]
+    pub priority: Priority,
 }
 
 /// Where things are kept.

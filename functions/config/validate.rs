@@ -10,14 +10,18 @@ use super::mistakes::Report;
 use super::shape::suggestion;
 use super::tree::{Tree, below};
 use super::types::{Tables, read_hash_on};
-use super::{Endpoint, KeyHash};
+use super::{AuthMode, Endpoint, KeyHash};
+
+mod auth;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     let mut check = Check { tree, report };
+    check.auth();
     for (path, backend) in tables(&tree.value, "backend") {
         check.name(&path, backend);
         check.endpoint(&path, backend);
+        check.outbound(&path, backend);
         for (path, deployment) in tables_below(backend, &path, "deployment") {
             let ptu = deployment.get("kind").and_then(Value::as_str) != Some("payg");
             if deployment.get("ptus").is_some() && !ptu {
@@ -39,10 +43,17 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     }
     for (path, app) in tables(&tree.value, "app") {
         check.name(&path, app);
-        for (i, hash) in strings(app, "key_hashes") {
-            if let Err(message) = hash.parse::<KeyHash>() {
-                check.at(&format!("{path}.key_hashes[{i}]"), &message);
-            }
+        check.key_hashes(&path, "key_hashes", app);
+        check.guids(&path, "entra_app_ids", app);
+        if app
+            .get("tiers")
+            .and_then(Value::as_array)
+            .is_some_and(Vec::is_empty)
+        {
+            check.at(
+                &below(&path, "tiers"),
+                "is empty: the app could call nothing",
+            );
         }
     }
     let tables = tree
@@ -59,7 +70,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     let mut check = Check { tree, report };
     let backends = check.unique("backend");
     check.unique("model");
-    check.unique("app");
+    let apps = check.unique("app");
     let models = check.deployments();
     for (path, model) in tables(&tree.value, "model") {
         let name = model.get("name").and_then(Value::as_str);
@@ -85,7 +96,9 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
             check.known(&format!("{path}.backends[{i}]"), "backend", name, &backends);
         }
     }
+    check.own_deployments(&apps);
     check.keys();
+    check.entra_apps();
     if tree.is_whole {
         check.completeness();
     }
@@ -119,20 +132,8 @@ impl Check<'_, '_> {
         let Some(text) = backend.get("endpoint").and_then(Value::as_str) else {
             return;
         };
-        match text.parse::<Endpoint>() {
-            Err(message) => self.at(&below(path, "endpoint"), &message),
-            Ok(endpoint) if !endpoint.is_loopback() && backend.get("key").is_none() => {
-                let name = backend
-                    .get("name")
-                    .and_then(Value::as_str)
-                    .unwrap_or("BACKEND");
-                let variable = name.to_uppercase().replace(['-', '.'], "_");
-                let message = format!(
-                    "`key` is missing: this version calls a backend by its key; set key = \"${{{variable}_KEY}}\""
-                );
-                self.at(path, &message);
-            }
-            Ok(_) => {}
+        if let Err(message) = text.parse::<Endpoint>() {
+            self.at(&below(path, "endpoint"), &message);
         }
         if backend.get("key").and_then(Value::as_str) == Some("") {
             self.at(&below(path, "key"), "is empty");
@@ -241,15 +242,10 @@ impl Check<'_, '_> {
                 "there is no deployment: a [[backend]] with a [[backend.deployment]] is needed";
             self.report.add(0, "backend", message);
         }
-        let mode = self
-            .tree
-            .value
-            .pointer("/auth/mode")
-            .and_then(Value::as_str);
-        let required = mode.is_none_or(|mode| mode == "required");
+        let closed = self.mode().is_some_and(|mode| mode != AuthMode::Off);
         let no_apps = tables(&self.tree.value, "app").next().is_none();
-        if required && no_apps && !self.report.is_meant_below("", &["app", "auth", "mode"]) {
-            let message = "no app may call: add an [[app]] with key_hashes, or, for local work, set auth.mode = \"off\"";
+        if closed && no_apps && !self.report.is_meant_below("", &["app", "auth", "mode"]) {
+            let message = "no app may call: add an [[app]] with key_hashes or entra_app_ids, or, for local work, set auth.mode = \"off\"";
             self.report.add(self.tree.key("auth"), "app", message);
         }
     }

@@ -1,17 +1,20 @@
-//! What operators look at: health, and a page of it.
+//! What operators look at: health, and a page of it. Only administrators get to them; the status
+//! path, which says nothing, is everybody's.
 
 mod page;
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
-use crate::relay::Relay;
+use crate::relay::{Relay, refused};
 
 /// The address that Azure Front Door and Application Gateway ask.
 pub const STATUS_PATH: &str = "/status-0123456789abcdef";
@@ -21,8 +24,17 @@ pub fn router(relay: &Arc<Relay>) -> Router {
     Router::new()
         .route("/spillway/", get(page::show))
         .route("/spillway/health", get(health))
+        .route_layer(from_fn_with_state(Arc::clone(relay), admins_only))
         .route(STATUS_PATH, get(async || "ok"))
         .with_state(Arc::clone(relay))
+}
+
+async fn admins_only(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
+    let now = relay.clock.now();
+    match relay.door.admin(request.headers(), now).await {
+        Ok(()) => next.run(request).await,
+        Err(why) => refused(why),
+    }
 }
 
 async fn health(State(relay): State<Arc<Relay>>) -> Json<Value> {

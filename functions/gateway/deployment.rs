@@ -24,6 +24,20 @@ pub struct DeploymentSpec {
     pub weight: u32,
     /// The backend's Azure region, where the configuration names it.
     pub region: Option<Arc<str>>,
+    /// The apps whose own it is; empty: every app may use it.
+    pub apps: Vec<Arc<str>>,
+}
+
+impl DeploymentSpec {
+    /// Whether it is no other app's own.
+    pub fn is_open_to(&self, app: &str) -> bool {
+        self.apps.is_empty() || self.is_own_of(app)
+    }
+
+    /// Whether it is this app's own.
+    pub fn is_own_of(&self, app: &str) -> bool {
+        self.apps.iter().any(|own| &**own == app)
+    }
 }
 
 /// Why a deployment is left alone for a while.
@@ -276,6 +290,7 @@ mod tests {
             tier: 1,
             weight: 1,
             region: None,
+            apps: Vec::new(),
         }))
     }
 

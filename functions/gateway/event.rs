@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::priority::Priority;
 use super::time::Timestamp;
 
 /// How a deployment is paid for.
@@ -110,6 +111,16 @@ pub struct UsageEvent {
     pub time: Timestamp,
     /// Who pays.
     pub app: Arc<str>,
+    /// Who called by means of the app: the object id (`oid`) of a user, or of the app itself, as
+    /// the call's Entra token says; empty without one.
+    #[serde(skip_serializing_if = "str::is_empty", default)]
+    pub user: Arc<str>,
+    /// As `user`, by the token's `sub`, which differs from app to app.
+    #[serde(skip_serializing_if = "str::is_empty", default)]
+    pub subject: Arc<str>,
+    /// How urgent the call was.
+    #[serde(default)]
+    pub priority: Priority,
     /// The model that the app asked for; empty where the operation has none.
     pub model: Arc<str>,
     /// The operation, for example `chat/completions`.

@@ -1,16 +1,20 @@
 //! The domain, pure: no I/O, no clock, no randomness of its own.
 //!
-//! What happens to a call, in order: [`route`] reads its URL, [`request`] its body,
+//! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
+//! may use, [`route`] reads its URL, [`request`] its body,
 //! [`plan`] says which deployment to try next, [`classify`] what an answer means,
 //! [`usage`] what it cost; [`event`] is what is kept of it.
+pub mod app;
 pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
+pub mod identity;
 pub mod multipart;
 pub mod opening;
 pub mod plan;
 pub mod pool;
+pub mod priority;
 pub mod ptu;
 pub mod request;
 pub mod retry_after;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::app::App;
 use super::deployment::{Deployment, MarkReason};
 use super::event::Kind;
 use super::pool::{ModelPool, Set, Tier};
+use super::priority::Priority;
 use super::time::Timestamp;
 
 #[cfg(test)]
@@ -26,8 +28,10 @@ pub struct Limits {
 /// Which deployments a call may use, and which it would rather.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caller<'a> {
-    /// The backends that the app may use; `None`: all.
-    pub backends: Option<&'a [Arc<str>]>,
+    /// The app that calls; `None`: one that may use everything.
+    pub app: Option<&'a App>,
+    /// How urgent the call is.
+    pub priority: Priority,
     /// The one backend that has what the call names.
     pub pinned: Option<&'a str>,
     /// The gateway's own region.
@@ -40,7 +44,12 @@ impl Caller<'_> {
     fn may_use(&self, deployment: &Deployment) -> bool {
         let backend = &deployment.spec.backend;
         self.pinned.is_none_or(|pinned| pinned == &**backend)
-            && self.backends.is_none_or(|all| all.contains(backend))
+            && self.app.is_none_or(|app| app.may_use(&deployment.spec))
+    }
+
+    fn owns(&self, deployment: &Deployment) -> bool {
+        self.app
+            .is_some_and(|app| deployment.spec.is_own_of(&app.name))
     }
 }
 
@@ -125,6 +134,7 @@ impl Plan {
     /// In this order: an available deployment of the first tier that has one (waiting for a
     /// throttled one where the model's `spill_after_ms` says so); one that throttled this call
     /// and is back; one whose failure is all that speaks against it; a wait within the budget.
+    /// Within a tier the app's own deployments go first, then those in the gateway's region.
     pub fn next(
         &mut self,
         model: &ModelPool,
@@ -220,7 +230,7 @@ impl Plan {
         set: Set,
         random: &mut fastrand::Rng,
     ) -> Option<Step> {
-        let set = view.nearest(tier, set);
+        let set = view.nearest(tier, view.own(tier, set));
         let index = view.model.pick(tier, set, view.caller.hash, random)?;
         self.attempts += 1;
         view.model
@@ -287,6 +297,13 @@ impl View<'_> {
             }
         }
         set
+    }
+
+    /// Those of `set` that are the app's own, where there are any: what an app has for itself
+    /// is used up before it takes what it shares.
+    fn own(&self, tier: &Tier, set: Set) -> Set {
+        let own = self.set(tier, |index, d| set.contains(index) && self.caller.owns(d));
+        if own.is_empty() { set } else { own }
     }
 
     /// Those of `set` in the gateway's region, where the model asks for that and there are any.

@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use super::priority::Priority;
+
 /// The generation of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -80,9 +82,14 @@ impl Operation {
     }
 }
 
+/// What a path begins with whose call is of low priority.
+const LOW_PREFIX: &str = "/low";
+
 /// A URL of an app, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<'a> {
+    /// Low where the path begins with `/low/`.
+    pub priority: Priority,
     /// The generation that the app speaks.
     pub form: Form,
     /// The model, where the URL names it (percent-decoded).
@@ -98,6 +105,16 @@ pub struct Route<'a> {
 impl<'a> Route<'a> {
     /// Reads a URL's path and query. `None` when it is none that the gateway serves.
     pub fn parse(path: &'a str, query: &'a str) -> Option<Self> {
+        match path.strip_prefix(LOW_PREFIX) {
+            Some(rest) if rest.starts_with('/') => Some(Self {
+                priority: Priority::Low,
+                ..Self::parse_plain(rest, query)?
+            }),
+            _ => Self::parse_plain(path, query),
+        }
+    }
+
+    fn parse_plain(path: &'a str, query: &'a str) -> Option<Self> {
         if let Some(rest) = path.strip_prefix("/openai/deployments/") {
             let (model, rest) = rest.split_once('/')?;
             return Self::new(Form::Classic, Some(percent_decode(model)), rest, query);
@@ -117,6 +134,7 @@ impl<'a> Route<'a> {
             .all(|part| !part.is_empty() && !is_dot_segment(part));
         let named = model.as_deref().is_none_or(|m| !m.is_empty());
         (safe && named).then(|| Self {
+            priority: Priority::High,
             form,
             model,
             operation: Operation::of(path),
@@ -297,6 +315,29 @@ mod tests {
             (r.operation, r.path),
             (Operation::ChatCompletions, "chat/completions")
         );
+    }
+
+    #[test]
+    fn the_low_prefix_lowers_the_priority_of_every_form() {
+        for path in [
+            "/openai/deployments/m/chat/completions",
+            "/openai/v1/chat/completions",
+            "/v1/chat/completions",
+        ] {
+            let low = format!("/low{path}");
+            let (low, plain) = (route(&low, "q=1"), route(path, "q=1"));
+            assert_eq!(
+                (low.priority, plain.priority),
+                (Priority::Low, Priority::High)
+            );
+            assert_eq!(
+                (low.form, low.model, low.path),
+                (plain.form, plain.model, plain.path)
+            );
+        }
+        for path in ["/low", "/low/", "/lowv1/x", "/low/low/v1/x", "/lower/v1/x"] {
+            assert_eq!(Route::parse(path, ""), None, "{path}");
+        }
     }
 
     #[test]

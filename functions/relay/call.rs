@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response as HttpResponse};
 use hyper::body::Incoming;
 
@@ -15,23 +15,28 @@ use super::body::{Reader, RelayBody};
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
 use super::record::{CallRecord, answered_by};
-use super::settings::App;
+use super::settings::Credential;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
 use super::{Relay, reading};
+use crate::azure::own_token::Lack;
 use crate::gateway::classify::{
     NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
 };
 use crate::gateway::deployment::{Deployment, MarkReason};
 use crate::gateway::event::Attempt;
+use crate::gateway::identity::Identity;
 use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::request::segments;
-use crate::gateway::route::Route;
+use crate::gateway::route::{Form, Route};
 use crate::gateway::strategy::HashOn;
 
 /// Most of a 404 that is read to tell a missing deployment from the client's mistake.
 const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// How Azure OpenAI takes a key.
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
 /// A call that has been read.
 pub(super) struct Call<'a> {
@@ -42,7 +47,7 @@ pub(super) struct Call<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Bytes,
     pub(super) reading: reading::Reading<'a>,
-    pub(super) app: Arc<App>,
+    pub(super) caller: Identity,
     pub(super) model: Arc<ModelPool>,
     /// The backend that owns what the call names.
     pub(super) pinned: Option<Arc<str>>,
@@ -87,7 +92,8 @@ impl Call<'_> {
         let mut plan = Plan::new(record.event.time);
         let mut random = fastrand::Rng::new();
         let caller = Caller {
-            backends: self.app.backends.as_deref(),
+            app: Some(&self.caller.app),
+            priority: record.event.priority,
             pinned: self.pinned.as_deref(),
             region: settings.gateway.region.as_deref(),
             hash: self.hash(),
@@ -162,7 +168,8 @@ impl Call<'_> {
                 reason,
                 ms,
                 status,
-                "marked: the backend refuses the gateway; check its key and the deployment's name"
+                error,
+                "marked: the backend refuses the gateway, or there is no token for it; check its key or the gateway's identity, and the deployment's name"
             ),
         }
     }
@@ -174,10 +181,55 @@ impl Call<'_> {
         record: &CallRecord,
     ) -> Result<Result<(HttpResponse<Incoming>, First), Failure>, RelayError> {
         let gateway = &self.relay.settings.gateway;
-        let request = self.request(deployment)?;
+        let credential = match self.credential(deployment).await {
+            Ok(credential) => credential,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let request = self.request(deployment, credential)?;
         let patience = Duration::from_millis(gateway.first_byte_timeout_ms.min(left_ms.max(1)));
         let tried = tokio::time::timeout(patience, self.first_byte(request, record)).await;
         Ok(tried.unwrap_or_else(|_| Err(self.silence(NoAnswer::FirstByteTimeout))))
+    }
+
+    /// The header that shows the backend who calls it. Only a token that is still being fetched is
+    /// waited for, as long as a connection would be.
+    async fn credential(
+        &self,
+        deployment: &Deployment,
+    ) -> Result<Option<(HeaderName, HeaderValue)>, Failure> {
+        let settings = &self.relay.settings;
+        let Some(backend) = settings.backends.get(&deployment.spec.backend) else {
+            return Ok(None);
+        };
+        let (classic, v1) = match &backend.credential {
+            Credential::None => return Ok(None),
+            Credential::Key(key) => return Ok(Some((API_KEY, key.clone()))),
+            Credential::Token { classic, v1 } => (classic, v1),
+        };
+        let token = match backend.form.unwrap_or(self.route.form) {
+            Form::Classic => classic,
+            Form::V1 => v1,
+        };
+        let patience = Duration::from_millis(settings.gateway.connect_timeout_ms);
+        let now = self.relay.clock.now();
+        let header = token.header(now, patience).await;
+        let header = header.map_err(|lack| self.no_token(lack))?;
+        Ok(Some((AUTHORIZATION, header)))
+    }
+
+    /// The mark ends when the next attempt to get a token is made.
+    fn no_token(&self, lack: Lack) -> Failure {
+        let until_next = lack.next.ms_since(self.relay.clock.now());
+        Failure {
+            reason: if lack.lasts {
+                MarkReason::Misconfigured
+            } else {
+                MarkReason::Failed
+            },
+            mark_ms: until_next.clamp(1, self.relay.settings.marks.default_ms),
+            status: None,
+            error: Some("no_token"),
+        }
     }
 
     fn silence(&self, why: NoAnswer) -> Failure {
@@ -265,7 +317,11 @@ impl Call<'_> {
         }
     }
 
-    fn request(&self, deployment: &Deployment) -> Result<Request<RequestBody>, RelayError> {
+    fn request(
+        &self,
+        deployment: &Deployment,
+        credential: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Request<RequestBody>, RelayError> {
         let unsendable = |what: &str| RelayError::Unsendable(what.to_owned());
         let spec = &deployment.spec;
         let backend = self.relay.settings.backends.get(&spec.backend);
@@ -282,8 +338,14 @@ impl Call<'_> {
             .parse()
             .map_err(|_| unsendable("the URL has characters that no URL may have"))?;
         let mut headers = to_backend(self.headers);
-        if let Some(key) = &backend.key {
-            headers.insert("api-key", key.clone());
+        if let Some((name, value)) = credential {
+            headers.insert(name, value);
+        }
+        if let Some(principal) = &self.caller.principal
+            && self.relay.settings.passes_object_id
+            && !principal.object_id.is_empty()
+        {
+            set(&mut headers, "caller-objectid", &principal.object_id);
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         set(&mut headers, "host", backend.endpoint.authority());
@@ -294,12 +356,12 @@ impl Call<'_> {
     fn hash(&self) -> u64 {
         let prompt = self.reading.prompt();
         match &self.model.selection().hash_on {
-            HashOn::Caller => hash_key(self.app.name.as_bytes()),
+            HashOn::Caller => hash_key(self.caller.app.name.as_bytes()),
             // Azure's prompt caches go by the first 1,024 tokens, some four bytes each.
             HashOn::Prompt => hash_key(prompt.get(..4096).unwrap_or(prompt)),
             HashOn::Header(name) => {
                 let value = self.headers.get(name.as_str()).map(HeaderValue::as_bytes);
-                hash_key(value.unwrap_or(self.app.name.as_bytes()))
+                hash_key(value.unwrap_or(self.caller.app.name.as_bytes()))
             }
         }
     }
@@ -336,7 +398,7 @@ impl Call<'_> {
         }
         let made = makes.then(|| Owner {
             backend: Arc::clone(&spec.backend),
-            app: Arc::clone(&self.app.name),
+            app: Arc::clone(&self.caller.app.name),
         });
         let body = match answered.first {
             First::Whole(body) => {

@@ -1,39 +1,61 @@
-//! Who is calling.
-
-use std::sync::Arc;
+//! How urgent a call is: as its app's calls are, unless it says that it is less.
 
 use http::HeaderMap;
 
 use super::error::RelayError;
-use super::settings::{App, Settings};
-use crate::config::KeyHash;
+use crate::gateway::app::App;
+use crate::gateway::priority::Priority;
+use crate::gateway::route::Route;
 
-/// Longest key that is hashed, bytes.
-const MAX_KEY: usize = 1024;
+/// The header by which a call lowers its priority.
+const HEADER: &str = "x-spillway-priority";
 
-/// The app whose key the call shows.
-pub(super) fn identify(settings: &Settings, headers: &HeaderMap) -> Result<Arc<App>, RelayError> {
-    let Some(apps) = &settings.apps else {
-        return Ok(Arc::clone(&settings.anonymous));
+/// The call's priority.
+///
+/// # Errors
+/// When the header says neither `high` nor `low`.
+pub(super) fn priority(
+    app: &App,
+    headers: &HeaderMap,
+    route: &Route<'_>,
+) -> Result<Priority, RelayError> {
+    let wish = match headers.get(HEADER) {
+        None => Priority::High,
+        Some(value) => {
+            let read = value.to_str().ok().and_then(Priority::parse);
+            read.ok_or(RelayError::NoSuchPriority)?
+        }
     };
-    let key = key(headers).ok_or(RelayError::NoKey)?;
-    if key.len() > MAX_KEY {
-        return Err(RelayError::WrongKey);
-    }
-    // Looked up by its SHA-256: how long that takes tells nothing of any other key.
-    apps.get(&KeyHash::of(key))
-        .cloned()
-        .ok_or(RelayError::WrongKey)
+    Ok(app.priority.lowered_to(wish).lowered_to(route.priority))
 }
 
-fn key(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let bearer = || {
-        let (scheme, token) = text("authorization")?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    };
-    text("api-key")
-        .or_else(|| text("ocp-apim-subscription-key"))
-        .or_else(bearer)
-        .filter(|key| !key.is_empty())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(own: Priority, header: Option<&str>, path: &str) -> Option<Priority> {
+        let mut app = App::unrestricted("a");
+        app.priority = own;
+        let mut headers = HeaderMap::new();
+        if let Some(value) = header {
+            headers.insert(HEADER, value.parse().unwrap());
+        }
+        let route = Route::parse(path, "").unwrap();
+        priority(&app, &headers, &route).ok()
+    }
+
+    #[test]
+    fn a_call_can_lower_its_priority_and_not_raise_it() {
+        use Priority::{High, Low};
+        let path = "/v1/chat/completions";
+        assert_eq!(of(High, None, path), Some(High));
+        assert_eq!(of(High, Some("Low"), path), Some(Low));
+        assert_eq!(of(Low, Some("high"), path), Some(Low));
+        assert_eq!(of(High, None, "/low/v1/chat/completions"), Some(Low));
+        assert_eq!(
+            of(High, Some("high"), "/low/openai/v1/responses"),
+            Some(Low)
+        );
+        assert_eq!(of(High, Some("urgent"), path), None);
+    }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::headers::set;
 use crate::gateway::event::Attempt;
+use crate::gateway::identity::{Refusal, Wanted};
 use crate::gateway::plan::GiveUp;
 use crate::gateway::request::BodyError;
 
@@ -16,10 +17,10 @@ use crate::gateway::request::BodyError;
 pub(super) enum RelayError {
     /// The URL is none of the API's.
     NoSuchPath(String),
-    /// The call names no app.
-    NoKey,
-    /// The key is no app's.
-    WrongKey,
+    /// The caller was turned away at the door.
+    Refused(Refusal),
+    /// The call asks for a priority that there is not.
+    NoSuchPriority,
     /// The app may not use this model.
     ModelNotAllowed {
         /// The app.
@@ -67,11 +68,13 @@ impl RelayError {
             Self::NoSuchPath(_) | Self::NoSuchModel(_) | Self::NoSuchObject(_) => {
                 StatusCode::NOT_FOUND
             }
-            Self::NoKey | Self::WrongKey => StatusCode::UNAUTHORIZED,
+            Self::Refused(why) => refused_status(why),
             Self::ModelNotAllowed { .. } => StatusCode::FORBIDDEN,
-            Self::NoModel | Self::Body(_) | Self::BodyBroken | Self::Unsendable(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NoModel
+            | Self::Body(_)
+            | Self::BodyBroken
+            | Self::NoSuchPriority
+            | Self::Unsendable(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyLate { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -87,8 +90,8 @@ impl RelayError {
     const fn code(&self) -> &'static str {
         match self {
             Self::NoSuchPath(_) => "path_not_found",
-            Self::NoKey => "key_missing",
-            Self::WrongKey => "invalid_api_key",
+            Self::Refused(why) => refused_code(why),
+            Self::NoSuchPriority => "invalid_priority",
             Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::NoSuchModel(_) => "model_not_found",
             Self::NoModel => "model_missing",
@@ -120,15 +123,17 @@ impl RelayError {
     fn message(&self) -> String {
         match self {
             Self::NoSuchPath(path) => format!(
-                "{path} is no path of this gateway; it serves /openai/deployments/MODEL/..., /openai/v1/... and /v1/..."
+                "{path} is no path of this gateway; it serves /openai/deployments/MODEL/..., /openai/v1/... and /v1/..., each also below /low"
             ),
-            Self::NoKey => "No key: send the app's key as `api-key`, `Ocp-Apim-Subscription-Key` or `Authorization: Bearer`.".into(),
-            Self::WrongKey => "This key is no app's.".into(),
+            Self::Refused(why) => refused_message(why),
+            Self::NoSuchPriority => "`x-spillway-priority` must be `low` or `high`.".into(),
             Self::ModelNotAllowed { app, model } => {
                 format!("The app `{app}` may not use the model `{model}`.")
             }
             Self::NoSuchModel(model) => {
-                format!("The model `{model}` does not exist here; GET /v1/models lists those that do.")
+                format!(
+                    "The model `{model}` does not exist here; GET /v1/models lists those that do."
+                )
             }
             Self::NoModel => "The body has no `model`.".into(),
             Self::Body(error) => sentence(&error.to_string()),
@@ -159,19 +164,94 @@ impl RelayError {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if let Self::NoAnswer {
-            why: GiveUp::AllThrottled { retry_after_ms },
-            ..
-        } = self
+        if let Self::Refused(why) = &self
+            && self.status() == StatusCode::UNAUTHORIZED
         {
-            set(headers, "retry-after-ms", &retry_after_ms.to_string());
-            headers.insert(RETRY_AFTER, retry_after_ms.div_ceil(1000).into());
+            headers.insert(WWW_AUTHENTICATE, challenge(why));
+        }
+        if let Some(ms) = self.retry_after_ms() {
+            set(headers, "retry-after-ms", &ms.to_string());
+            headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
         }
         response
     }
+
+    const fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::NoAnswer {
+                why: GiveUp::AllThrottled { retry_after_ms },
+                ..
+            }
+            | Self::Refused(Refusal::KeysUnavailable { retry_after_ms }) => Some(*retry_after_ms),
+            _ => None,
+        }
+    }
+}
+
+const fn refused_status(why: &Refusal) -> StatusCode {
+    match why {
+        Refusal::NothingShown(_) | Refusal::WrongKey | Refusal::BadToken(_) => {
+            StatusCode::UNAUTHORIZED
+        }
+        Refusal::UnknownApp { .. } | Refusal::Disagreement | Refusal::NotAdmin => {
+            StatusCode::FORBIDDEN
+        }
+        Refusal::KeysUnavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+const fn refused_code(why: &Refusal) -> &'static str {
+    match why {
+        Refusal::NothingShown(Wanted::Token) => "token_missing",
+        Refusal::NothingShown(Wanted::Key | Wanted::Either) => "key_missing",
+        Refusal::WrongKey => "invalid_api_key",
+        Refusal::BadToken(_) => "invalid_token",
+        Refusal::UnknownApp { .. } => "unknown_app",
+        Refusal::Disagreement => "key_and_token_differ",
+        Refusal::KeysUnavailable { .. } => "identity_unavailable",
+        Refusal::NotAdmin => "not_admin",
+    }
+}
+
+fn refused_message(why: &Refusal) -> String {
+    const KEY: &str =
+        "the app's key as `api-key`, `Ocp-Apim-Subscription-Key` or `Authorization: Bearer`";
+    match why {
+        Refusal::NothingShown(Wanted::Key) => format!("No key: send {KEY}."),
+        Refusal::NothingShown(Wanted::Token) => {
+            "No token: send an Entra token as `Authorization: Bearer`.".into()
+        }
+        Refusal::NothingShown(Wanted::Either) => {
+            format!(
+                "No key and no token: send {KEY}, or an Entra token as `Authorization: Bearer`."
+            )
+        }
+        Refusal::WrongKey => "This key is no app's.".into(),
+        Refusal::BadToken(fault) => sentence(fault.as_str()),
+        Refusal::UnknownApp { app_id } => {
+            format!("The app with the application id {app_id} is not registered with this gateway.")
+        }
+        Refusal::Disagreement => "The key and the token are those of different apps.".into(),
+        Refusal::KeysUnavailable { .. } => {
+            "Tokens can't be verified at the moment: Entra's signing keys could not be fetched."
+                .into()
+        }
+        Refusal::NotAdmin => "Only administrators may do this.".into(),
+    }
+}
+
+/// What a 401 says in `WWW-Authenticate`. A call that showed nothing gets no error code
+/// (RFC 6750, section 3.1).
+fn challenge(why: &Refusal) -> HeaderValue {
+    let text = match why {
+        Refusal::BadToken(fault) => {
+            let description = fault.as_str();
+            format!("Bearer error=\"invalid_token\", error_description=\"{description}\"")
+        }
+        Refusal::WrongKey => "Bearer error=\"invalid_token\"".into(),
+        _ => "Bearer".into(),
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
 fn sentence(text: &str) -> String {

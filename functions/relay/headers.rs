@@ -56,6 +56,8 @@ fn is_private(name: &str) -> bool {
             | "ocp-apim-subscription-key"
             | "x-functions-key"
             | "x-ms-invocation-id"
+            // The gateway's to say: no app may claim to be called by somebody.
+            | "caller-objectid"
             | "cookie"
             | "forwarded"
             | "client-ip"
@@ -102,9 +104,7 @@ pub(super) fn to_backend(client: &HeaderMap) -> HeaderMap {
 /// A backend's headers as the client gets them. The body's length stays only where the body does.
 pub(super) fn to_client(backend: &HeaderMap, same_body: bool) -> HeaderMap {
     copy(backend, |name| {
-        !is_hop_by_hop(name)
-            && !is_infrastructure(name)
-            && (same_body || name != "content-length")
+        !is_hop_by_hop(name) && !is_infrastructure(name) && (same_body || name != "content-length")
     })
 }
 
@@ -178,6 +178,7 @@ mod tests {
             ("api-key", "x"),
             ("ocp-apim-subscription-key", "x"),
             ("x-functions-key", "x"),
+            ("caller-objectid", "x"),
             ("cookie", "x"),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-azure-functions-invocationid", "x"),

@@ -1,7 +1,7 @@
 //! The HTTP function that apps call as if it were Azure OpenAI.
 //!
-//! A call's way: [`caller`](self) says who pays, the route and the body say which model, `call`
-//! tries deployments as the plan says until one answers, `body` passes the answer on and reads
+//! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
+//! route and the body say which model, `call` tries deployments as the plan says until one answers, `body` passes the answer on and reads
 //! its usage, `record` makes the usage event of it.
 
 mod affinity;
@@ -38,9 +38,12 @@ use self::keeper::{Inbox, Owners};
 use self::reading::Reading;
 use self::record::CallRecord;
 use self::recorder::Recorder;
-use self::settings::{App, Settings};
+use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
+use crate::door::Door;
+use crate::gateway::app::App;
 use crate::gateway::event::Outcome;
+use crate::gateway::identity::Refusal;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::time::Timestamp;
@@ -54,6 +57,8 @@ pub struct Relay {
     pub settings: Settings,
     /// The clock.
     pub clock: Clock,
+    /// Who may call.
+    pub door: Door,
     affinity: Affinity,
     recorder: Recorder,
 }
@@ -61,13 +66,19 @@ pub struct Relay {
 impl Relay {
     /// A relay that asks `store`, where there is one, for what it does not remember itself, and
     /// the other ends of its queues.
-    pub fn new(settings: Settings, clock: Clock, store: Option<Arc<dyn Store>>) -> (Self, Inbox) {
+    pub fn new(
+        settings: Settings,
+        door: Door,
+        clock: Clock,
+        store: Option<Arc<dyn Store>>,
+    ) -> (Self, Inbox) {
         let (recorder, events) = Recorder::new(settings.gateway.event_queue);
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
         let relay = Self {
             settings,
             clock,
+            door,
             affinity,
             recorder,
         };
@@ -84,8 +95,17 @@ impl Relay {
 pub async fn no_such_path(request: Request) -> Response {
     let (parts, body) = request.into_parts();
     client_body::let_go(body);
+    unrecorded(RelayError::NoSuchPath(parts.uri.path().to_owned()))
+}
+
+/// The answer to a caller who was turned away, in OpenAI's shape.
+pub fn refused(why: Refusal) -> Response {
+    unrecorded(RelayError::Refused(why))
+}
+
+fn unrecorded(error: RelayError) -> Response {
     let id = record::new_id(Clock::new().now(), &mut fastrand::Rng::new());
-    let mut response = RelayError::NoSuchPath(parts.uri.path().to_owned()).into_response();
+    let mut response = error.into_response();
     set(response.headers_mut(), "x-spillway-request-id", &id);
     response
 }
@@ -106,6 +126,7 @@ pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
     Router::new()
         .route("/openai/{*path}", axum::routing::any(handle))
         .route("/v1/{*path}", axum::routing::any(handle))
+        .route("/low/{*path}", axum::routing::any(handle))
         .with_state(worker)
 }
 
@@ -127,13 +148,14 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         client_body::let_go(body);
         return RelayError::NoSuchPath(path.to_owned()).into_response();
     };
-    let app = match caller::identify(&relay.settings, &parts.headers) {
-        Ok(app) => app,
-        Err(error) => {
+    let caller = match relay.door.identify(&parts.headers, relay.clock.now()).await {
+        Ok(caller) => caller,
+        Err(why) => {
             client_body::let_go(body);
-            return error.into_response();
+            return RelayError::Refused(why).into_response();
         }
     };
+    let app = Arc::clone(&caller.app);
     if route.operation == Operation::Models && parts.method == Method::GET {
         client_body::let_go(body);
         return models::answer(&relay.settings, &app, &route)
@@ -141,8 +163,12 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
     }
     let recorder = relay.recorder.clone();
     let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
-    record.event.app = Arc::clone(&app.name);
+    record.called_by(&caller);
     record.operation = route.operation;
+    match caller::priority(&app, &parts.headers, &route) {
+        Ok(priority) => record.event.priority = priority,
+        Err(error) => return refuse(error, record),
+    }
     let trace = parts
         .headers
         .get("traceparent")
@@ -165,7 +191,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         pinned: None,
         body: bytes.clone(),
         route,
-        app,
+        caller,
         started,
     };
     let call = match prepare(call, &bytes, &mut record).await {
@@ -204,7 +230,7 @@ async fn prepare<'a>(
     }
     call.model = match &model {
         Some(name) => {
-            let pool = named(settings, &call.app, name)?;
+            let pool = named(settings, &call.caller.app, name)?;
             record.event.model = Arc::clone(pool.name());
             pool
         }
@@ -232,7 +258,9 @@ async fn owning_backend(
         RelayError::StoreUnavailable
     })?;
     match owner {
-        Some(owner) if owner.app != call.app.name => Err(RelayError::NoSuchObject(id.to_owned())),
+        Some(owner) if owner.app != call.caller.app.name => {
+            Err(RelayError::NoSuchObject(id.to_owned()))
+        }
         owner => Ok(owner.map(|owner| owner.backend)),
     }
 }
@@ -240,7 +268,7 @@ async fn owning_backend(
 fn named(settings: &Settings, app: &App, name: &str) -> Result<Arc<ModelPool>, RelayError> {
     let pool = settings.pool.model(name);
     let pool = pool.ok_or_else(|| RelayError::NoSuchModel(name.to_owned()))?;
-    if !app.may_use(name) {
+    if !app.may_ask_for(name) {
         return Err(RelayError::ModelNotAllowed {
             app: app.name.to_string(),
             model: name.to_owned(),

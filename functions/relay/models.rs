@@ -6,7 +6,9 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
 use super::error::RelayError;
-use super::settings::{App, Settings};
+use super::settings::Settings;
+use crate::gateway::app::App;
+use crate::gateway::pool::ModelPool;
 use crate::gateway::route::Route;
 
 /// The models that the app may use, or the one that the URL names.
@@ -17,8 +19,11 @@ pub(super) fn answer(
 ) -> Result<Response, RelayError> {
     let body = match route.path.strip_prefix("models/") {
         None => list(settings, app),
-        Some(name) if settings.pool.model(name).is_some() && app.may_use(name) => model(name),
-        Some(name) => return Err(RelayError::NoSuchModel(name.to_owned())),
+        Some(name) => {
+            let there = settings.pool.model(name).filter(|pool| usable(pool, app));
+            there.ok_or_else(|| RelayError::NoSuchModel(name.to_owned()))?;
+            model(name)
+        }
     };
     let mut response = Response::new(Body::from(body.to_string()));
     let json = HeaderValue::from_static("application/json");
@@ -27,15 +32,17 @@ pub(super) fn answer(
 }
 
 fn list(settings: &Settings, app: &App) -> Value {
-    let mut names: Vec<&str> = settings
-        .pool
-        .models()
-        .map(|model| &**model.name())
-        .collect();
-    names.retain(|name| app.may_use(name));
+    let models = settings.pool.models().filter(|model| usable(model, app));
+    let mut names: Vec<&str> = models.map(|model| &**model.name()).collect();
     names.sort_unstable();
     let models: Vec<Value> = names.into_iter().map(model).collect();
     json!({"object": "list", "data": models})
+}
+
+/// Whether a call of the app's for the model could be served.
+fn usable(model: &ModelPool, app: &App) -> bool {
+    let mut deployments = model.deployments();
+    app.may_ask_for(model.name()) && deployments.any(|one| app.may_use(&one.spec))
 }
 
 /// `created` is when the gateway does not know: OpenAI's clients want a number there.

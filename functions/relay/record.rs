@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::gateway::deployment::InFlight;
 use crate::gateway::estimate;
 use crate::gateway::event::{Attempt, Outcome, Tokens, UsageEvent, UsageSource};
+use crate::gateway::identity::Identity;
 use crate::gateway::route::Operation;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
@@ -50,6 +51,15 @@ impl CallRecord {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Notes who calls.
+    pub(super) fn called_by(&mut self, caller: &Identity) {
+        self.event.app = Arc::clone(&caller.app.name);
+        if let Some(principal) = &caller.principal {
+            self.event.user = Arc::clone(&principal.object_id);
+            self.event.subject = Arc::clone(&principal.subject);
+        }
     }
 
     /// Notes an attempt.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::config::{ApiForm, AuthMode, Config, Endpoint, KeyHash};
+use crate::azure::own_token::{OwnToken, OwnTokens};
+use crate::config::{ApiForm, Config, Endpoint};
+use crate::gateway::app::NO_TIER;
 use crate::gateway::classify::MarkTimes;
 use crate::gateway::deployment::DeploymentSpec;
 use crate::gateway::event::Kind;
@@ -14,40 +16,39 @@ use crate::gateway::pool::{ModelPool, Pool};
 use crate::gateway::route::Form;
 use crate::gateway::strategy::{Selection, Strategy};
 
-/// What an app is called that did not have to say who it is.
-pub const ANONYMOUS: &str = "anonymous";
-
-/// An app that calls.
-#[derive(Debug)]
-pub struct App {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The models it may use; `None`: all.
-    pub models: Option<Vec<Arc<str>>>,
-    /// The backends it may use; `None`: all.
-    pub backends: Option<Vec<Arc<str>>>,
-}
-
-impl App {
-    /// Whether it may use the model.
-    pub fn may_use(&self, model: &str) -> bool {
-        let models = self.models.as_ref();
-        models.is_none_or(|all| all.iter().any(|one| &**one == model))
-    }
-}
-
 /// How a backend is reached.
 #[derive(Debug)]
 pub struct Backend {
     /// Where it listens.
     pub endpoint: Endpoint,
-    /// The `api-key` header's value.
-    pub key: Option<HeaderValue>,
+    /// What it is shown.
+    pub credential: Credential,
     /// The generation that it is called by; `None`: the app's.
     pub form: Option<Form>,
     /// `api-version` where the app names none.
     pub api_version: String,
 }
+
+/// What a backend is shown.
+#[derive(Debug)]
+pub enum Credential {
+    /// Nothing: it is on this machine.
+    None,
+    /// The `api-key` header's value.
+    Key(HeaderValue),
+    /// A token of the gateway's own, by the generation of the URL.
+    Token {
+        /// For the classic form.
+        classic: Arc<OwnToken>,
+        /// For the v1 form.
+        v1: Arc<OwnToken>,
+    },
+}
+
+/// The scope of tokens for the classic form, and that for the v1 form, as Microsoft's documents
+/// have them for these forms (azure-facts, section 0).
+const CLASSIC_SCOPE: &str = "https://cognitiveservices.azure.com/.default";
+const V1_SCOPE: &str = "https://ai.azure.com/.default";
 
 /// All that the relay goes by.
 #[derive(Debug)]
@@ -58,10 +59,8 @@ pub struct Settings {
     pub any_backend: Arc<ModelPool>,
     /// Backends by name.
     pub backends: HashMap<Arc<str>, Backend>,
-    /// Apps by their keys' hashes; `None` when nobody has to show one.
-    pub apps: Option<HashMap<KeyHash, Arc<App>>>,
-    /// Every caller when nobody has to show a key.
-    pub anonymous: Arc<App>,
+    /// Whether backends are told the object id of who called.
+    pub passes_object_id: bool,
     /// What bounds a call.
     pub limits: Limits,
     /// How long marks last.
@@ -71,27 +70,23 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings of a configuration.
+    /// The settings of a configuration. The tokens that it needs are taken from `tokens`.
     ///
     /// # Errors
-    /// When a backend's key can't stand in a header.
-    pub fn new(config: &Config) -> Result<Self, String> {
+    /// When a backend's key can't stand in a header, or the system has no usable certificate roots.
+    pub fn new(config: &Config, tokens: &mut OwnTokens) -> Result<Self, String> {
         let mut backends = HashMap::new();
         for backend in &config.backends {
             let name: Arc<str> = backend.name.as_str().into();
-            backends.insert(name, read_backend(backend, &config.gateway.api_version)?);
+            let read = read_backend(backend, &config.gateway.api_version, tokens)?;
+            backends.insert(name, read);
         }
         let gateway = config.gateway.clone();
         Ok(Self {
             pool: pool(config),
             any_backend: Arc::new(any_backend(config)),
             backends,
-            apps: (config.auth.mode == AuthMode::Required).then(|| apps(config)),
-            anonymous: Arc::new(App {
-                name: ANONYMOUS.into(),
-                models: None,
-                backends: None,
-            }),
+            passes_object_id: config.auth.pass_caller_object_id,
             limits: Limits {
                 wait_budget_ms: gateway.wait_budget_ms,
                 max_attempts: gateway.max_attempts,
@@ -107,20 +102,43 @@ impl Settings {
     }
 }
 
-fn read_backend(backend: &crate::config::Backend, api_version: &str) -> Result<Backend, String> {
-    let key = backend.key.as_ref().map(|key| {
-        let mut value = HeaderValue::from_str(key.expose()).map_err(|_| {
-            format!(
-                "the key of backend {} can't stand in a header",
-                backend.name
-            )
-        })?;
+fn credential(
+    backend: &crate::config::Backend,
+    tokens: &mut OwnTokens,
+) -> Result<Credential, String> {
+    if let Some(key) = &backend.key {
+        let name = &backend.name;
+        let mut value = HeaderValue::from_str(key.expose())
+            .map_err(|_| format!("the key of backend {name} can't stand in a header"))?;
         value.set_sensitive(true);
-        Ok::<_, String>(value)
-    });
+        return Ok(Credential::Key(value));
+    }
+    let scope = backend.scope.as_deref();
+    if backend.endpoint.is_loopback() && scope.is_none() {
+        return Ok(Credential::None);
+    }
+    let client_id = backend.client_id.as_deref();
+    let [classic, v1] = match (scope, backend.api) {
+        (Some(scope), _) => [scope; 2],
+        // A form that the backend is never called by needs no token of its own.
+        (None, ApiForm::Classic) => [CLASSIC_SCOPE; 2],
+        (None, ApiForm::V1) => [V1_SCOPE; 2],
+        (None, ApiForm::AsCalled) => [CLASSIC_SCOPE, V1_SCOPE],
+    };
+    Ok(Credential::Token {
+        classic: tokens.get(client_id, classic)?,
+        v1: tokens.get(client_id, v1)?,
+    })
+}
+
+fn read_backend(
+    backend: &crate::config::Backend,
+    api_version: &str,
+    tokens: &mut OwnTokens,
+) -> Result<Backend, String> {
     Ok(Backend {
         endpoint: backend.endpoint.clone(),
-        key: key.transpose()?,
+        credential: credential(backend, tokens)?,
         form: match backend.api {
             ApiForm::AsCalled => None,
             ApiForm::Classic => Some(Form::Classic),
@@ -144,6 +162,7 @@ fn pool(config: &Config) -> Pool {
                 tier: deployment.tier(),
                 weight: deployment.weight,
                 region: backend.region.as_deref().map(Arc::from),
+                apps: shared(deployment.apps.as_deref().unwrap_or_default()),
             };
             (deployment.model().into(), spec)
         })
@@ -156,6 +175,20 @@ fn pool(config: &Config) -> Pool {
     })
 }
 
+fn shared(names: &[String]) -> Vec<Arc<str>> {
+    names.iter().map(|name| Arc::from(name.as_str())).collect()
+}
+
+/// The apps that a backend is for: those of its deployments, where each has some.
+fn owners(deployments: &[crate::config::Deployment]) -> Vec<Arc<str>> {
+    let of_each = deployments.iter().map(|deployment| &deployment.apps);
+    let all: Option<Vec<&Vec<String>>> = of_each.map(Option::as_ref).collect();
+    all.into_iter()
+        .flatten()
+        .flat_map(|apps| shared(apps))
+        .collect()
+}
+
 /// Calls that name no model (files, batches, threads) go to one backend an app, so that what one
 /// call made is there for the next one.
 fn any_backend(config: &Config) -> ModelPool {
@@ -166,9 +199,10 @@ fn any_backend(config: &Config) -> ModelPool {
             backend: backend.name.as_str().into(),
             name: "".into(),
             kind: if all_ptu { Kind::Ptu } else { Kind::Payg },
-            tier: 1,
+            tier: NO_TIER,
             weight: 1,
             region: backend.region.as_deref().map(Arc::from),
+            apps: owners(&backend.deployments),
         }
     });
     let selection = Selection {
@@ -177,23 +211,4 @@ fn any_backend(config: &Config) -> ModelPool {
         ..Selection::default()
     };
     ModelPool::new("".into(), backends, selection)
-}
-
-fn apps(config: &Config) -> HashMap<KeyHash, Arc<App>> {
-    let shared = |names: &Option<Vec<String>>| {
-        let names = names.as_ref()?;
-        Some(names.iter().map(|name| Arc::from(name.as_str())).collect())
-    };
-    let mut apps = HashMap::new();
-    for app in &config.apps {
-        let entry = Arc::new(App {
-            name: app.name.as_str().into(),
-            models: shared(&app.models),
-            backends: shared(&app.backends),
-        });
-        for hash in &app.key_hashes {
-            apps.insert(*hash, Arc::clone(&entry));
-        }
-    }
-    apps
 }

@@ -117,6 +117,7 @@ fn a_package_has_what_the_host_needs_and_nothing_else() {
         "console/function.json",
         "host.json",
         "relay/function.json",
+        "relay_low/function.json",
         "relay_v1/function.json",
         "spillway",
         "spillway.toml",

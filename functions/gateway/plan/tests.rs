@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::app::Tiers;
 use super::super::deployment::DeploymentSpec;
 use super::super::strategy::{Selection, Strategy};
 use super::*;
@@ -19,6 +20,7 @@ fn spec(backend: &str, kind: Kind, tier: u8) -> DeploymentSpec {
         tier,
         weight: 1,
         region: Some(format!("region-of-{backend}").into()),
+        apps: Vec::new(),
     }
 }
 
@@ -237,14 +239,54 @@ fn attempts_and_time_are_bounded() {
 #[test]
 fn a_caller_keeps_to_its_backends() {
     let model = ptu_and_payg(Selection::default());
-    let allowed: [Arc<str>; 1] = ["payg".into()];
+    let mut app = App::unrestricted("portal");
+    app.backends = Some(vec!["payg".into()]);
     let mut call = Call::new(&model);
-    call.caller.backends = Some(&allowed);
+    call.caller.app = Some(&app);
     assert_eq!(call.backend(0), "payg");
     call.caller.pinned = Some("ptu");
     assert_eq!(call.gives_up(0), GiveUp::NoDeployment);
-    call.caller.backends = None;
+    call.caller.app = None;
     assert_eq!(call.backend(0), "ptu");
+}
+
+#[test]
+fn an_apps_own_deployment_is_its_first_choice_and_nobody_elses() {
+    let mut own = spec("own", Kind::Ptu, 1);
+    own.apps = vec!["portal".into()];
+    let specs = vec![
+        spec("shared", Kind::Ptu, 1),
+        own,
+        spec("payg", Kind::Payg, 2),
+    ];
+    let model = model(specs, Selection::default());
+    let (portal, other) = (App::unrestricted("portal"), App::unrestricted("other"));
+    for now in 0..4 {
+        let mut call = Call::new(&model);
+        call.caller.app = Some(&portal);
+        assert_eq!(call.backend(now), "own");
+        call.caller.app = Some(&other);
+        assert_eq!(call.backend(now), "shared");
+    }
+    let mut call = Call::new(&model);
+    call.caller.app = Some(&portal);
+    assert_eq!(call.fails(MarkReason::Throttled, 500, 9), "own");
+    assert_eq!(call.fails(MarkReason::Throttled, 500, 9), "shared");
+    assert_eq!(call.backend(9), "payg");
+}
+
+#[test]
+fn an_app_keeps_to_its_tiers() {
+    let model = ptu_and_payg(Selection::default());
+    let mut app = App::unrestricted("batch");
+    app.tiers = Tiers::only(&[2]);
+    let mut call = Call::new(&model);
+    call.caller.app = Some(&app);
+    assert_eq!(call.backend(0), "payg");
+    assert!(
+        !call.plan.passed_ptu(),
+        "a tier out of reach was not passed over"
+    );
 }
 
 #[test]

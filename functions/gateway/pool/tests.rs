@@ -14,6 +14,7 @@ fn deployment(backend: &str, tier: u8, weight: u32) -> Arc<Deployment> {
         tier,
         weight,
         region: None,
+        apps: Vec::new(),
     }))
 }
 

@@ -1,0 +1,75 @@
+//! Thin clients for Azure's own services.
+//!
+//! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
+//! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
+
+pub mod credential;
+pub mod entra;
+mod jwks;
+pub mod own_token;
+mod verified;
+
+use std::time::Duration;
+
+/// Longest wait for a connection to one of Azure's services.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest that an answer of one may take, whole.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The HTTP client for Azure's services. It follows no redirects, as none of them redirects, and
+/// uses no proxy: the identity endpoint is on this machine.
+///
+/// # Errors
+/// When the system has no usable certificate roots.
+pub fn http_client() -> Result<reqwest::Client, String> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ANSWER_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("spillway/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| format!("no HTTP client for Azure's services: {error}"))
+}
+
+/// An error and what caused it, in one line that is not too long for a log.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut parts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        source = cause.source();
+    }
+    let line = parts.join(": ").replace(['\n', '\r'], " ");
+    line.chars().take(500).collect()
+}
+
+/// The pause after so many failures in a row: a second, doubled each time, a minute at most.
+fn backoff_ms(failures: u32) -> u64 {
+    let doublings = failures.saturating_sub(1).min(6);
+    (1000 << doublings).min(60_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_minute() {
+        let pauses: Vec<u64> = (1..9).map(|n| backoff_ms(n) / 1000).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff_ms(u32::MAX), 60_000);
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes() {
+        let cause = std::io::Error::other("the\ncause");
+        assert_eq!(describe(&std::io::Error::other(cause)), "the cause");
+        let long = std::io::Error::other("x".repeat(1000));
+        assert_eq!(describe(&long).len(), 500);
+    }
+}
