@@ -6,12 +6,14 @@
     reason = "a test fails by a panic, in its helpers too, which clippy.toml does not know as tests"
 )]
 
+mod answers;
 mod bodies;
 mod faults;
 mod fixtures;
 mod gateway;
 mod host;
 mod openings;
+mod process;
 mod purity;
 mod raw;
 mod scenes;
