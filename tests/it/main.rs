@@ -11,6 +11,7 @@ mod bodies;
 mod faults;
 mod fixtures;
 mod gateway;
+mod handler;
 mod host;
 mod openings;
 mod process;
