@@ -19,3 +19,5 @@ mod purity;
 mod raw;
 mod scenes;
 mod scripted;
+mod seeds;
+mod simulated;
