@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -138,7 +139,8 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     let config = read(args.config.as_deref())?;
     let port = match (args.port, env(PORT_VARIABLE)) {
         (Some(port), _) => port,
-        (None, Some(text)) => text.parse().map_err(|_| {
+        // Not 0, which would be a port that the host does not know.
+        (None, Some(text)) => text.parse().map(NonZeroU16::get).map_err(|_| {
             io::Error::other(format!(
                 "{PORT_VARIABLE} must be a port, from 1 to 65535, is {text:?}"
             ))

@@ -184,3 +184,44 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_the_same_word_everywhere() {
+        for kind in [Kind::Ptu, Kind::Payg] {
+            let json = serde_json::to_value(kind).unwrap();
+            assert_eq!(json.as_str(), Some(kind.as_str()));
+        }
+    }
+
+    #[test]
+    fn an_event_comes_back_from_json_as_it_went() {
+        let event = UsageEvent {
+            id: "01J".into(),
+            time: Timestamp::from_unix_ms(7),
+            kind: Some(Kind::Ptu),
+            outcome: Outcome::ClientGone,
+            tokens: Tokens {
+                input: 3,
+                output: u64::MAX,
+                ..Tokens::default()
+            },
+            attempts: vec![Attempt {
+                backend: "a".into(),
+                deployment: "b".into(),
+                kind: Kind::Payg,
+                status: None,
+                error: Some("reset".into()),
+                ms: 5,
+                billed: false,
+            }],
+            ..UsageEvent::default()
+        };
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<UsageEvent>(&json).unwrap(), event);
+        assert_eq!(event.tokens.total(), u64::MAX, "it saturates");
+    }
+}

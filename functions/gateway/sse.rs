@@ -31,7 +31,7 @@ pub struct SseScanner {
     released: bool,
     held: Vec<Bytes>,
     held_len: usize,
-    /// Whether the last event was kept from the client and nothing of the next has come.
+    /// Whether the last event was kept from the client and nothing has come after it.
     hid_last: bool,
     seen: Seen,
 }
@@ -101,6 +101,9 @@ impl SseScanner {
             at += used;
             if event_ended {
                 self.end_event(&mut reader, at, &mut emit);
+            } else if !self.in_event {
+                // A blank line between events is no part of the next one.
+                reader.event_start = at;
             }
         }
         self.end_chunk(&mut reader, &mut emit);
@@ -153,6 +156,7 @@ impl SseScanner {
     }
 
     fn read_start(&mut self, bytes: &[u8], first: u8, matched: u8) -> (usize, bool) {
+        self.hid_last = false;
         if matches!(first, b'\n' | b'\r') {
             let whole = bytes.starts_with(b"\r\n");
             self.after_cr = first == b'\r' && !whole;
@@ -161,7 +165,6 @@ impl SseScanner {
             return (1 + usize::from(whole), blank && self.in_event);
         }
         self.in_event = true;
-        self.hid_last = false;
         let expected = FIELD.get(usize::from(matched)).copied();
         self.line = match (
             expected == Some(first),

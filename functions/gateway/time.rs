@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// RFC 3339 in UTC, always with three digits of milliseconds, so that texts order as times do.
+const RFC3339_MS: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// A moment in UTC, in whole milliseconds since the Unix epoch.
 #[derive(
@@ -42,8 +47,7 @@ impl Timestamp {
 
     /// RFC 3339 with milliseconds, for example `2026-11-23T17:06:30.250Z`.
     pub fn rfc3339(self) -> String {
-        let truncated = self.date_time();
-        truncated.format(&Rfc3339).unwrap_or_default()
+        self.date_time().format(RFC3339_MS).unwrap_or_default()
     }
 
     /// The UTC day, for example `2026-11-23`.
@@ -60,5 +64,39 @@ impl Timestamp {
     fn date_time(self) -> OffsetDateTime {
         let ns = i128::from(self.0) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(ns).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-23T17:06:30.000Z.
+    const MOMENT: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
+
+    #[test]
+    fn texts_have_their_milliseconds_and_order_as_times_do() {
+        assert_eq!(MOMENT.rfc3339(), "2026-11-23T17:06:30.000Z");
+        assert_eq!(MOMENT.plus_ms(250).rfc3339(), "2026-11-23T17:06:30.250Z");
+        assert_eq!(Timestamp::default().rfc3339(), "1970-01-01T00:00:00.000Z");
+        assert!(MOMENT.rfc3339() < MOMENT.plus_ms(250).rfc3339());
+    }
+
+    #[test]
+    fn a_day_is_that_of_utc() {
+        assert_eq!(MOMENT.day(), "2026-11-23");
+        let seconds_left = 6 * 3600 + 53 * 60 + 30;
+        assert_eq!(MOMENT.plus_ms(seconds_left * 1000 - 1).day(), "2026-11-23");
+        assert_eq!(MOMENT.plus_ms(seconds_left * 1000).day(), "2026-11-24");
+    }
+
+    #[test]
+    fn time_passed_is_never_negative_and_never_overflows() {
+        assert_eq!(
+            MOMENT.plus_ms(250).since(MOMENT),
+            Duration::from_millis(250)
+        );
+        assert_eq!(MOMENT.since(MOMENT.plus_ms(250)), Duration::ZERO);
+        assert_eq!(MOMENT.plus_ms(u64::MAX).unix_ms(), u64::MAX);
     }
 }

@@ -127,7 +127,12 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<HttpResponse<Incoming>, NoAnswer> {
-        self.client.request(request).await.map_err(|e| reason(&e))
+        let response = self.client.request(request).await.map_err(|e| reason(&e))?;
+        // 101: nobody asked to switch protocols. The other 1xx never come this far.
+        if response.status().is_informational() {
+            return Err(NoAnswer::Protocol);
+        }
+        Ok(response)
     }
 }
 

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::gateway::{OPEN, backend, header, start};
+use crate::process::BINARY;
 use crate::scripted::{Scripted, full, good};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_spillway");
 
 #[tokio::test]
 async fn the_probe_is_answered_at_once_and_reaches_no_backend() {
@@ -206,17 +205,4 @@ fn check_says_every_mistake_and_fails() {
         .unwrap();
     let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert_eq!(schema["title"], "Spillway");
-}
-
-#[test]
-fn a_fatal_error_never_exits_with_0() {
-    let folder = tempfile::tempdir().unwrap();
-    let served = Command::new(BINARY)
-        .arg("serve")
-        .current_dir(folder.path())
-        .env_remove("SPILLWAY_CONFIG")
-        .output()
-        .unwrap();
-    assert_eq!(served.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&served.stderr).contains("spillway.toml"));
 }

@@ -6,15 +6,20 @@
     reason = "a test fails by a panic, in its helpers too, which clippy.toml does not know as tests"
 )]
 
+mod answers;
 mod bodies;
 mod faults;
 mod fixtures;
 mod gateway;
+mod handler;
 mod host;
 mod openings;
+mod process;
 mod purity;
 mod raw;
 mod restart;
 mod scenes;
 mod scripted;
+mod seeds;
+mod simulated;
 mod store;

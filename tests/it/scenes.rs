@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use spillway::gateway::event::{Kind, UsageSource};
-use spillway::local::simulation::{self, Latency, Limit, SimulatedBackend, SimulatedDeployment};
-use tokio::net::TcpListener;
 
 use crate::gateway::{OPEN, backend, header, start};
 use crate::scripted::{Scripted, answer, full, good};
+use crate::simulated::{Limit, simulated};
 
 fn counts(backends: &[String]) -> HashMap<&str, usize> {
     let mut counts = HashMap::new();
@@ -31,22 +30,6 @@ async fn round_robin_over_two() {
     let backends = gateway.backends(10).await;
     assert_eq!(counts(&backends), HashMap::from([("a", 5), ("b", 5)]));
     assert!(backends.windows(2).all(|w| w[0] != w[1]), "{backends:?}");
-}
-
-#[tokio::test]
-async fn random_over_two_uses_both() {
-    let (a, b) = (
-        Scripted::start(vec![good()]).await,
-        Scripted::start(vec![good()]).await,
-    );
-    let config = OPEN.to_owned()
-        + &backend("a", a.address, "payg", "")
-        + &backend("b", b.address, "payg", "")
-        + "[[model]]\nname = \"gpt-4o\"\nstrategy = \"random\"\n";
-    let gateway = start(&config).await;
-    let backends = gateway.backends(60).await;
-    let counts = counts(&backends);
-    assert!(counts["a"] >= 10 && counts["b"] >= 10, "{counts:?}");
 }
 
 #[tokio::test]
@@ -76,21 +59,8 @@ async fn three_with_one_broken_and_no_client_sees_an_error() {
 
 #[tokio::test]
 async fn a_full_ptu_spills_over_and_gets_its_calls_back_when_it_drains() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     // 15 PTUs drain 37,500 input tokens a minute; a call with 400 output tokens counts as 1,600.
-    let simulated = SimulatedBackend {
-        name: "ptu".into(),
-        region: "swedencentral".into(),
-        key: None,
-        deployments: vec![SimulatedDeployment {
-            name: "gpt-4o".into(),
-            model: "gpt-4o".into(),
-            limit: Limit::Ptu { ptus: 15 },
-        }],
-        latency: Latency::default(),
-    };
-    tokio::spawn(simulation::serve(listener, simulation::router(simulated)));
+    let address = simulated(Limit::Ptu { ptus: 15 }, 0).await;
     let payg = Scripted::start(vec![good()]).await;
     let config = OPEN.to_owned()
         + &backend("ptu", address, "ptu", "")

@@ -22,8 +22,12 @@ pub(crate) enum Act {
     Gated(Vec<Vec<u8>>, Arc<Semaphore>),
     /// Answers nothing.
     Hang,
-    /// Writes a head and then so many MiB.
+    /// Writes a head and then so many MiB of a document.
     Flood(usize),
+    /// The same of events, of 1 KiB each.
+    FloodEvents(usize),
+    /// The same of one event that never ends.
+    FloodOneEvent(usize),
 }
 
 /// A backend that plays its script.
@@ -101,7 +105,17 @@ async fn play(mut stream: TcpStream, (script, calls, bodies): Shared) {
                 tokio::time::sleep(Duration::from_secs(600)).await;
                 return;
             }
-            Act::Flood(mib) => flood(&mut stream, mib).await,
+            Act::Flood(mib) => {
+                flood(&mut stream, "application/json", b"{\"x\":\"", b"y", mib).await
+            }
+            Act::FloodEvents(mib) => {
+                let event = format!("data: {{\"x\":\"{}\"}}\n\n", "y".repeat(1024 - 16));
+                flood(&mut stream, "text/event-stream", b"", event.as_bytes(), mib).await
+            }
+            Act::FloodOneEvent(mib) => {
+                let start = b"data: {\"choices\":[],\"usage\":\"";
+                flood(&mut stream, "text/event-stream", start, b"y", mib).await
+            }
         };
         if written.is_err() {
             return;
@@ -125,15 +139,23 @@ async fn gated(stream: &mut TcpStream, parts: &[Vec<u8>], gate: &Semaphore) -> s
     Ok(())
 }
 
-async fn flood(stream: &mut TcpStream, mib: usize) -> std::io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        mib << 20
-    );
+/// `unit` again and again, up to so many MiB, which it divides; over it at the start `start`.
+async fn flood(
+    stream: &mut TcpStream,
+    kind: &str,
+    start: &[u8],
+    unit: &[u8],
+    mib: usize,
+) -> std::io::Result<()> {
+    let length = mib << 20;
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
-    let chunk = vec![b'x'; 1 << 20];
-    for _ in 0..mib {
-        stream.write_all(&chunk).await?;
+    let mebibyte = unit.repeat((1 << 20) / unit.len());
+    stream.write_all(start).await?;
+    stream.write_all(&mebibyte[start.len()..]).await?;
+    for _ in 1..mib {
+        stream.write_all(&mebibyte).await?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-use proptest::prelude::*;
-
 use super::super::app::Tiers;
 use super::super::deployment::DeploymentSpec;
 use super::super::strategy::{Selection, Strategy};
 use super::*;
+
+mod properties;
 
 const LIMITS: Limits = Limits {
     wait_budget_ms: 5000,
@@ -310,47 +310,4 @@ fn the_own_region_goes_first_within_a_tier() {
     let mut call = Call::new(&model);
     call.caller.region = Some("region-of-c");
     assert_ne!(call.backend(0), "c", "the tier counts more than the region");
-}
-
-proptest! {
-    /// Whatever the deployments answer, a call ends within its attempts and its time, and never
-    /// asks one that is throttled.
-    #[test]
-    fn every_call_ends_in_bounds(
-        tiers in prop::collection::vec((1u8..4, any::<bool>()), 1..8),
-        answers in prop::collection::vec((0u8..4, 0u64..20_000), 0..60),
-        spill_after_ms in 0u64..3000,
-        seed in any::<u64>(),
-    ) {
-        let specs = tiers.iter().enumerate().map(|(i, (tier, ptu))| {
-            spec(&format!("b{i}"), if *ptu { Kind::Ptu } else { Kind::Payg }, *tier)
-        });
-        let model = model(specs.collect(), Selection { spill_after_ms, ..Selection::default() });
-        let mut call = Call::new(&model);
-        call.random = fastrand::Rng::with_seed(seed);
-        let (mut now, mut waited) = (0, 0);
-        let mut answers = answers.into_iter();
-        for step in 0.. {
-            prop_assert!(step < 200, "no end");
-            match call.step(now) {
-                Step::GiveUp(_) => break,
-                Step::Wait(ms) => { waited += ms; now += ms; }
-                Step::Try(deployment) => {
-                    let mark = deployment.mark(at(now));
-                    prop_assert!(mark.is_none_or(|m| m.reason != MarkReason::Throttled));
-                    let Some((kind, ms)) = answers.next() else { break };
-                    let reason = match kind {
-                        0 => break,
-                        1 => MarkReason::Failed,
-                        2 => MarkReason::Misconfigured,
-                        _ => MarkReason::Throttled,
-                    };
-                    deployment.set_mark(reason, ms.max(1), at(now));
-                    call.plan.failed(&model, &deployment, reason);
-                }
-            }
-        }
-        prop_assert!(call.plan.attempts() <= LIMITS.max_attempts);
-        prop_assert!(waited <= LIMITS.wait_budget_ms);
-    }
 }

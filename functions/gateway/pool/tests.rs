@@ -212,4 +212,60 @@ proptest! {
             prop_assert_eq!(counts.get(&index).copied().unwrap_or(0), *weight as usize);
         }
     }
+
+    #[test]
+    fn least_in_flight_never_passes_one_over_that_has_less_for_its_weight(
+        members in prop::collection::vec((1u32..10, 0usize..12), 2..9),
+        seed in any::<u64>(),
+    ) {
+        let weights: Vec<u32> = members.iter().map(|(weight, _)| *weight).collect();
+        let pool = pool(Strategy::LeastInFlight, &weights);
+        let mut guards = Vec::new();
+        for (deployment, (_, load)) in pool.deployments().zip(&members) {
+            guards.extend((0..*load).map(|_| deployment.enter()));
+        }
+        let mut random = fastrand::Rng::with_seed(seed);
+        let picked = pool.pick(&pool.tiers()[0], all(&pool), 0, &mut random).unwrap();
+        let (weight, load) = members[picked];
+        for (other_weight, other_load) in members {
+            prop_assert!(load * other_weight as usize <= other_load * weight as usize);
+        }
+    }
+
+    #[test]
+    fn lowest_latency_stays_within_its_range_but_for_one_in_fifty(
+        micros in prop::collection::vec(1u64..400_000, 2..9),
+        seed in any::<u64>(),
+    ) {
+        let pool = pool(Strategy::LowestLatency, &vec![1; micros.len()]);
+        for (deployment, us) in pool.deployments().zip(&micros) {
+            deployment.succeeded(*us);
+        }
+        let limit = micros.iter().min().unwrap() + 50_000;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let slow = (0..500)
+            .filter_map(|_| pool.pick(&pool.tiers()[0], all(&pool), 0, &mut random))
+            .filter(|index| micros[*index] > limit)
+            .count();
+        // Some 10 are expected at most; over 40 have a probability of about 10^-13 (Poisson).
+        prop_assert!(slow <= 40, "{slow} of 500");
+    }
+
+    #[test]
+    fn a_hash_keeps_its_home_and_its_bound(
+        loads in prop::collection::vec(0usize..12, 2..9),
+        hash in any::<u64>(),
+    ) {
+        let pool = pool(Strategy::Hash, &vec![1; loads.len()]);
+        let home = picks(&pool, all(&pool), hash, 1)[0];
+        let mut guards = Vec::new();
+        for (deployment, load) in pool.deployments().zip(&loads) {
+            guards.extend((0..*load).map(|_| deployment.enter()));
+        }
+        let picked = picks(&pool, all(&pool), hash, 1)[0];
+        // 125 % of the mean load, this call counted.
+        let bound = ((guards.len() + 1) * 125).div_ceil(loads.len() * 100);
+        prop_assert!(loads[picked] < bound, "{picked} has {} of {bound}", loads[picked]);
+        prop_assert_eq!(picked == home, loads[home] < bound);
+    }
 }

@@ -133,6 +133,15 @@ fn mistakes_say_where_they_are() {
 }
 
 #[test]
+fn a_body_may_name_no_model() {
+    assert_eq!(head("{}").model().unwrap(), None);
+    assert_eq!(
+        edited("{}", &[head("{}").set_model("m")]),
+        r#"{"model":"m"}"#
+    );
+}
+
+#[test]
 fn invalid_utf8_is_an_error() {
     assert!(Head::parse(b"{\"a\":\"\xff\"}").is_err());
 }

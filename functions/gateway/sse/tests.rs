@@ -142,34 +142,71 @@ proptest! {
     }
 }
 
-/// Bytes that often make lines, fields and JSON, so that random strings reach every state.
+#[test]
+fn at_every_boundary_the_usage_chunk_is_hidden_and_read() {
+    for line_end in ["\n", "\r\n", "\r"] {
+        let shape = |parts: &[&str]| parts.concat().replace('\n', line_end).into_bytes();
+        let (text, expected) = (shape(&[CHAT, USAGE, DONE]), shape(&[CHAT, DONE]));
+        let mut cuts: Vec<Vec<usize>> = vec![(0..text.len()).collect()];
+        for at in 0..text.len() {
+            cuts.extend([vec![at], vec![at, at + 1], vec![at, at + 2]]);
+        }
+        for cuts in cuts {
+            let mut scanner = SseScanner::new(TextKeys::Chat, true);
+            assert_eq!(run(&mut scanner, &text, &cuts), expected, "{cuts:?}");
+            assert_eq!(scanner.seen().usage, Some(tokens()), "{cuts:?}");
+            assert_eq!(scanner.text_bytes(), 3, "{cuts:?}");
+        }
+    }
+}
+
+/// Pieces of streams in any order, and bytes that often make lines, fields and JSON, so that
+/// random strings reach every state.
 fn random_bytes(rng: &mut fastrand::Rng) -> Vec<u8> {
     const LIKELY: &[u8] = b"data: \n\r{}[]\":,\\usagechoi0";
-    let likely = |rng: &mut fastrand::Rng| LIKELY[rng.usize(..LIKELY.len())];
-    let len = rng.usize(..160);
-    (0..len)
-        .map(|_| {
-            if rng.u8(..8) == 0 {
-                rng.u8(..)
-            } else {
-                likely(rng)
-            }
-        })
-        .collect()
+    const PIECES: [&str; 7] = [
+        USAGE,
+        "data: {\"choices\":[],\"usage\":{\"total_tokens\":7}}\r\n\r\n",
+        "data: {\"choices\":[{}],\"usage\":{\"total_tokens\":7}}\n\n",
+        "data:{\"usage\":",
+        "\n\ndata: ",
+        "\r\n\r\n",
+        "data: [DONE]\n\n",
+    ];
+    let mut bytes = Vec::new();
+    while bytes.len() < 160 && rng.u8(..32) > 0 {
+        match rng.u8(..16) {
+            0 => bytes.extend(PIECES[rng.usize(..PIECES.len())].bytes()),
+            1 => bytes.push(rng.u8(..)),
+            _ => bytes.push(LIKELY[rng.usize(..LIKELY.len())]),
+        }
+    }
+    bytes
 }
 
 /// A loop and no property: 100,000 strings in a few seconds. The seed names the one that failed.
 #[test]
 fn what_comes_out_of_100_000_random_streams_is_what_went_in() {
+    let mut hidden = 0;
     for seed in 0..100_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let bytes = random_bytes(&mut rng);
-        let cuts: Vec<_> = (0..rng.usize(..6)).map(|_| rng.usize(..160)).collect();
+        let cuts: Vec<_> = (0..rng.usize(..6)).map(|_| rng.usize(..400)).collect();
+        let mut whole = SseScanner::new(TextKeys::Chat, true);
+        let expected = run(&mut whole, &bytes, &[]);
         let mut scanner = SseScanner::new(TextKeys::Chat, false);
         assert_eq!(run(&mut scanner, &bytes, &cuts), bytes, "seed {seed}");
         let mut hiding = SseScanner::new(TextKeys::Chat, true);
-        let out = run(&mut hiding, &bytes, &cuts);
-        assert!(hiding.seen().usage.is_some() || out == bytes, "seed {seed}");
-        assert_eq!(hiding.seen(), scanner.seen(), "seed {seed}");
+        assert_eq!(run(&mut hiding, &bytes, &cuts), expected, "seed {seed}");
+        for cut in [&scanner, &hiding] {
+            assert_eq!(cut.seen(), whole.seen(), "seed {seed}");
+            assert_eq!(cut.text_bytes(), whole.text_bytes(), "seed {seed}");
+        }
+        assert!(
+            whole.seen().usage.is_some() || expected == bytes,
+            "seed {seed}"
+        );
+        hidden += usize::from(expected != bytes);
     }
+    assert!(hidden > 1000, "the strings hid only {hidden} usage chunks");
 }

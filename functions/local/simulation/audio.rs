@@ -160,10 +160,8 @@ fn seconds_of(sound: &[u8]) -> u64 {
     let size = u64::try_from(sound.len()).unwrap_or(u64::MAX);
     let byte_rate = sound.get(28..32).filter(|_| sound.starts_with(b"RIFF"));
     let byte_rate = byte_rate.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    let byte_rate = byte_rate.map_or(COMPRESSED_BYTES_PER_SECOND, |b| {
-        u32::from_le_bytes(b).into()
-    });
-    size.div_ceil(byte_rate.max(1))
+    let byte_rate = byte_rate.map(u32::from_le_bytes).filter(|rate| *rate > 0);
+    size.div_ceil(byte_rate.map_or(COMPRESSED_BYTES_PER_SECOND, u64::from))
 }
 
 /// A short WAV of silence: RIFF, mono, 16 bit.
@@ -201,5 +199,8 @@ mod tests {
         assert_eq!(seconds_of(&wav), 4);
         assert_eq!(seconds_of(&[7; 16_001]), 2);
         assert_eq!(seconds_of(b"RIFF"), 1);
+        wav[28..32].fill(0);
+        let without_rate = wav.len().div_ceil(16_000);
+        assert_eq!(seconds_of(&wav), u64::try_from(without_rate).unwrap());
     }
 }
