@@ -9,6 +9,7 @@
 mod faults;
 mod gateway;
 mod host;
+mod outcomes;
 mod purity;
 mod scenes;
 mod scripted;
