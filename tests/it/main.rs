@@ -13,3 +13,5 @@ mod outcomes;
 mod purity;
 mod scenes;
 mod scripted;
+mod tenant;
+mod tokens;
