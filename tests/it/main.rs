@@ -9,9 +9,12 @@
 mod faults;
 mod gateway;
 mod host;
+mod identity_endpoint;
+mod outbound;
 mod outcomes;
 mod purity;
 mod scenes;
 mod scripted;
+mod served;
 mod tenant;
 mod tokens;
