@@ -13,6 +13,7 @@ mod identity_endpoint;
 mod outbound;
 mod outcomes;
 mod purity;
+mod routing;
 mod scenes;
 mod scripted;
 mod served;
