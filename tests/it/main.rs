@@ -16,6 +16,7 @@ mod purity;
 mod routing;
 mod scenes;
 mod scripted;
+mod secrets;
 mod served;
 mod tenant;
 mod tokens;
