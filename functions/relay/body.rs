@@ -302,8 +302,14 @@ impl hyper::body::Body for RelayBody {
     }
 }
 
+/// The server drops a body of known length once it has its last byte, without asking for its end.
 impl Drop for RelayBody {
     fn drop(&mut self) {
-        self.finish(Outcome::ClientGone);
+        let is_whole = self.out.is_empty() && hyper::body::Body::is_end_stream(&self.upstream);
+        self.finish(if is_whole {
+            Outcome::Completed
+        } else {
+            Outcome::ClientGone
+        });
     }
 }

@@ -183,6 +183,31 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<String>) {
     }
 }
 
+/// Whoever speaks no HTTP, or too much of it, hears so before the connection ends.
+#[tokio::test]
+async fn a_head_that_is_none_is_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let a = Scripted::start(vec![good()]).await;
+    let gateway = start(&(OPEN.to_owned() + &backend("a", a.address, "payg", ""))).await;
+    let long = format!(
+        "GET /v1/models HTTP/1.1\r\nx: {}\r\n\r\n",
+        "x".repeat(70_000)
+    );
+    for (head, status) in [("no HTTP at all\r\n\r\n", "400"), (long.as_str(), "431")] {
+        let mut stream = tokio::net::TcpStream::connect(gateway.address)
+            .await
+            .unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+}
+
 #[test]
 fn check_says_every_mistake_and_fails() {
     let folder = tempfile::tempdir().unwrap();
