@@ -1,6 +1,7 @@
 //! The benchmark: Spillway beside nginx, Envoy and `LiteLLM`, all in front of the same backend,
 //! in one run. `tests/bench/run` installs what it takes and calls it.
 
+mod callgrind;
 mod canned;
 mod http;
 mod load;
@@ -14,6 +15,7 @@ mod stream;
 mod wrk;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -24,24 +26,35 @@ use self::peers::{Place, Programs, Who};
 use self::results::Results;
 
 #[derive(Parser)]
-#[command(name = "gateway")]
+#[command(name = "bench")]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
-    /// What `cargo bench` says.
-    #[arg(long, hide = true)]
-    bench: bool,
+    command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Measures and prints the tables.
     Measure(Measure),
+    /// Counts the instructions of a call.
+    Callgrind(Callgrind),
     /// Serves the backend alone, for a look by hand.
     Mock {
         #[arg(long, default_value_t = 18000)]
         port: u16,
     },
+}
+
+#[derive(Args)]
+struct Callgrind {
+    /// The program, with its names in it.
+    #[arg(long)]
+    spillway: PathBuf,
+    /// Calls counted.
+    #[arg(long, default_value_t = 2000)]
+    calls: u32,
+    #[arg(long, default_value_t = 18000)]
+    port: u16,
 }
 
 #[derive(Args)]
@@ -51,7 +64,7 @@ struct Measure {
     /// A short run that shows that everything works.
     #[arg(long)]
     quick: bool,
-    /// Rounds; absent: 5, and 1 for a quick run.
+    /// Rounds; absent: 3, and 1 for a quick run.
     #[arg(long)]
     rounds: Option<usize>,
     /// Measures these parts only.
@@ -67,16 +80,12 @@ struct Measure {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Some(Command::Measure(args)) => measure(args),
-        Some(Command::Mock { port }) => Mock::start(port).map(|mock| {
+        Command::Measure(args) => measure(args),
+        Command::Callgrind(args) => callgrind(&args),
+        Command::Mock { port } => Mock::start(port).map(|mock| {
             say(&format!("the backend listens on {}", mock.address));
             mock::serve_forever()
         }),
-        // `cargo bench` and `cargo test --benches` call it so.
-        None => {
-            say("the benchmark is run by tests/bench/run");
-            Ok(ExitCode::SUCCESS)
-        }
     };
     done.unwrap_or_else(|error| {
         say(&format!("broken: {error}"));
@@ -149,4 +158,24 @@ fn measure(args: Measure) -> io::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn callgrind(args: &Callgrind) -> io::Result<ExitCode> {
+    let work = tempfile::tempdir()?;
+    let backend = Mock::start(args.port)?;
+    let place = Place {
+        programs: Programs {
+            spillway: args.spillway.clone(),
+            nginx: None,
+            envoy: None,
+            litellm: None,
+        },
+        work: work.path().to_owned(),
+        port: args.port,
+        backend: backend.address,
+        ptu: backend.address,
+    };
+    let text = callgrind::run(&place, &backend, args.calls)?;
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,17 +112,28 @@ impl Place {
         }
     }
 
+    /// Where a peer takes calls, and those that are streamed.
+    fn addresses(&self, who: Who, scene: Scene) -> (SocketAddr, SocketAddr) {
+        let at = |offset| local(self.port + offset);
+        match (who, scene) {
+            (Who::Direct, _) => (self.backend, self.backend),
+            (Who::Nginx, Scene::One) => (at(10), at(11)),
+            (Who::Nginx, Scene::Spill) => (at(12), at(12)),
+            (Who::Envoy, _) => (at(20), at(20)),
+            (Who::Spillway, Scene::One) => (at(30), at(30)),
+            (Who::Spillway, Scene::Spill) => (at(31), at(31)),
+            (Who::Litellm, _) => (at(40), at(40)),
+        }
+    }
+
     /// Starts a peer and waits for its first good answer.
     pub(crate) fn start(&self, who: Who, scene: Scene) -> io::Result<Peer> {
-        let (calls, streams) = match (who, scene) {
-            (Who::Direct, _) => (self.backend, self.backend),
-            (Who::Nginx, Scene::One) => (self.at(10), self.at(11)),
-            (Who::Nginx, Scene::Spill) => (self.at(12), self.at(12)),
-            (Who::Envoy, _) => (self.at(20), self.at(20)),
-            (Who::Spillway, Scene::One) => (self.at(30), self.at(30)),
-            (Who::Spillway, Scene::Spill) => (self.at(31), self.at(31)),
-            (Who::Litellm, _) => (self.at(40), self.at(40)),
-        };
+        self.start_under(&[], who, scene)
+    }
+
+    /// Starts a peer under another program, given as its command line.
+    pub(crate) fn start_under(&self, under: &[&str], who: Who, scene: Scene) -> io::Result<Peer> {
+        let (calls, streams) = self.addresses(who, scene);
         let mut peer = Peer {
             who,
             calls,
@@ -133,25 +144,21 @@ impl Place {
         if who == Who::Direct {
             return Ok(peer);
         }
-        if std::net::TcpStream::connect(calls).is_ok() {
-            return Err(io::Error::other(format!(
-                "{calls} is in use: choose another --port"
-            )));
+        if TcpStream::connect(calls).is_ok() {
+            let why = format!("{calls} is in use: choose another --port");
+            return Err(io::Error::other(why));
         }
         let launch = self.launch(who, scene, calls.port())?;
         let log = self.work.join(format!("{who}-{}.log", calls.port()));
         let begin = Instant::now();
-        let mut process = Process::start(&launch, &log)?;
-        let patience = Duration::from_secs(if who == Who::Litellm { 120 } else { 10 });
+        let mut process = Process::start(under, &launch, &log)?;
+        let is_slow = who == Who::Litellm || !under.is_empty();
+        let patience = Duration::from_secs(if is_slow { 120 } else { 10 });
         wait_for_answer(calls, begin + patience, &mut process)
             .map_err(|e| io::Error::other(format!("{who}: {e}\n{}", process.last_words())))?;
         peer.started_in = begin.elapsed();
         peer.process = Some(process);
         Ok(peer)
-    }
-
-    const fn at(&self, offset: u16) -> SocketAddr {
-        local(self.port + offset)
     }
 
     /// How a peer is run, its configuration written.
@@ -214,25 +221,28 @@ impl Place {
     }
 
     fn filled(&self, template: &str) -> String {
-        let key_hash: String = Sha256::digest(KEY)
+        let digest = Sha256::digest(KEY);
+        let key_hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (calls, streams) = self.addresses(Who::Nginx, Scene::One);
+        let (spill, _) = self.addresses(Who::Nginx, Scene::Spill);
+        let (envoy, _) = self.addresses(Who::Envoy, Scene::One);
+        let values = [
+            ("work", self.work.display().to_string()),
+            ("key_hash", key_hash),
+            ("calls", calls.to_string()),
+            ("streams", streams.to_string()),
+            ("spill", spill.to_string()),
+            ("envoy_port", envoy.port().to_string()),
+            ("backend", self.backend.to_string()),
+            ("backend_port", self.backend.port().to_string()),
+            ("ptu", self.ptu.to_string()),
+            ("payg", self.backend.to_string()),
+        ];
+        values
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let mut text = template
-            .replace("{{work}}", &self.work.display().to_string())
-            .replace("{{key_hash}}", &key_hash)
-            .replace("{{calls}}", &self.at(10).to_string())
-            .replace("{{streams}}", &self.at(11).to_string())
-            .replace("{{spill}}", &self.at(12).to_string())
-            .replace("{{ptu}}", &self.ptu.to_string())
-            .replace("{{payg}}", &self.backend.to_string())
-            .replace("{{backend}}", &self.backend.to_string());
-        for (name, address) in [("calls", self.at(20)), ("backend", self.backend)] {
-            text = text
-                .replace(&format!("{{{{{name}_host}}}}"), &address.ip().to_string())
-                .replace(&format!("{{{{{name}_port}}}}"), &address.port().to_string());
-        }
-        text
+            .fold(template.to_owned(), |text, (name, value)| {
+                text.replace(&format!("{{{{{name}}}}}"), value)
+            })
     }
 }
 

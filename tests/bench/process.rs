@@ -54,12 +54,13 @@ pub(crate) struct Memory {
 }
 
 impl Process {
-    /// Starts a command with its output going to `log`. It ends when the benchmark's main thread
-    /// does, however that ends.
-    pub(crate) fn start(launch: &Launch, log: &Path) -> io::Result<Self> {
+    /// Starts a command, `under` another one where that isn't empty, with its output going to
+    /// `log`. It ends when the benchmark's main thread does, however that ends.
+    pub(crate) fn start(under: &[&str], launch: &Launch, log: &Path) -> io::Result<Self> {
         let out = File::create(log)?;
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "TERM", "--"])
+            .args(under)
             .arg(&launch.program)
             .args(&launch.args)
             .envs(launch.env.iter().copied())
@@ -79,6 +80,10 @@ impl Process {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().rev().take(15).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Whether it ended by itself.
