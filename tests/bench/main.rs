@@ -3,6 +3,7 @@
 
 mod callgrind;
 mod canned;
+mod dump;
 mod http;
 mod load;
 mod measure;
