@@ -1,0 +1,182 @@
+//! The benchmark: Spillway beside nginx, Envoy and `LiteLLM`, all in front of the same backend,
+//! in one run. `tests/bench/run` installs what it takes and calls it.
+
+mod callgrind;
+mod canned;
+mod dump;
+mod http;
+mod load;
+mod measure;
+mod mock;
+mod peers;
+mod process;
+mod report;
+mod results;
+mod stream;
+mod wrk;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::measure::{Bench, Pace, Part};
+use self::mock::Mock;
+use self::peers::{Place, Programs, Who};
+use self::results::Results;
+
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures and prints the tables.
+    Measure(Measure),
+    /// Counts the instructions of a call.
+    Callgrind(Callgrind),
+    /// Serves the backend alone, for a look by hand.
+    Mock {
+        #[arg(long, default_value_t = 18000)]
+        port: u16,
+    },
+}
+
+#[derive(Args)]
+struct Callgrind {
+    /// The program, with its names in it.
+    #[arg(long)]
+    spillway: PathBuf,
+    /// Calls counted.
+    #[arg(long, default_value_t = 2000)]
+    calls: u32,
+    #[arg(long, default_value_t = 18000)]
+    port: u16,
+}
+
+#[derive(Args)]
+struct Measure {
+    #[command(flatten)]
+    programs: Programs,
+    /// A short run that shows that everything works.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; absent: 3, and 1 for a quick run.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Measures these parts only.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Measures these peers only.
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<Who>,
+    /// The first of some 50 ports.
+    #[arg(long, default_value_t = 18000)]
+    port: u16,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Measure(args) => measure(args),
+        Command::Callgrind(args) => callgrind(&args),
+        Command::Mock { port } => Mock::start(port).map(|mock| {
+            say(&format!("the backend listens on {}", mock.address));
+            mock::serve_forever()
+        }),
+    };
+    done.unwrap_or_else(|error| {
+        say(&format!("broken: {error}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn say(text: &str) {
+    // Nobody is left to be told where this fails.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn measure(args: Measure) -> io::Result<ExitCode> {
+    let work = tempfile::tempdir()?;
+    let (backend, ptu) = (Mock::start(args.port)?, Mock::start(args.port + 1)?);
+    let place = Place {
+        programs: args.programs,
+        work: work.path().to_owned(),
+        port: args.port,
+        backend: backend.address,
+        ptu: ptu.address,
+    };
+    let wanted = |who: &Who| args.peers.is_empty() || args.peers.contains(who);
+    let mut missing = Vec::new();
+    let mut peers = Vec::new();
+    for who in Who::ALL.into_iter().filter(wanted) {
+        match place.has(who) {
+            Ok(()) => peers.push(who),
+            Err(why) => missing.push(format!("{who} was not measured: {why}.")),
+        }
+    }
+    let mut pace = if args.quick { Pace::QUICK } else { Pace::FULL };
+    pace.rounds = args.rounds.unwrap_or(pace.rounds).max(1);
+    let all = [
+        Part::Process,
+        Part::Throughput,
+        Part::Latency,
+        Part::Streams,
+        Part::Spill,
+    ];
+    let parts = if args.only.is_empty() {
+        all.to_vec()
+    } else {
+        args.only
+    };
+    let mut bench = Bench {
+        place,
+        pace,
+        peers,
+        backend,
+        ptu,
+        results: Results::default(),
+        broken: Vec::new(),
+        say,
+    };
+    bench.run(&parts)?;
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "Median of {} rounds (lowest to highest).\n\n{}\n{}",
+        pace.rounds,
+        report::figures(&bench.results),
+        report::goals(&bench.results)
+    )?;
+    for line in missing.iter().chain(&bench.broken) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(if bench.broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn callgrind(args: &Callgrind) -> io::Result<ExitCode> {
+    let work = tempfile::tempdir()?;
+    let backend = Mock::start(args.port)?;
+    let place = Place {
+        programs: Programs {
+            spillway: args.spillway.clone(),
+            nginx: None,
+            envoy: None,
+            litellm: None,
+        },
+        work: work.path().to_owned(),
+        port: args.port,
+        backend: backend.address,
+        ptu: backend.address,
+    };
+    let text = callgrind::run(&place, &backend, args.calls)?;
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

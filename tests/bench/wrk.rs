@@ -1,0 +1,63 @@
+//! `wrk`: as many calls as a number of connections can carry.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::http::{KEY, PATH, chat_body};
+
+const SCRIPT: &str = include_str!("chat.lua");
+
+/// Connections, as in the goals.
+const CONNECTIONS: &str = "-c32";
+const THREADS: &str = "-t2";
+
+/// What a run found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) calls: f64,
+    pub(crate) per_second: f64,
+    /// Calls with another status than 2xx or 3xx, and broken or timed out ones.
+    pub(crate) errors: f64,
+}
+
+/// Loads `address` for some time.
+pub(crate) fn run(address: SocketAddr, lasting: Duration, work: &Path) -> io::Result<Run> {
+    let (script, body) = (work.join("chat.lua"), work.join("chat.json"));
+    std::fs::write(&script, SCRIPT)?;
+    std::fs::write(&body, chat_body(false))?;
+    let output = Command::new("wrk")
+        .args([THREADS, CONNECTIONS, "--timeout", "30s"])
+        .arg(format!("-d{}s", lasting.as_secs()))
+        .arg("-s")
+        .arg(script)
+        .arg(format!("http://{address}{PATH}"))
+        .env("BENCH_KEY", KEY)
+        .env("BENCH_BODY", body)
+        .output()
+        .map_err(|e| io::Error::new(e.kind(), format!("wrk cannot be run: {e}")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("bench "));
+    let value = |name: &str| {
+        let mut fields = line?.split_whitespace().filter_map(|f| f.split_once('='));
+        fields.find_map(|(field, value)| (field == name).then(|| value.parse::<f64>().ok())?)
+    };
+    match (
+        value("calls"),
+        value("us"),
+        value("bad_status"),
+        value("broken"),
+    ) {
+        (Some(calls), Some(us), Some(bad), Some(broken)) if us > 0.0 => Ok(Run {
+            calls,
+            per_second: calls / us * 1e6,
+            errors: bad + broken,
+        }),
+        _ => Err(io::Error::other(format!(
+            "wrk said {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        ))),
+    }
+}
