@@ -8,6 +8,7 @@ mod affinity;
 mod body;
 mod call;
 mod caller;
+mod credential;
 mod error;
 mod headers;
 mod models;
@@ -132,7 +133,10 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
     };
     let caller = match relay.door.identify(&parts.headers, relay.clock.now()).await {
         Ok(caller) => caller,
-        Err(why) => return RelayError::Refused(why).into_response(),
+        Err(why) => {
+            tracing::debug!(?why, "a caller was turned away");
+            return RelayError::Refused(why).into_response();
+        }
     };
     let app = Arc::clone(&caller.app);
     if route.operation == Operation::Models && parts.method == Method::GET {
