@@ -120,6 +120,11 @@ impl State {
 }
 
 impl OwnToken {
+    /// What it is for.
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
     /// The value of the `Authorization` header. Only where the first attempt is still under way
     /// does this wait, for `patience` at most.
     ///

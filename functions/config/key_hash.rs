@@ -16,8 +16,8 @@ const RULE: &str = "must be `sha256:` and 64 hexadecimal digits";
 
 /// The SHA-256 of an app's key, written `sha256:` and 64 hexadecimal digits.
 ///
-/// Two are compared in constant time. (A lookup in a hash table takes the same time for every key
-/// that is in no app's list: its place depends on the hash and on the table's random seed.)
+/// Two are compared in constant time. What a lookup in a hash table takes besides tells nothing of
+/// a key: whoever presents one can't choose what it hashes to.
 #[derive(Clone, Copy, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct KeyHash([u8; 32]);

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use http::{Method, Request, Response as HttpResponse};
 use hyper::body::Incoming;
 
 use super::affinity::Owner;
 use super::body::{Reader, RelayBody};
+use super::credential::Shown;
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
 use super::record::{CallRecord, answered_by};
-use super::settings::Credential;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
 use super::{Relay, reading};
@@ -29,14 +29,11 @@ use crate::gateway::identity::Identity;
 use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::request::segments;
-use crate::gateway::route::{Form, Route};
+use crate::gateway::route::Route;
 use crate::gateway::strategy::HashOn;
 
 /// Most of a 404 that is read to tell a missing deployment from the client's mistake.
 const MAX_ERROR_BODY: usize = 64 * 1024;
-
-/// How Azure OpenAI takes a key.
-const API_KEY: HeaderName = HeaderName::from_static("api-key");
 
 /// A call that has been read.
 pub(super) struct Call<'a> {
@@ -181,40 +178,27 @@ impl Call<'_> {
         record: &CallRecord,
     ) -> Result<Result<(HttpResponse<Incoming>, First), Failure>, RelayError> {
         let gateway = &self.relay.settings.gateway;
-        let credential = match self.credential(deployment).await {
-            Ok(credential) => credential,
+        let shown = match self.credential(deployment).await {
+            Ok(shown) => shown,
             Err(failure) => return Ok(Err(failure)),
         };
-        let request = self.request(deployment, credential)?;
+        let request = self.request(deployment, shown)?;
         let patience = Duration::from_millis(gateway.first_byte_timeout_ms.min(left_ms.max(1)));
         let tried = tokio::time::timeout(patience, self.first_byte(request, record)).await;
         Ok(tried.unwrap_or_else(|_| Err(self.silence(NoAnswer::FirstByteTimeout))))
     }
 
-    /// The header that shows the backend who calls it. Only a token that is still being fetched is
-    /// waited for, as long as a connection would be.
-    async fn credential(
-        &self,
-        deployment: &Deployment,
-    ) -> Result<Option<(HeaderName, HeaderValue)>, Failure> {
+    /// The header that shows the backend who calls it.
+    async fn credential(&self, deployment: &Deployment) -> Result<Option<Shown>, Failure> {
         let settings = &self.relay.settings;
         let Some(backend) = settings.backends.get(&deployment.spec.backend) else {
             return Ok(None);
         };
-        let (classic, v1) = match &backend.credential {
-            Credential::None => return Ok(None),
-            Credential::Key(key) => return Ok(Some((API_KEY, key.clone()))),
-            Credential::Token { classic, v1 } => (classic, v1),
-        };
-        let token = match backend.form.unwrap_or(self.route.form) {
-            Form::Classic => classic,
-            Form::V1 => v1,
-        };
+        let form = backend.form.unwrap_or(self.route.form);
         let patience = Duration::from_millis(settings.gateway.connect_timeout_ms);
         let now = self.relay.clock.now();
-        let header = token.header(now, patience).await;
-        let header = header.map_err(|lack| self.no_token(lack))?;
-        Ok(Some((AUTHORIZATION, header)))
+        let shown = backend.credential.header(form, now, patience).await;
+        shown.map_err(|lack| self.no_token(lack))
     }
 
     /// The mark ends when the next attempt to get a token is made.
@@ -320,7 +304,7 @@ impl Call<'_> {
     fn request(
         &self,
         deployment: &Deployment,
-        credential: Option<(HeaderName, HeaderValue)>,
+        shown: Option<Shown>,
     ) -> Result<Request<RequestBody>, RelayError> {
         let unsendable = |what: &str| RelayError::Unsendable(what.to_owned());
         let spec = &deployment.spec;
@@ -338,7 +322,7 @@ impl Call<'_> {
             .parse()
             .map_err(|_| unsendable("the URL has characters that no URL may have"))?;
         let mut headers = to_backend(self.headers);
-        if let Some((name, value)) = credential {
+        if let Some((name, value)) = shown {
             headers.insert(name, value);
         }
         if let Some(principal) = &self.caller.principal

@@ -9,6 +9,7 @@ mod body;
 mod call;
 mod caller;
 mod client_body;
+mod credential;
 mod error;
 mod headers;
 pub mod keeper;
@@ -151,6 +152,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
     let caller = match relay.door.identify(&parts.headers, relay.clock.now()).await {
         Ok(caller) => caller,
         Err(why) => {
+            tracing::debug!(?why, "a caller was turned away");
             client_body::let_go(body);
             return RelayError::Refused(why).into_response();
         }

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderValue;
-
-use crate::azure::own_token::{OwnToken, OwnTokens};
+use super::credential::Credential;
+use crate::azure::own_token::OwnTokens;
 use crate::config::{ApiForm, Config, Endpoint};
 use crate::gateway::app::NO_TIER;
 use crate::gateway::classify::MarkTimes;
@@ -28,27 +27,6 @@ pub struct Backend {
     /// `api-version` where the app names none.
     pub api_version: String,
 }
-
-/// What a backend is shown.
-#[derive(Debug)]
-pub enum Credential {
-    /// Nothing: it is on this machine.
-    None,
-    /// The `api-key` header's value.
-    Key(HeaderValue),
-    /// A token of the gateway's own, by the generation of the URL.
-    Token {
-        /// For the classic form.
-        classic: Arc<OwnToken>,
-        /// For the v1 form.
-        v1: Arc<OwnToken>,
-    },
-}
-
-/// The scope of tokens for the classic form, and that for the v1 form, as Microsoft's documents
-/// have them for these forms (azure-facts, section 0).
-const CLASSIC_SCOPE: &str = "https://cognitiveservices.azure.com/.default";
-const V1_SCOPE: &str = "https://ai.azure.com/.default";
 
 /// All that the relay goes by.
 #[derive(Debug)]
@@ -102,35 +80,6 @@ impl Settings {
     }
 }
 
-fn credential(
-    backend: &crate::config::Backend,
-    tokens: &mut OwnTokens,
-) -> Result<Credential, String> {
-    if let Some(key) = &backend.key {
-        let name = &backend.name;
-        let mut value = HeaderValue::from_str(key.expose())
-            .map_err(|_| format!("the key of backend {name} can't stand in a header"))?;
-        value.set_sensitive(true);
-        return Ok(Credential::Key(value));
-    }
-    let scope = backend.scope.as_deref();
-    if backend.endpoint.is_loopback() && scope.is_none() {
-        return Ok(Credential::None);
-    }
-    let client_id = backend.client_id.as_deref();
-    let [classic, v1] = match (scope, backend.api) {
-        (Some(scope), _) => [scope; 2],
-        // A form that the backend is never called by needs no token of its own.
-        (None, ApiForm::Classic) => [CLASSIC_SCOPE; 2],
-        (None, ApiForm::V1) => [V1_SCOPE; 2],
-        (None, ApiForm::AsCalled) => [CLASSIC_SCOPE, V1_SCOPE],
-    };
-    Ok(Credential::Token {
-        classic: tokens.get(client_id, classic)?,
-        v1: tokens.get(client_id, v1)?,
-    })
-}
-
 fn read_backend(
     backend: &crate::config::Backend,
     api_version: &str,
@@ -138,7 +87,7 @@ fn read_backend(
 ) -> Result<Backend, String> {
     Ok(Backend {
         endpoint: backend.endpoint.clone(),
-        credential: credential(backend, tokens)?,
+        credential: Credential::new(backend, tokens)?,
         form: match backend.api {
             ApiForm::AsCalled => None,
             ApiForm::Classic => Some(Form::Classic),
@@ -211,4 +160,26 @@ fn any_backend(config: &Config) -> ModelPool {
         ..Selection::default()
     };
     ModelPool::new("".into(), backends, selection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_its_owners_only_where_all_its_deployments_are() {
+        let deployment = |apps: Option<&str>| crate::config::Deployment {
+            name: "m".into(),
+            model: None,
+            kind: Kind::Ptu,
+            tier: None,
+            weight: 1,
+            ptus: None,
+            apps: apps.map(|app| vec![app.to_owned()]),
+        };
+        let all = [deployment(Some("a")), deployment(Some("b"))];
+        assert_eq!(owners(&all), ["a".into(), "b".into()]);
+        assert!(owners(&[deployment(Some("a")), deployment(None)]).is_empty());
+        assert!(owners(&[]).is_empty());
+    }
 }

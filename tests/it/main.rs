@@ -8,6 +8,7 @@
 
 mod answers;
 mod bodies;
+mod door;
 mod faults;
 mod fixtures;
 mod gateway;
