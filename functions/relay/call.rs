@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response as HttpResponse};
 use hyper::body::Incoming;
 
@@ -34,6 +34,10 @@ use crate::gateway::strategy::HashOn;
 
 /// Most of a 404 that is read to tell a missing deployment from the client's mistake.
 const MAX_ERROR_BODY: usize = 64 * 1024;
+
+const BACKEND: HeaderName = HeaderName::from_static("x-spillway-backend");
+const KIND: HeaderName = HeaderName::from_static("x-spillway-kind");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-spillway-attempts");
 
 /// A call that has been read.
 pub(super) struct Call<'a> {
@@ -318,9 +322,9 @@ impl Call<'_> {
         let body = RequestBody::new(segments(&self.body, &edits));
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = format!("{}{path}", backend.endpoint)
-            .parse()
-            .map_err(|_| unsendable("the URL has characters that no URL may have"))?;
+        let url = backend.place.url(path);
+        *request.uri_mut() =
+            url.ok_or_else(|| unsendable("the URL has characters that no URL may have"))?;
         let mut headers = to_backend(self.headers);
         if let Some((name, value)) = shown {
             headers.insert(name, value);
@@ -332,7 +336,7 @@ impl Call<'_> {
             set(&mut headers, "caller-objectid", &principal.object_id);
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        set(&mut headers, "host", backend.endpoint.authority());
+        headers.insert(HOST, backend.place.host.clone());
         *request.headers_mut() = headers;
         Ok(request)
     }
@@ -363,13 +367,12 @@ impl Call<'_> {
         record.event.streamed = is_events;
         let mut headers = to_client(&parts.headers, !is_events);
         if self.relay.settings.gateway.answer_headers {
-            set(&mut headers, "x-spillway-backend", &spec.backend);
-            set(&mut headers, "x-spillway-kind", spec.kind.as_str());
-            set(
-                &mut headers,
-                "x-spillway-attempts",
-                &answered.attempts.to_string(),
-            );
+            if let Some(backend) = self.relay.settings.backends.get(&spec.backend) {
+                headers.insert(BACKEND, backend.name.clone());
+            }
+            let kind = HeaderValue::from_static(spec.kind.as_str());
+            headers.insert(KIND, kind);
+            headers.insert(ATTEMPTS, answered.attempts.into());
         }
         let makes = self.method == Method::POST
             && parts.status.is_success()

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::HeaderValue;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+
 use super::credential::Credential;
 use crate::azure::own_token::OwnTokens;
 use crate::config::{ApiForm, Config, Endpoint};
@@ -18,14 +21,48 @@ use crate::gateway::strategy::{Selection, Strategy};
 /// How a backend is reached.
 #[derive(Debug)]
 pub struct Backend {
+    /// Its name, as answers carry it.
+    pub name: HeaderValue,
     /// Where it listens.
-    pub endpoint: Endpoint,
+    pub place: Place,
     /// What it is shown.
     pub credential: Credential,
     /// The generation that it is called by; `None`: the app's.
     pub form: Option<Form>,
     /// `api-version` where the app names none.
     pub api_version: String,
+}
+
+/// Where a backend listens, in the parts that a request is made of.
+#[derive(Debug)]
+pub struct Place {
+    scheme: Scheme,
+    authority: Authority,
+    /// The `host` header's value.
+    pub host: HeaderValue,
+}
+
+impl Place {
+    fn new(endpoint: &Endpoint) -> Result<Self, String> {
+        let text = endpoint.authority();
+        let odd = |_| format!("{text} can't stand in a URL");
+        let scheme = endpoint.scheme().as_str();
+        Ok(Self {
+            scheme: scheme.parse().map_err(odd)?,
+            authority: text.parse().map_err(odd)?,
+            host: HeaderValue::from_str(text)
+                .map_err(|_| format!("{text} can't stand in a header"))?,
+        })
+    }
+
+    /// The URL of a path there; `None` where it has characters that no URL may have.
+    pub fn url(&self, path: String) -> Option<Uri> {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+        Uri::from_parts(parts).ok()
+    }
 }
 
 /// All that the relay goes by.
@@ -51,7 +88,7 @@ impl Settings {
     /// The settings of a configuration. The tokens that it needs are taken from `tokens`.
     ///
     /// # Errors
-    /// When a backend's key can't stand in a header, or the system has no usable certificate roots.
+    /// When a backend's name or key can't stand in a header, or the system has no usable certificate roots.
     pub fn new(config: &Config, tokens: &mut OwnTokens) -> Result<Self, String> {
         let mut backends = HashMap::new();
         for backend in &config.backends {
@@ -85,8 +122,11 @@ fn read_backend(
     api_version: &str,
     tokens: &mut OwnTokens,
 ) -> Result<Backend, String> {
+    let name = &backend.name;
     Ok(Backend {
-        endpoint: backend.endpoint.clone(),
+        name: HeaderValue::from_str(name)
+            .map_err(|_| format!("the name of backend {name} can't stand in a header"))?,
+        place: Place::new(&backend.endpoint)?,
         credential: Credential::new(backend, tokens)?,
         form: match backend.api {
             ApiForm::AsCalled => None,
