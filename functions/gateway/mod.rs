@@ -1,12 +1,13 @@
 //! The domain, pure: no I/O, no clock, no randomness of its own.
 //!
 //! What happens to a call, in order: [`route`] reads its URL, [`request`] its body,
-//! [`plan`] says which deployment to try next, [`classify`] what an answer means,
-//! [`usage`] what it cost; [`event`] is what is kept of it.
+//! [`limit`] says whether its app may still call, [`plan`] which deployment to try next,
+//! [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it.
 pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
+pub mod limit;
 pub mod multipart;
 pub mod plan;
 pub mod pool;
