@@ -37,7 +37,7 @@ mod share;
 mod tests;
 
 pub use meter::Reading;
-pub use share::{LimitId, Measured, Share};
+pub use share::{LimitId, Measured, SLICE_S, SLICES, Share};
 
 use scope::Scope;
 

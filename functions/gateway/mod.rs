@@ -15,6 +15,7 @@ pub mod ptu;
 pub mod request;
 pub mod retry_after;
 pub mod route;
+pub mod share;
 pub mod skim;
 pub mod sse;
 pub mod strategy;

@@ -1,6 +1,6 @@
 //! One rate at one instance: a bucket for the long run, a window for the minute.
 
-use super::share::Share;
+use super::share::{SLICE_S, SLICES, Share};
 use crate::gateway::time::Timestamp;
 
 /// Seconds that a charge stays in the window. One more than a minute, because a charge late in its
@@ -150,9 +150,20 @@ impl Meter {
         self.refused = self.refused.saturating_add(amount).min(self.limit);
     }
 
-    /// What was used in the last minute, of the whole limit.
-    pub(super) fn used(&self) -> Share {
-        Share::of(self.used, self.limit)
+    /// What was used in the last minute, and what of that is still there after one slice of time,
+    /// two, and so on; of the whole limit.
+    pub(super) fn used(&self) -> [Share; SLICES] {
+        let now = second_of(self.at);
+        let mut left = self.used;
+        let mut second = now;
+        std::array::from_fn(|_| {
+            let share = Share::of(left, self.limit);
+            for _ in 0..SLICE_S {
+                second += 1;
+                left = left.saturating_sub(self.leaving(second));
+            }
+            share
+        })
     }
 
     /// What was used in the last minute or refused lately. `elapsed_ms` is the time since it was
@@ -165,14 +176,17 @@ impl Meter {
         wanted
     }
 
-    /// Sets this instance's part. The bucket stays as full as it was, a debt as large.
+    /// Sets this instance's part. A larger one is room at once. With a smaller one the bucket is as
+    /// full as it was in proportion, and a debt as large.
     pub(super) fn set_share(&mut self, share: Share) {
         let (before, brim) = (self.part, self.brim());
         self.part = thousandths(self.limit, share);
-        self.level = match self.level.checked_sub(brim) {
-            Some(debt) => self.brim().saturating_add(debt),
-            None => self.level * u128::from(self.part) / u128::from(before),
-        };
+        if self.part < before {
+            self.level = match self.level.checked_sub(brim) {
+                Some(debt) => self.brim().saturating_add(debt),
+                None => self.level * u128::from(self.part) / u128::from(before),
+            };
+        }
     }
 
     pub(super) fn reading(&self, now: Timestamp) -> Reading {
@@ -206,8 +220,7 @@ impl Meter {
         let mut used = self.used;
         let now = second_of(self.at);
         for second in now + 1..=now + SECONDS {
-            let slot = index(second).and_then(|index| self.seconds.get(index));
-            used = used.saturating_sub(slot.copied().unwrap_or_default());
+            used = used.saturating_sub(self.leaving(second));
             if u128::from(used) * 1000 < u128::from(self.part) {
                 return start_of(second);
             }
@@ -240,6 +253,12 @@ impl Meter {
             let gone = std::mem::take(slot);
             self.used -= gone;
         }
+    }
+
+    /// What leaves the window when `second` begins, which is to come.
+    fn leaving(&self, second: u64) -> u64 {
+        let slot = index(second).and_then(|index| self.seconds.get(index));
+        slot.copied().unwrap_or_default()
     }
 
     fn slot(&mut self, second: u64) -> Option<&mut u64> {

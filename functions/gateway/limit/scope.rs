@@ -10,6 +10,7 @@ pub(super) struct Scope {
     requests: Option<Meter>,
     tokens: Option<Meter>,
     in_flight: Option<Gauge>,
+    share: Share,
 }
 
 impl Scope {
@@ -19,6 +20,7 @@ impl Scope {
             requests: allowance.requests_per_minute.map(meter),
             tokens: allowance.tokens_per_minute.map(meter),
             in_flight: allowance.in_flight.map(Gauge::new),
+            share: Share::WHOLE,
         }
     }
 
@@ -103,6 +105,7 @@ impl Scope {
     }
 
     pub(super) fn set_share(&mut self, share: Share, now: Timestamp) {
+        self.share = share;
         for meter in self.meters() {
             meter.advance(now);
             meter.set_share(share);
@@ -115,13 +118,19 @@ impl Scope {
     /// The limit that is used most, and that is wanted most, stand for all.
     pub(super) fn measure(&mut self, elapsed_ms: u64, now: Timestamp) -> Measured {
         self.advance(now);
-        let mut most = Measured::default();
+        let mut most = Measured {
+            share: self.share,
+            ..Measured::default()
+        };
         for meter in self.meters() {
-            most.used = most.used.max(meter.used());
+            for (most, used) in most.used.iter_mut().zip(meter.used()) {
+                *most = used.max(*most);
+            }
             most.wanted = most.wanted.max(meter.wanted(elapsed_ms));
         }
         if let Some(gauge) = &mut self.in_flight {
-            most.used = most.used.max(gauge.used());
+            let [now, ..] = &mut most.used;
+            *now = gauge.used().max(*now);
             most.wanted = most.wanted.max(gauge.wanted());
         }
         most

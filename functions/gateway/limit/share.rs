@@ -5,6 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// Slices of a minute that an instance tells its use by.
+pub const SLICES: usize = 12;
+
+/// Seconds of one slice.
+pub const SLICE_S: u64 = 5;
+
 /// A share of a limit, in millionths; never more than the whole.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -13,9 +19,8 @@ use serde::{Deserialize, Serialize};
 pub struct Share(u32);
 
 impl From<u32> for Share {
-    /// A share of so many millionths; more than the whole is the whole.
     fn from(millionths: u32) -> Self {
-        Self(millionths.min(Self::WHOLE.0))
+        Self::of_millionths(millionths)
     }
 }
 
@@ -25,6 +30,14 @@ impl Share {
 
     /// All of it.
     pub const WHOLE: Self = Self(1_000_000);
+
+    /// A share of so many millionths; more than the whole is the whole.
+    pub const fn of_millionths(millionths: u32) -> Self {
+        if millionths > Self::WHOLE.0 {
+            return Self::WHOLE;
+        }
+        Self(millionths)
+    }
 
     /// The share that `part` is of `whole`; all of it where `whole` is 0.
     pub fn of(part: u64, whole: u64) -> Self {
@@ -85,8 +98,11 @@ impl fmt::Display for LimitId {
 /// What an instance did with a limit lately, of the whole limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// What is in use: counted against the last minute, or in flight.
-    pub used: Share,
+    /// What is in use, counted against the last minute or in flight; and what of that will still
+    /// be after one slice of time, two, ..., when nothing else comes.
+    pub used: [Share; SLICES],
     /// What was asked for: used, or refused lately.
     pub wanted: Share,
+    /// This instance's share now.
+    pub share: Share,
 }

@@ -209,14 +209,35 @@ fn a_share_bounds_this_instance_and_the_headers_tell_of_the_whole() {
     let refused = limits.admit("gpt-4o", 1, at(0)).unwrap_err();
     assert_eq!(refused.standing.tokens.unwrap().remaining, 0);
     assert_eq!(refused.limit.allowed, 1_000);
-    // A larger share is there at once, in proportion to what the smaller one had left.
-    limits.set_share(&id, Share::WHOLE, at(0));
+    // More of a share is room at once; less is as full as it was.
+    limits.set_share(&id, Share::from(500_000), at(0));
+    let reading = limits.admit("gpt-4o", 1, at(0)).unwrap().standing;
+    assert_eq!(reading.tokens.unwrap().remaining, 498);
+    limits.set_share(&id, Share::from(100_000), at(0));
     assert!(limits.admit("gpt-4o", 1, at(0)).is_err());
+    // What is another app's, or a model's without limits, changes nothing.
+    limits.set_share(&LimitId::app(&"other".into()), Share::WHOLE, at(0));
+    let model = LimitId::model(&"portal".into(), &"gpt-4o".into());
+    limits.set_share(&model, Share::WHOLE, at(0));
+    let refused = limits.admit("gpt-4o", 1, at(0)).unwrap_err();
+    assert_eq!(refused.limit.sort, Sort::Tokens);
     drop((first, second));
-    limits.set_share(&LimitId::app(&"other".into()), Share::NONE, at(0));
-    let id = LimitId::model(&"portal".into(), &"gpt-4o".into());
-    limits.set_share(&id, Share::NONE, at(0));
-    assert!(call(&limits, 1, at(61_000)).is_ok());
+}
+
+#[test]
+fn a_share_of_calls_in_flight_is_at_least_one() {
+    let allowance = Allowance {
+        in_flight: Some(10),
+        ..Allowance::default()
+    };
+    let limits = limits(allowance);
+    let id = LimitId::app(&"portal".into());
+    for (share, calls) in [(250_000, 2), (10_000, 1), (1_000_000, 10)] {
+        limits.set_share(&id, Share::from(share), at(0));
+        let admitted: Vec<_> =
+            std::iter::from_fn(|| limits.admit("gpt-4o", 0, at(0)).ok()).collect();
+        assert_eq!(admitted.len(), calls);
+    }
 }
 
 #[test]
@@ -245,15 +266,45 @@ fn what_was_used_and_wanted_is_measured() {
     let measured = limits.measure(at(10_000));
     let names: Vec<String> = measured.iter().map(|(id, _)| id.to_string()).collect();
     assert_eq!(names, ["portal", "portal/gpt-4o"]);
-    let of = |used: u32, wanted: u32| Measured {
-        used: used.into(),
-        wanted: wanted.into(),
+    let figures = |index: usize, now| {
+        let measured = limits.measure(now)[index].1;
+        (measured.used[0].millionths(), measured.wanted.millionths())
     };
-    assert_eq!(measured[0].1, of(500_000, 600_000));
-    assert_eq!(measured[1].1, of(1_000_000, 1_000_000));
-    // What was refused fades, what was used leaves the window.
-    assert_eq!(limits.measure(at(20_000))[0].1, of(500_000, 550_000));
-    assert_eq!(limits.measure(at(61_000))[0].1.used, Share::NONE);
+    assert_eq!(measured[0].1.wanted, Share::from(600_000));
+    assert_eq!(measured[1].1.wanted, Share::WHOLE);
+    // The tenth call to the model was its last; what was refused fades, what was used stays.
+    assert_eq!(figures(0, at(20_000)), (500_000, 550_000));
+    assert_eq!(figures(0, at(60_999)).0, 500_000);
+    assert_eq!(figures(0, at(61_000)).0, 0);
+}
+
+#[test]
+fn what_is_used_is_told_by_when_it_leaves_the_minute() {
+    let limits = limits(tokens(100));
+    call(&limits, 30, at(0)).unwrap();
+    call(&limits, 20, at(29_500)).unwrap();
+    // Of 50, 30 leave at 61 s, 31 s from now, and 20 at 90 s.
+    let used = limits.measure(at(30_000))[0].1.used;
+    let after = |slice: usize| used[slice].millionths() / 10_000;
+    assert_eq!([after(0), after(6), after(7), after(11)], [50, 50, 20, 20]);
+}
+
+#[test]
+fn calls_in_flight_are_measured_too() {
+    let allowance = Allowance {
+        in_flight: Some(2),
+        ..Allowance::default()
+    };
+    let limits = limits(allowance);
+    let _call = limits.admit("gpt-4o", 0, at(0)).unwrap();
+    let _other = limits.admit("gpt-4o", 0, at(0)).unwrap();
+    assert!(limits.admit("gpt-4o", 0, at(0)).is_err());
+    let measured = limits.measure(at(1_000))[0].1;
+    assert_eq!(
+        (measured.used[0], measured.used[1]),
+        (Share::WHOLE, Share::NONE)
+    );
+    assert_eq!(measured.wanted, Share::WHOLE);
 }
 
 #[test]
