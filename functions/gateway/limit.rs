@@ -18,11 +18,12 @@
 //! when its usage is known. A call that is refused is charged nothing. (Azure counts refused
 //! requests too; then no Retry-After could be true.)
 //!
-//! **Cost.** An admission takes one mutex, the app's own, and one atomic increment (the reservation
-//! holds the limits); its settling takes the mutex again and one atomic decrement. Nothing is
-//! allocated. Under the mutex there are additions, a division for the headers, and a clearing of
-//! one slot for each second that has passed since the last call, at most 61. Only a refusal by the
-//! window looks through the slots.
+//! **Cost.** An admission takes one mutex, the app's own (a compare-and-swap and a swap when nobody
+//! else has it), and one atomic increment, because the reservation holds the limits; its settling
+//! takes the mutex again and one atomic decrement. Nothing is allocated. Under the mutex there are
+//! additions, the divisions of the headers' figures, and the clearing of one slot for each
+//! second since the last call, at most 61. Only while the window is full are its slots looked
+//! through. An app without limits has no [`AppLimits`] and pays nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -107,6 +107,26 @@ fn what_was_estimated_too_high_is_given_back() {
 }
 
 #[test]
+fn what_has_left_the_minute_is_not_given_back_from_a_later_call() {
+    let limits = limits(tokens(100));
+    let admitted = limits.admit("gpt-4o", 50, at(0)).unwrap();
+    call(&limits, 60, at(61_000)).unwrap();
+    admitted.reservation.settle(0, at(61_500));
+    assert_eq!(remaining_tokens(&limits, at(61_500)), 40);
+}
+
+#[test]
+fn a_debt_stays_when_the_share_becomes_smaller() {
+    let limits = limits(tokens(60));
+    let admitted = limits.admit("gpt-4o", 1, at(0)).unwrap();
+    admitted.reservation.settle(300, at(0));
+    limits.set_share(&LimitId::app(&"portal".into()), Share::from(500_000), at(0));
+    // 240 too much, at 30 a minute.
+    let refused = call(&limits, 1, at(0)).unwrap_err();
+    assert_eq!(refused.retry_after_ms, 480_001);
+}
+
+#[test]
 fn a_released_call_counts_as_a_request_only() {
     let both = Allowance {
         requests_per_minute: Some(10),

@@ -87,21 +87,35 @@ proptest! {
         }
     }
 
-    /// However far off the estimates are, what is over is paid before more is admitted.
+    /// However far off the estimates are, and however late that is known: what is over is paid
+    /// before more is admitted.
     #[test]
     fn in_the_long_run_no_more_is_used_than_the_limit(
-        calls in proptest::collection::vec((0u64..5_000, 0u64..60, 0u64..500), 1..200)
+        steps in proptest::collection::vec(step(1_000), 1..300)
     ) {
         let limits = limits(tokens(100));
         let mut now = at(0);
         let mut used = 0;
-        for (wait, estimate, actual) in calls {
-            now = now.plus_ms(wait);
-            if let Ok(admitted) = limits.admit("gpt-4o", estimate, now) {
-                let minutes_of_tokens = 100 + now.ms_since(at(0)) * 100 / 60_000;
-                prop_assert!(used <= minutes_of_tokens, "{used} of {minutes_of_tokens}");
-                admitted.reservation.settle(actual, now);
-                used += actual;
+        let mut open = VecDeque::new();
+        for step in steps {
+            match step {
+                Step::Wait(ms) => now = now.plus_ms(ms),
+                Step::Share(_) => {}
+                Step::Call(estimate) => {
+                    if let Ok(admitted) = limits.admit("gpt-4o", estimate, now) {
+                        let since_start = 100 + now.ms_since(at(0)) * 100 / 60_000;
+                        prop_assert!(used <= since_start, "{used} of {since_start}");
+                        used += estimate;
+                        open.push_back(admitted.reservation);
+                    }
+                }
+                Step::Settle(percent) => {
+                    if let Some(reservation) = open.pop_front() {
+                        let actual = reservation.estimate() * percent / 100;
+                        used = used - reservation.estimate() + actual;
+                        reservation.settle(actual, now);
+                    }
+                }
             }
         }
     }
