@@ -1,8 +1,10 @@
 //! The domain, pure: no I/O, no clock, no randomness of its own.
 //!
 //! What happens to a call, in order: [`route`] reads its URL, [`request`] its body,
-//! [`limit`] says whether its app may still call, [`plan`] which deployment to try next,
-//! [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it.
+//! [`limit`] and [`budget`] say whether its app may still call ([`share`] is how instances share a
+//! limit), [`plan`] which deployment to try next, [`classify`] what an answer means, [`usage`]
+//! what it cost; [`event`] is what is kept of it.
+pub mod budget;
 pub mod classify;
 pub mod deployment;
 pub mod estimate;
