@@ -1,15 +1,17 @@
 //! The domain, pure: no I/O, no clock, no randomness of its own.
 //!
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
-//! may use, [`route`] reads its URL, [`request`] its body,
-//! [`plan`] says which deployment to try next, [`classify`] what an answer means,
-//! [`usage`] what it cost; [`event`] is what is kept of it.
+//! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
+//! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
+//! next, [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it.
 pub mod app;
+pub mod budget;
 pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
 pub mod identity;
+pub mod limit;
 pub mod multipart;
 pub mod opening;
 pub mod plan;
@@ -19,6 +21,7 @@ pub mod ptu;
 pub mod request;
 pub mod retry_after;
 pub mod route;
+pub mod share;
 pub mod skim;
 pub mod sse;
 pub mod strategy;
