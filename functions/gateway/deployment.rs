@@ -3,8 +3,8 @@
 //! The state is per process. Every call reads it, so what a call reads is an atomic; what only
 //! a failure touches is behind a mutex.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::event::Kind;
 use super::time::Timestamp;
@@ -100,51 +100,18 @@ pub struct Deployment {
     mark_reason: AtomicU8,
     /// When a failed deployment came back and its share began to grow; 0 when it has it all.
     ramp_from: AtomicU64,
-    /// Answers since the last mark.
-    served: AtomicU32,
-    hold: Mutex<Hold>,
 }
 
-/// Longest mark that the gateway adds on its own to a backend's short Retry-After, ms. A PTU's
-/// bucket holds far more than a quarter second of work, so it does not run dry meanwhile.
-const LONGEST_HOLD_MS: u64 = 250;
+/// A deployment that throttles within this time after its last throttle's end is full, ms.
+const RELAPSE_MS: u64 = 1000;
 
-/// Answers between two throttles from which on the odd 429 is cheap enough (10 %).
-const ENOUGH_SERVED: u32 = 10;
-
-/// How long a throttled deployment is left alone beyond what it asks for.
+/// How long a deployment that is full is left alone at least, ms.
 ///
-/// A full PTU answers `retry-after-ms: 10`, admits one call 10 ms later and throttles the next:
-/// half of all calls to it would be wasted. So the wait doubles from relapse to relapse while
-/// that lets more calls through between two throttles, and halves when it does not.
-#[derive(Debug, Default)]
-struct Hold {
-    ms: u64,
-    served_before: u32,
-    ended: u64,
-}
-
-impl Hold {
-    fn next(&mut self, now: Timestamp, asked_ms: u64, served: u32) -> u64 {
-        let since_end = now.unix_ms().saturating_sub(self.ended);
-        let relapse = self.ended > 0 && since_end <= 4 * LONGEST_HOLD_MS;
-        if !relapse {
-            self.ms = asked_ms;
-        } else if served < ENOUGH_SERVED {
-            let helped = served > self.served_before || self.ms <= asked_ms;
-            self.ms = if helped {
-                self.ms.max(5).saturating_mul(2)
-            } else {
-                self.ms / 2
-            };
-        }
-        self.ms = self.ms.min(LONGEST_HOLD_MS);
-        self.served_before = served;
-        let ms = self.ms.max(asked_ms);
-        self.ended = now.plus_ms(ms).unix_ms();
-        ms
-    }
-}
+/// A full PTU answers `retry-after-ms: 4`, admits one call 4 ms later and throttles the next: half
+/// of all calls to it would be wasted. Left alone for 50 ms it admits several in a row. It loses
+/// nothing by that: what drains meanwhile, a thousandth of the minute's work that it holds, is
+/// admitted afterwards.
+const FULL_HOLD_MS: u64 = 50;
 
 impl Deployment {
     /// A deployment that nothing is known of yet.
@@ -156,8 +123,6 @@ impl Deployment {
             marked_until: AtomicU64::new(0),
             mark_reason: AtomicU8::new(0),
             ramp_from: AtomicU64::new(0),
-            served: AtomicU32::new(0),
-            hold: Mutex::new(Hold::default()),
         }
     }
 
@@ -190,7 +155,6 @@ impl Deployment {
 
     /// Notes an answer and its time to first byte.
     pub fn succeeded(&self, first_byte_us: u64) {
-        self.served.fetch_add(1, Relaxed);
         let sample = u32::try_from(first_byte_us).unwrap_or(u32::MAX).max(1);
         let old = self.latency_us.load(Relaxed);
         // An eighth of the new sample, as TCP smooths round trips (RFC 6298). A lost update
@@ -208,16 +172,10 @@ impl Deployment {
     ///
     /// A mark never shortens one that is in force.
     pub fn set_mark(&self, reason: MarkReason, ms: u64, now: Timestamp) -> Mark {
-        let served = self.served.swap(0, Relaxed);
         let in_force = self.mark(now);
-        let ms = match (reason, in_force) {
-            // A call that was under way when the mark was set tells nothing new.
-            (MarkReason::Throttled, None) => {
-                let mut hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
-                hold.next(now, ms, served)
-            }
-            _ => ms,
-        };
+        // A call that was under way when the mark was set tells nothing new.
+        let is_full = reason == MarkReason::Throttled && in_force.is_none() && self.relapses(now);
+        let ms = if is_full { ms.max(FULL_HOLD_MS) } else { ms };
         let until = now.plus_ms(ms);
         if let Some(longer) = in_force.filter(|mark| mark.until >= until) {
             return longer;
@@ -231,6 +189,13 @@ impl Deployment {
         };
         self.ramp_from.store(ramp, Relaxed);
         Mark { until, reason }
+    }
+
+    /// Whether the last mark was for a throttle too and ended a moment before `now`.
+    fn relapses(&self, now: Timestamp) -> bool {
+        let ended = self.marked_until.load(Relaxed);
+        let throttled = self.mark_reason.load(Relaxed) == MarkReason::Throttled.code();
+        throttled && ended > 0 && now.unix_ms().saturating_sub(ended) <= RELAPSE_MS
     }
 
     /// Ends a mark before its time, as an answer that came all the same does.
@@ -338,33 +303,42 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_that_throttles_again_and_again_is_asked_less_often() {
+    fn a_deployment_that_throttles_again_at_once_is_left_alone_for_longer() {
         let d = deployment();
-        let mut now = 0;
-        let mut holds = Vec::new();
-        for served in [0u32, 1, 2, 4, 8, 12, 12] {
-            for _ in 0..served {
-                d.succeeded(1000);
-            }
-            let until = d.set_mark(MarkReason::Throttled, 10, at(now)).until;
-            holds.push(until.ms_since(at(now)));
-            now = until.ms_since(at(0)) + 5;
-        }
-        assert_eq!(holds, [10, 20, 40, 80, 160, 160, 160]);
+        let first = d.set_mark(MarkReason::Throttled, 10, at(0));
+        assert_eq!(first.until, at(10));
+        let second = d.set_mark(MarkReason::Throttled, 10, at(15));
+        assert_eq!(second.until, at(15 + FULL_HOLD_MS));
+        let asked_for_more = d.set_mark(MarkReason::Throttled, 400, at(100));
+        assert_eq!(asked_for_more.until, at(500));
+        let failed = d.set_mark(MarkReason::Failed, 10, at(501));
+        assert_eq!(failed.until, at(511));
+        let after_a_failure = d.set_mark(MarkReason::Throttled, 10, at(520));
+        assert_eq!(after_a_failure.until, at(530));
     }
 
+    /// A PTU that admits 100 calls a second, 10 at once, is offered 300 a second.
     #[test]
-    fn a_longer_hold_that_lets_no_more_calls_through_is_given_up() {
+    fn a_full_deployment_is_used_whole_with_few_wasted_calls() {
         let d = deployment();
-        let mut now = 0;
-        let mut holds = Vec::new();
-        for _ in 0..6 {
-            let until = d.set_mark(MarkReason::Throttled, 10, at(now)).until;
-            holds.push(until.ms_since(at(now)));
-            now = until.ms_since(at(0)) + 1;
-            d.succeeded(1000);
+        let (mut bucket, mut served, mut wasted, mut last) = (10.0_f64, 0, 0, 0_u64);
+        for call in 0..3000 {
+            let now = call * 10 / 3;
+            if !d.admits(at(now), 0, 0) {
+                continue;
+            }
+            bucket = (bucket + f64::from(u32::try_from(now - last).unwrap()) / 10.0).min(10.0);
+            last = now;
+            if bucket >= 1.0 {
+                bucket -= 1.0;
+                served += 1;
+            } else {
+                wasted += 1;
+                d.set_mark(MarkReason::Throttled, 10, at(now));
+            }
         }
-        assert!(holds.iter().all(|ms| *ms <= 40), "{holds:?}");
+        assert!(served >= 980, "{served} of 1,000 that it can");
+        assert!(wasted <= 150, "{wasted} in 10 s");
     }
 
     #[test]
