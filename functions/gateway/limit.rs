@@ -1,8 +1,8 @@
 //! An app's limits: requests and tokens a minute, calls in flight; for all it does and by model.
 //!
-//! **What a limit means.** In no 60 s is more admitted than a minute's limit, and in the long run
-//! no more is used than the limit a minute, whatever was estimated. Each rate is held by two
-//! counters, and a call needs room in both:
+//! **What a limit means.** In no 60 s is more admitted than a minute's limit, as far as usage is
+//! known by then; and in the long run no more is used than the limit a minute, whatever was
+//! estimated. Each rate is held by two counters, and a call needs room in both:
 //! - a *window*, the charges of the last 60 to 61 s by second. An app that was quiet may use its
 //!   whole minute at once, as it may at Azure. A token bucket alone that allows that admits up to
 //!   two minutes' worth in one; a fixed window, such as Azure's, does so across its boundary.
@@ -50,7 +50,7 @@ pub const ASSUMED_OUTPUT: u64 = 500;
 /// those ends.
 pub const IN_FLIGHT_RETRY_MS: u64 = 1000;
 
-/// Longest time that a charge is held against an app, ms: until then it is in the window.
+/// Longest time that a charge stays in the window, ms.
 pub const WINDOW_MS: u64 = 61_000;
 
 /// The tokens that a call is admitted by: its prompt, and the most that it may generate. `max_output`
@@ -165,8 +165,8 @@ pub struct Admitted {
 pub struct Refused {
     /// The limit in its way; of several the one that takes longest to have room.
     pub limit: Limit,
-    /// Milliseconds until a call is admitted, when nothing else comes, at least 1: not a millisecond
-    /// earlier. For calls in flight a guess, [`IN_FLIGHT_RETRY_MS`].
+    /// Milliseconds until a call is admitted, when nothing else comes and the share stays, at least
+    /// 1: not a millisecond earlier. For calls in flight a guess, [`IN_FLIGHT_RETRY_MS`].
     pub retry_after_ms: u64,
     /// How the app stands now.
     pub standing: Standing,
