@@ -15,9 +15,6 @@ use spillway::package;
 use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
 use tracing_subscriber::EnvFilter;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The port that the Functions host names for its handler.
 const PORT_VARIABLE: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
 

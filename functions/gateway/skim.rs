@@ -136,17 +136,19 @@ impl Skim {
 
     /// Forgets the document; the length of generated text goes on counting.
     pub fn reset(&mut self) {
-        let mut fresh = Self::new(self.text_keys);
-        fresh.text_bytes = self.text_bytes;
-        for (old, new) in [
-            (&mut self.usage, &mut fresh.usage),
-            (&mut self.id, &mut fresh.id),
-            (&mut self.error, &mut fresh.error),
-        ] {
-            old.clear();
-            std::mem::swap(old, new);
-        }
-        *self = fresh;
+        self.depth = 0;
+        self.in_string = false;
+        self.escaped = false;
+        self.last.length = 0;
+        self.next_is_text = false;
+        self.counts_text = false;
+        self.in_response = false;
+        self.key = Key::Other;
+        self.capture = None;
+        self.choices = Choices::Absent;
+        self.usage.clear();
+        self.id.clear();
+        self.error.clear();
     }
 
     /// The JSON of `usage`, where it is there and not null.

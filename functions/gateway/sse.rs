@@ -165,6 +165,10 @@ impl SseScanner {
             return (1 + usize::from(whole), blank && self.in_event);
         }
         self.in_event = true;
+        if matched == 0 && bytes.starts_with(FIELD) {
+            self.line = Line::Data;
+            return (FIELD.len(), false);
+        }
         let expected = FIELD.get(usize::from(matched)).copied();
         self.line = match (
             expected == Some(first),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
@@ -112,6 +112,8 @@ pub(super) struct RelayBody {
     out: VecDeque<Bytes>,
     /// Bytes of the first chunks, which came before the body was handed on.
     waiting: u64,
+    /// Turns that a stream's connection has had since the last chunk came.
+    turns: u8,
     timer: Pin<Box<Sleep>>,
     last_chunk: Instant,
     idle: Duration,
@@ -142,6 +144,7 @@ impl RelayBody {
             reader,
             out: VecDeque::new(),
             waiting: 0,
+            turns: 0,
             timer: Box::pin(tokio::time::sleep(heartbeat.unwrap_or(idle).min(idle))),
             last_chunk: Instant::now(),
             idle,
@@ -230,6 +233,42 @@ impl RelayBody {
     }
 }
 
+/// Turns in which the connection to the backend, a task of this thread, hands on a chunk that it has
+/// read already: one to learn that the last one was taken, one to send.
+const MAX_TURNS: u8 = 2;
+
+/// Most of a stream that is gathered into one piece, bytes.
+const MAX_GATHERED: u64 = 16 * 1024;
+
+impl RelayBody {
+    /// The next piece for the client. What a stream has gathered goes out as one: each piece costs
+    /// a frame and mostly a system call.
+    fn piece(&mut self) -> Option<Frame<Bytes>> {
+        self.turns = 0;
+        let first = self.out.pop_front()?;
+        self.waiting = self.waiting.saturating_sub(length(&first));
+        if self.out.is_empty() || !self.gathers() {
+            return Some(Frame::data(first));
+        }
+        let rest = self.out.iter().map(Bytes::len).sum::<usize>();
+        let mut all = BytesMut::with_capacity(first.len() + rest);
+        all.extend_from_slice(&first);
+        self.out
+            .drain(..)
+            .for_each(|part| all.extend_from_slice(&part));
+        Some(Frame::data(all.freeze()))
+    }
+
+    /// Whether what has come may wait for what is there already.
+    const fn gathers(&self) -> bool {
+        matches!(self.reader, Reader::Events(_))
+    }
+
+    fn has_enough(&self) -> bool {
+        !self.gathers() || self.out.iter().map(length).sum::<u64>() >= MAX_GATHERED
+    }
+}
+
 fn length(chunk: &Bytes) -> u64 {
     u64::try_from(chunk.len()).unwrap_or(u64::MAX)
 }
@@ -258,16 +297,16 @@ impl hyper::body::Body for RelayBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
-            if let Some(part) = self.out.pop_front() {
-                self.waiting = self.waiting.saturating_sub(length(&part));
-                return Poll::Ready(Some(Ok(Frame::data(part))));
-            }
             if self.ended {
-                return Poll::Ready(None);
+                return Poll::Ready(self.piece().map(Ok));
+            }
+            if !self.out.is_empty() && self.has_enough() {
+                return Poll::Ready(self.piece().map(Ok));
             }
             match Pin::new(&mut self.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.last_chunk = Instant::now();
+                    self.turns = 0;
                     if let Ok(chunk) = frame.into_data() {
                         self.take(chunk);
                     }
@@ -278,6 +317,14 @@ impl hyper::body::Body for RelayBody {
                     }
                 }
                 Poll::Ready(None) => self.end(),
+                Poll::Pending if !self.out.is_empty() => {
+                    if self.turns == MAX_TURNS {
+                        return Poll::Ready(self.piece().map(Ok));
+                    }
+                    self.turns += 1;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Pending => match self.poll_timer(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Some(broken)) => return Poll::Ready(Some(Err(broken))),

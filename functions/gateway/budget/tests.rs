@@ -130,7 +130,10 @@ fn months_are_read_as_they_are_written() {
     }
     let december: Month = "2026-12".parse().unwrap();
     assert_eq!(december.next().to_string(), "2027-01");
-    assert_eq!(december.next().start().rfc3339(), "2027-01-01T00:00:00.000Z");
+    assert_eq!(
+        december.next().start().rfc3339(),
+        "2027-01-01T00:00:00.000Z"
+    );
 }
 
 #[test]
