@@ -4,6 +4,7 @@
 mod callgrind;
 mod canned;
 mod dump;
+mod footprint;
 mod http;
 mod load;
 mod measure;
@@ -12,6 +13,7 @@ mod peers;
 mod process;
 mod report;
 mod results;
+mod spill;
 mod stream;
 mod wrk;
 

@@ -100,8 +100,14 @@ pub(crate) struct Streams {
     pub(crate) lasted: Duration,
 }
 
-/// Streams answers, `clients` at a time, one after the other on each connection.
-pub(crate) fn run(address: SocketAddr, clients: usize, lasting: Duration) -> io::Result<Streams> {
+/// Streams answers of so many chunks, `clients` at a time, one after the other on each
+/// connection. What still runs at the end is left.
+pub(crate) fn run(
+    address: SocketAddr,
+    clients: usize,
+    chunks: usize,
+    lasting: Duration,
+) -> io::Result<Streams> {
     block_on(async move {
         let begin = Instant::now();
         let tasks = (0..clients).map(|_| {
@@ -112,11 +118,16 @@ pub(crate) fn run(address: SocketAddr, clients: usize, lasting: Duration) -> io:
                 while begin.elapsed() < lasting {
                     let mut part = stream.open(&request).await?;
                     found.first_chunk.push(stream.sent.elapsed());
-                    found.chunks += part.chunks;
-                    while !part.is_last {
+                    let mut received = part.chunks;
+                    while !part.is_last && begin.elapsed() < lasting {
                         part = stream.next().await?;
-                        found.chunks += part.chunks;
+                        received += part.chunks;
                     }
+                    if part.is_last && received < chunks {
+                        let why = format!("a stream ended after {received} of {chunks} chunks");
+                        return Err(io::Error::other(why));
+                    }
+                    found.chunks += received;
                 }
                 io::Result::Ok(found)
             })
