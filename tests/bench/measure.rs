@@ -111,9 +111,9 @@ impl Bench {
         let on_one = [Part::Throughput, Part::Latency, Part::Streams];
         if parts.iter().any(|part| on_one.contains(part)) {
             let peers = self.start_all()?;
+            self.warm_up(&peers);
             if parts.contains(&Part::Throughput) {
                 self.backend.play(Behaviour::default());
-                self.warm_up(&peers);
                 self.rounds(Part::Throughput, &peers, Self::throughput);
             }
             if parts.contains(&Part::Latency) {
