@@ -45,10 +45,10 @@ impl Pace {
     pub(crate) const FULL: Self = Self {
         rounds: 3,
         starts: 9,
-        throughput: ms(4000),
+        throughput: ms(3000),
         latency: ms(4000),
         streams: ms(2000),
-        hold: ms(3000),
+        hold: ms(2000),
         spill: ms(6000),
     };
 
@@ -187,7 +187,7 @@ impl Bench {
         for peer in peers {
             // LiteLLM imports and compiles much of itself in its first calls.
             let lasting = match peer.who {
-                Who::Litellm => self.pace.throughput * 2,
+                Who::Litellm => self.pace.throughput * 3,
                 _ => ms(1000),
             };
             let warm = peer.alone(|peer| wrk::run(peer.calls, lasting, &self.place.work));
