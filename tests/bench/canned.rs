@@ -8,14 +8,19 @@ pub(crate) struct Canned {
     pub(crate) whole: Vec<u8>,
     /// A stream's head and first chunk.
     pub(crate) stream_start: Vec<u8>,
-    /// A further chunk.
-    pub(crate) chunk: Vec<u8>,
+    /// Further chunks, to be sent in turn. They differ: `LiteLLM` ends a stream that says the
+    /// same a hundred times.
+    pub(crate) chunks: Vec<Vec<u8>>,
     /// The chunk with the usage, `[DONE]` and the end.
     pub(crate) stream_end: Vec<u8>,
 }
 
-/// Stands in each chunk's event once, and nowhere else: clients count chunks by it.
-pub(crate) const CHUNK_MARK: &[u8] = br#""delta":{"#;
+/// Stands in each chunk once, and nowhere else: clients count chunks by it. A single byte, so that
+/// no frame of the transfer encoding can begin within it.
+pub(crate) const CHUNK_MARK: u8 = b'#';
+
+/// What the chunks say.
+const WORDS: [&str; 4] = ["#check", "#the", "#suction", "#strainer"];
 
 /// Stands in every whole answer and in every stream: proof that the answer is this backend's.
 pub(crate) const USAGE_MARK: &[u8] = br#""completion_tokens":57"#;
@@ -54,16 +59,21 @@ impl Canned {
                 "data: {{\"choices\":[{choices}],\"created\":1764020000,\"id\":\"chatcmpl-CfQ3zLw1\",\"model\":\"gpt-4o-2024-11-20\",\"object\":\"chat.completion.chunk\",\"system_fingerprint\":\"fp_b705f0c291\",\"usage\":{usage}}}\n\n"
             )
         };
-        let delta = r#"{"content_filter_results":{},"delta":{"content":" strainer"},"finish_reason":null,"index":0,"logprobs":null}"#;
-        let chunk = in_frame(&event(delta, "null"));
+        let delta = |word: &str| {
+            format!(
+                r#"{{"content_filter_results":{{}},"delta":{{"content":" {word}"}},"finish_reason":null,"index":0,"logprobs":null}}"#
+            )
+        };
+        let first = in_frame(&event(&delta("#First"), "null"));
+        let chunks = WORDS.map(|word| in_frame(&event(&delta(word), "null")).into_bytes());
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n{COMMON}\r\n"
         );
         let end = in_frame(&event("", USAGE)) + &in_frame("data: [DONE]\n\n") + "0\r\n\r\n";
         Self {
             whole: whole.into_bytes(),
-            stream_start: (head + &chunk).into_bytes(),
-            chunk: chunk.into_bytes(),
+            stream_start: (head + &first).into_bytes(),
+            chunks: chunks.to_vec(),
             stream_end: end.into_bytes(),
         }
     }

@@ -61,7 +61,8 @@ impl Dump {
     pub(crate) fn calls_of(&self, names: &[&str]) -> f64 {
         let named = self.functions.iter();
         let named = named.filter(|function| names.contains(&function.name.as_str()));
-        named.map(|function| function.calls).sum()
+        // Not `sum`, whose nothing is -0.
+        named.fold(0.0, |calls, function| calls + function.calls)
     }
 
     /// The functions that cost most themselves, a line each, divided by `times`.

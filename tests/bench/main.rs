@@ -4,6 +4,7 @@
 mod callgrind;
 mod canned;
 mod dump;
+mod footprint;
 mod http;
 mod load;
 mod measure;
@@ -12,6 +13,7 @@ mod peers;
 mod process;
 mod report;
 mod results;
+mod spill;
 mod stream;
 mod wrk;
 
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use self::measure::{Bench, Pace, Part};
-use self::mock::Mock;
+use self::mock::{Behaviour, Mock};
 use self::peers::{Place, Programs, Who};
 use self::results::Results;
 
@@ -43,6 +45,9 @@ enum Command {
     Mock {
         #[arg(long, default_value_t = 18000)]
         port: u16,
+        /// Chunks of a stream, which come without a pause.
+        #[arg(long, default_value_t = 100)]
+        chunks: u32,
     },
 }
 
@@ -83,7 +88,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(args) => measure(args),
         Command::Callgrind(args) => callgrind(&args),
-        Command::Mock { port } => Mock::start(port).map(|mock| {
+        Command::Mock { port, chunks } => Mock::start(port).map(|mock| {
+            mock.play(Behaviour {
+                chunks,
+                ..Behaviour::default()
+            });
             say(&format!("the backend listens on {}", mock.address));
             mock::serve_forever()
         }),

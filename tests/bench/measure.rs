@@ -1,15 +1,14 @@
 //! The parts of the benchmark. Each is measured in rounds, in which the peers take turns.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::load::{self, count};
-use crate::mock::{Behaviour, Mock, Rate};
+use crate::mock::{Behaviour, Mock};
 use crate::peers::{Peer, Place, Scene, Who};
-use crate::process::Memory;
 use crate::results::{Figure, Results};
-use crate::{stream, wrk};
+use crate::stream::{self, Streams};
+use crate::wrk;
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -38,7 +37,7 @@ pub(crate) struct Pace {
     pub(crate) spill: Duration,
 }
 
-const fn ms(ms: u64) -> Duration {
+pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
@@ -46,10 +45,10 @@ impl Pace {
     pub(crate) const FULL: Self = Self {
         rounds: 3,
         starts: 9,
-        throughput: ms(4000),
-        latency: ms(5000),
+        throughput: ms(3000),
+        latency: ms(4000),
         streams: ms(2000),
-        hold: ms(3000),
+        hold: ms(2000),
         spill: ms(6000),
     };
 
@@ -66,13 +65,10 @@ impl Pace {
 }
 
 /// Calls a second of the latency and spill parts.
-const RATE: u32 = 300;
+pub(crate) const RATE: u32 = 300;
 
 /// Streams at once of the streams part.
 const STREAMS: usize = 32;
-
-/// Streams held open.
-const HELD: usize = 1000;
 
 /// Streams that show the time to the first chunk: some 20 ms to it, then a short answer.
 const SHORT: Behaviour = Behaviour {
@@ -92,15 +88,6 @@ const DENSE: Behaviour = Behaviour {
     admits: None,
 };
 
-/// Streams that stay.
-const LONG: Behaviour = Behaviour {
-    delay: Duration::ZERO,
-    first_token: ms(20),
-    chunks: 100_000,
-    gap: ms(250),
-    admits: None,
-};
-
 /// A benchmark under way.
 pub(crate) struct Bench {
     pub(crate) place: Place,
@@ -116,7 +103,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Measures these parts.
+    /// Measures these parts. What a peer does wrong is noted; the others go on.
     pub(crate) fn run(&mut self, parts: &[Part]) -> io::Result<()> {
         if parts.contains(&Part::Process) {
             self.processes()?;
@@ -124,19 +111,52 @@ impl Bench {
         let on_one = [Part::Throughput, Part::Latency, Part::Streams];
         if parts.iter().any(|part| on_one.contains(part)) {
             let peers = self.start_all()?;
-            for part in parts {
-                match part {
-                    Part::Throughput => self.throughput(&peers)?,
-                    Part::Latency => self.latency(&peers)?,
-                    Part::Streams => self.streams(&peers)?,
-                    Part::Process | Part::Spill => {}
-                }
+            self.warm_up(&peers);
+            if parts.contains(&Part::Throughput) {
+                self.backend.play(Behaviour::default());
+                self.rounds(Part::Throughput, &peers, Self::throughput);
+            }
+            if parts.contains(&Part::Latency) {
+                self.backend.play(Behaviour::default());
+                self.rounds(Part::Latency, &peers, Self::latency);
+                self.results.subtract_direct(Figure::P99, Figure::AddedP99);
+            }
+            if parts.contains(&Part::Streams) {
+                self.rounds(Part::Streams, &peers, Self::streams);
             }
         }
         if parts.contains(&Part::Spill) {
-            self.spill()?;
+            self.spill();
         }
         Ok(())
+    }
+
+    /// Notes what went wrong with a peer.
+    pub(crate) fn note(&mut self, what: &str, who: Who, measured: io::Result<()>) {
+        if let Err(error) = measured {
+            self.broken.push(format!("{who}, {what}: {error}"));
+        }
+    }
+
+    /// Measures the peers in turn, in each round another one first.
+    fn rounds(
+        &mut self,
+        part: Part,
+        peers: &[Peer],
+        measure: impl Fn(&mut Self, &Peer) -> io::Result<()>,
+    ) {
+        for round in 0..self.pace.rounds {
+            let what = format!("{part:?}, round {}", round + 1);
+            (self.say)(&what);
+            for peer in turns(peers, round) {
+                // 300 calls a second keep LiteLLM busy for long after their time.
+                if peer.who == Who::Litellm && part != Part::Throughput && round > 0 {
+                    continue;
+                }
+                let measured = peer.alone(|peer| measure(self, peer));
+                self.note(&what, peer.who, measured);
+            }
+        }
     }
 
     fn start_all(&mut self) -> io::Result<Vec<Peer>> {
@@ -147,7 +167,7 @@ impl Bench {
             let peer = match self.place.start(who, Scene::One) {
                 Ok(peer) => peer,
                 Err(error) => {
-                    self.broken.push(error.to_string());
+                    self.note("start", who, Err(error));
                     continue;
                 }
             };
@@ -163,218 +183,77 @@ impl Bench {
         Ok(peers)
     }
 
-    fn note_start(&mut self, peer: &Peer) {
-        let ms = peer.started_in.as_secs_f64() * 1e3;
-        self.results.add(Figure::StartMs, peer.who, ms);
-    }
-
-    fn processes(&mut self) -> io::Result<()> {
-        let binaries: [(Who, Option<PathBuf>); 2] = [
-            (Who::Spillway, Some(self.place.programs.spillway.clone())),
-            (Who::Envoy, self.place.programs.envoy.clone()),
-        ];
-        for (who, path) in binaries {
-            if let Some(path) = path.filter(|_| self.peers.contains(&who)) {
-                let bytes = u32::try_from(std::fs::metadata(path)?.len());
-                let bytes = bytes.map_err(io::Error::other)?;
-                let mb = f64::from(bytes) / 1e6;
-                self.results.add(Figure::BinaryMb, who, mb);
-            }
-        }
-        // LiteLLM takes too long to be started again and again; its one start is noted elsewhere.
-        let light = |who: &&Who| !matches!(who, Who::Direct | Who::Litellm);
-        let peers: Vec<Who> = self.peers.iter().filter(light).copied().collect();
-        for round in 0..self.pace.starts {
-            for who in turns(&peers, round) {
-                self.backend.play(Behaviour::default());
-                let peer = self.place.start(*who, Scene::One)?;
-                self.note_start(&peer);
-            }
-        }
-        for who in peers {
-            (self.say)(&format!("memory of {who}"));
-            self.memory(who)?;
-        }
-        Ok(())
-    }
-
-    /// Memory when idle, and with streams open.
-    fn memory(&mut self, who: Who) -> io::Result<()> {
-        self.backend.play(LONG);
-        let peer = self.place.start(who, Scene::One)?;
-        let Some(process) = &peer.process else {
-            return Ok(());
-        };
-        std::thread::sleep(ms(500));
-        let idle = process.memory()?;
-        let mut most = Memory::default();
-        let held = stream::hold(peer.streams, HELD, self.pace.hold, || {
-            let now = process.memory()?;
-            most.rss = most.rss.max(now.rss);
-            most.pss = most.pss.max(now.pss);
-            Ok(())
-        });
-        if let Err(error) = held {
-            self.broken.push(format!("{who}, streams held: {error}"));
-            return Ok(());
-        }
-        for (figure, value) in [
-            (Figure::IdleRss, idle.rss),
-            (Figure::IdlePss, idle.pss),
-            (Figure::StreamsRss, most.rss - idle.rss),
-            (Figure::StreamsPss, most.pss - idle.pss),
-        ] {
-            self.results.add(figure, who, value);
-        }
-        Ok(())
-    }
-
-    fn throughput(&mut self, peers: &[Peer]) -> io::Result<()> {
-        self.backend.play(Behaviour::default());
+    fn warm_up(&mut self, peers: &[Peer]) {
         for peer in peers {
             // LiteLLM imports and compiles much of itself in its first calls.
-            let warm_up = match peer.who {
-                Who::Litellm => self.pace.throughput * 2,
+            let lasting = match peer.who {
+                Who::Litellm => self.pace.throughput * 3,
                 _ => ms(1000),
             };
-            peer.alone(|peer| wrk::run(peer.calls, warm_up, &self.place.work))?;
+            let warm = peer.alone(|peer| wrk::run(peer.calls, lasting, &self.place.work));
+            self.note("warm-up", peer.who, warm.map(drop));
         }
-        for round in 0..self.pace.rounds {
-            (self.say)(&format!("throughput, round {}", round + 1));
-            for peer in turns(peers, round) {
-                let (run, cpu) = peer.alone(|peer| {
-                    peer.cpu_of(|| wrk::run(peer.calls, self.pace.throughput, &self.place.work))
-                })?;
-                if run.errors > 0.0 || run.calls < 1.0 {
-                    self.broken
-                        .push(format!("{}, throughput: {run:?}", peer.who));
-                    continue;
-                }
-                let results = &mut self.results;
-                results.add(Figure::CallsPerSecond, peer.who, run.per_second);
-                if let Some(cpu) = cpu {
-                    results.add(Figure::CpuPer10kCalls, peer.who, cpu / run.calls * 1e4);
-                }
-            }
+    }
+
+    fn throughput(&mut self, peer: &Peer) -> io::Result<()> {
+        let load = || wrk::run(peer.calls, self.pace.throughput, &self.place.work);
+        let (run, cpu) = peer.cpu_of(load)?;
+        if run.errors > 0.0 || run.calls < 1.0 {
+            return Err(io::Error::other(format!("{run:?}")));
+        }
+        let results = &mut self.results;
+        results.add(Figure::CallsPerSecond, peer.who, run.per_second);
+        if let Some(cpu) = cpu {
+            results.add(Figure::CpuPer10kCalls, peer.who, cpu / run.calls * 1e4);
         }
         Ok(())
     }
 
-    fn latency(&mut self, peers: &[Peer]) -> io::Result<()> {
-        self.backend.play(Behaviour::default());
-        for round in 0..self.pace.rounds {
-            (self.say)(&format!("latency, round {}", round + 1));
-            let mut p99s = Vec::new();
-            for peer in able(peers, round) {
-                let load = peer.alone(|p| load::open_loop(p.calls, RATE, self.pace.latency))?;
-                if load.errors > 0 {
-                    let errors = load.errors;
-                    self.broken
-                        .push(format!("{}, latency: {errors} errors", peer.who));
-                    continue;
-                }
-                let shares = [
-                    (Figure::P50, 0.5),
-                    (Figure::P99, 0.99),
-                    (Figure::P999, 0.999),
-                ];
-                for (figure, share) in shares {
-                    self.results
-                        .add(figure, peer.who, load.percentile_ms(share));
-                }
-                p99s.push((peer.who, load.percentile_ms(0.99)));
-            }
-            let direct = p99s.iter().find(|(who, _)| *who == Who::Direct);
-            let Some(direct) = direct.map(|(_, p99)| *p99) else {
-                continue;
-            };
-            for (who, p99) in p99s.iter().filter(|(who, _)| *who != Who::Direct) {
-                self.results.add(Figure::AddedP99, *who, p99 - direct);
-            }
+    fn latency(&mut self, peer: &Peer) -> io::Result<()> {
+        let load = load::open_loop(peer.calls, RATE, self.pace.latency)?;
+        if load.errors > 0 {
+            return Err(io::Error::other(format!("{} errors", load.errors)));
+        }
+        for (figure, share) in [
+            (Figure::P50, 0.5),
+            (Figure::P99, 0.99),
+            (Figure::P999, 0.999),
+        ] {
+            let value = load.percentile_ms(share);
+            self.results.add(figure, peer.who, value);
         }
         Ok(())
     }
 
-    fn streams(&mut self, peers: &[Peer]) -> io::Result<()> {
-        for round in 0..self.pace.rounds {
-            (self.say)(&format!("streams, round {}", round + 1));
-            for peer in able(peers, round) {
-                let lasting = self.pace.streams;
-                self.backend.play(SHORT);
-                let first = peer.alone(|p| stream::run(p.streams, STREAMS, lasting))?;
-                for (figure, share) in [(Figure::FirstChunkP50, 0.5), (Figure::FirstChunkP99, 0.99)]
-                {
-                    let value = load::percentile_ms(&first.first_chunk, share);
-                    self.results.add(figure, peer.who, value);
-                }
-                self.backend.play(DENSE);
-                let (dense, cpu) =
-                    peer.alone(|p| p.cpu_of(|| stream::run(p.streams, STREAMS, lasting)))?;
-                let chunks = count(dense.chunks);
-                let per_second = chunks / dense.lasted.as_secs_f64();
-                let results = &mut self.results;
-                results.add(Figure::ChunksPerSecond, peer.who, per_second);
-                if let Some(cpu) = cpu {
-                    results.add(Figure::CpuPerMillionChunks, peer.who, cpu / chunks * 1e6);
-                }
-            }
+    fn streams(&mut self, peer: &Peer) -> io::Result<()> {
+        self.backend.play(SHORT);
+        let first = self.stream(peer, SHORT)?;
+        for (figure, share) in [(Figure::FirstChunkP50, 0.5), (Figure::FirstChunkP99, 0.99)] {
+            let value = load::percentile_ms(&first.first_chunk, share);
+            self.results.add(figure, peer.who, value);
+        }
+        self.backend.play(DENSE);
+        let (dense, cpu) = peer.cpu_of(|| self.stream(peer, DENSE))?;
+        let chunks = count(dense.chunks);
+        let per_second = chunks / dense.lasted.as_secs_f64();
+        let results = &mut self.results;
+        results.add(Figure::ChunksPerSecond, peer.who, per_second);
+        if let Some(cpu) = cpu {
+            results.add(Figure::CpuPerMillionChunks, peer.who, cpu / chunks * 1e6);
         }
         Ok(())
     }
 
-    /// A PTU deployment admits a third of the calls; a PAYG one behind it takes all.
-    fn spill(&mut self) -> io::Result<()> {
-        let answers = Behaviour {
-            delay: ms(20),
-            ..Behaviour::default()
-        };
-        let ptu = Behaviour {
-            admits: Some(Rate {
-                per_second: 100.0,
-                burst: 10.0,
-            }),
-            ..answers
-        };
-        let able = |who: &&Who| matches!(who, Who::Nginx | Who::Spillway);
-        let peers: Vec<Who> = self.peers.iter().filter(able).copied().collect();
-        for round in 0..self.pace.rounds.min(3) {
-            (self.say)(&format!("spill, round {}", round + 1));
-            for who in turns(&peers, round) {
-                self.ptu.play(answers);
-                self.backend.play(answers);
-                let peer = self.place.start(*who, Scene::Spill)?;
-                self.ptu.play(ptu);
-                let load = load::open_loop(peer.calls, RATE, self.pace.spill)?;
-                let at_ptu = self.ptu.count();
-                let wasted = u32::try_from(at_ptu.throttled).map_err(io::Error::other)?;
-                let good = u32::try_from(at_ptu.good).map_err(io::Error::other)?;
-                for (figure, value) in [
-                    (Figure::SpillGoodPerSecond, load.good_per_second()),
-                    (Figure::SpillErrors, count(load.errors)),
-                    (Figure::SpillWasted, f64::from(wasted)),
-                    (Figure::SpillAtPtu, f64::from(good)),
-                    (Figure::SpillP99, load.percentile_ms(0.99)),
-                ] {
-                    self.results.add(figure, *who, value);
-                }
-            }
-        }
-        Ok(())
+    fn stream(&self, peer: &Peer, behaviour: Behaviour) -> io::Result<Streams> {
+        let chunks = usize::try_from(behaviour.chunks).map_err(io::Error::other)?;
+        stream::run(peer.streams, STREAMS, chunks, self.pace.streams)
     }
 }
 
 /// The peers in this round's order.
-fn turns<T>(peers: &[T], round: usize) -> Vec<&T> {
+pub(crate) fn turns<T>(peers: &[T], round: usize) -> Vec<&T> {
     let first = round % peers.len().max(1);
     peers.iter().cycle().skip(first).take(peers.len()).collect()
-}
-
-/// The peers in this round's order. LiteLLM, which 300 calls a second and dense streams keep
-/// busy for long after their time, has only the first round.
-fn able(peers: &[Peer], round: usize) -> Vec<&Peer> {
-    let mut turns = turns(peers, round);
-    turns.retain(|peer| round == 0 || peer.who != Who::Litellm);
-    turns
 }
 
 impl Peer {
@@ -389,7 +268,7 @@ impl Peer {
         }
         let measured = measure(self);
         self.pause()?;
-        measured.map_err(|e| io::Error::other(format!("{}: {e}", self.who)))
+        measured
     }
 
     /// Measures, and says how much CPU time the peer took meanwhile, seconds.

@@ -238,13 +238,15 @@ async fn answer_in_chunks(
         tokio::time::sleep(behaviour.first_token).await;
     }
     stream.write_all(&canned.stream_start).await?;
-    for _ in 1..behaviour.chunks {
+    let further = behaviour.chunks.saturating_sub(1);
+    let further = usize::try_from(further).map_err(io::Error::other)?;
+    for chunk in canned.chunks.iter().cycle().take(further) {
         if behaviour.gap.is_zero() {
             tokio::task::yield_now().await;
         } else {
             tokio::time::sleep(behaviour.gap).await;
         }
-        stream.write_all(&canned.chunk).await?;
+        stream.write_all(chunk).await?;
     }
     stream.write_all(&canned.stream_end).await
 }

@@ -130,7 +130,8 @@ impl Process {
     fn signal(&self, name: &str) -> io::Result<()> {
         let pids = self.tree()?.into_iter().map(|pid| pid.to_string());
         let mut kill = Command::new("kill");
-        let status = kill.arg(format!("-{name}")).args(pids).status()?;
+        let kill = kill.arg(format!("-{name}")).args(pids);
+        let status = kill.stderr(Stdio::null()).status()?;
         if !status.success() {
             return Err(io::Error::other(format!("could not send SIG{name}")));
         }

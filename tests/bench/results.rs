@@ -117,6 +117,18 @@ impl Results {
         self.values.entry((figure, who)).or_default().push(value);
     }
 
+    /// Adds what the peers' rounds have above the backend's own, as another figure.
+    pub(crate) fn subtract_direct(&mut self, of: Figure, to: Figure) {
+        let direct = self.values.get(&(of, Who::Direct)).cloned();
+        let direct = direct.unwrap_or_default();
+        for who in Who::ALL.into_iter().filter(|who| *who != Who::Direct) {
+            let own = self.values.get(&(of, who)).cloned().unwrap_or_default();
+            for (own, direct) in own.iter().zip(&direct) {
+                self.add(to, who, own - direct);
+            }
+        }
+    }
+
     /// The median of the rounds.
     pub(crate) fn median(&self, figure: Figure, who: Who) -> Option<f64> {
         let mut values = self.values.get(&(figure, who))?.clone();

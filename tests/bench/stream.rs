@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
@@ -24,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Stream {
     connection: TcpStream,
     buffer: Vec<u8>,
+    /// Bytes at the buffer's start whose chunks have been counted.
+    counted: usize,
     sent: Instant,
 }
 
@@ -40,6 +41,7 @@ impl Stream {
         Ok(Self {
             connection,
             buffer: Vec::with_capacity(16 * 1024),
+            counted: 0,
             sent: Instant::now(),
         })
     }
@@ -47,6 +49,7 @@ impl Stream {
     /// Asks for a stream and waits for its first chunk.
     async fn open(&mut self, request: &[u8]) -> io::Result<Part> {
         self.buffer.clear();
+        self.counted = 0;
         self.sent = Instant::now();
         self.connection.write_all(request).await?;
         loop {
@@ -58,7 +61,7 @@ impl Stream {
                 let text = String::from_utf8_lossy(&self.buffer).into_owned();
                 return Err(io::Error::other(format!("a stream was answered {text}")));
             }
-            if memmem::find(&self.buffer, CHUNK_MARK).is_some() {
+            if memchr::memchr(CHUNK_MARK, &self.buffer).is_some() {
                 return Ok(self.take());
             }
         }
@@ -77,14 +80,15 @@ impl Stream {
         }
     }
 
-    /// Counts what is in the buffer, and keeps only what could be the start of a further mark.
+    /// Counts what is new in the buffer, and keeps only what could be the start of the end.
     fn take(&mut self) -> Part {
+        let new = self.buffer.get(self.counted..).unwrap_or_default();
         let part = Part {
-            chunks: memmem::find_iter(&self.buffer, CHUNK_MARK).count(),
+            chunks: memchr::memchr_iter(CHUNK_MARK, new).count(),
             is_last: self.buffer.ends_with(LAST),
         };
-        let kept = self.buffer.len().min(CHUNK_MARK.len() - 1);
-        self.buffer.drain(..self.buffer.len() - kept);
+        self.counted = self.buffer.len().min(LAST.len() - 1);
+        self.buffer.drain(..self.buffer.len() - self.counted);
         part
     }
 }
@@ -100,8 +104,14 @@ pub(crate) struct Streams {
     pub(crate) lasted: Duration,
 }
 
-/// Streams answers, `clients` at a time, one after the other on each connection.
-pub(crate) fn run(address: SocketAddr, clients: usize, lasting: Duration) -> io::Result<Streams> {
+/// Streams answers of so many chunks, `clients` at a time, one after the other on each
+/// connection. What still runs at the end is left.
+pub(crate) fn run(
+    address: SocketAddr,
+    clients: usize,
+    chunks: usize,
+    lasting: Duration,
+) -> io::Result<Streams> {
     block_on(async move {
         let begin = Instant::now();
         let tasks = (0..clients).map(|_| {
@@ -112,11 +122,16 @@ pub(crate) fn run(address: SocketAddr, clients: usize, lasting: Duration) -> io:
                 while begin.elapsed() < lasting {
                     let mut part = stream.open(&request).await?;
                     found.first_chunk.push(stream.sent.elapsed());
-                    found.chunks += part.chunks;
-                    while !part.is_last {
+                    let mut received = part.chunks;
+                    while !part.is_last && begin.elapsed() < lasting {
                         part = stream.next().await?;
-                        found.chunks += part.chunks;
+                        received += part.chunks;
                     }
+                    if part.is_last && received < chunks {
+                        let why = format!("a stream ended after {received} of {chunks} chunks");
+                        return Err(io::Error::other(why));
+                    }
+                    found.chunks += received;
                 }
                 io::Result::Ok(found)
             })
