@@ -7,6 +7,7 @@
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
+//! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, and a file behind it |
@@ -15,7 +16,7 @@
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `door` > `azure`, `store` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
+//! `door`, `quota` > `azure`, `store` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
 //! clock.
 
 pub mod azure;
@@ -26,6 +27,7 @@ pub mod gateway;
 pub mod host;
 pub mod local;
 pub mod package;
+pub mod quota;
 pub mod relay;
 pub mod serve;
 pub mod store;

@@ -17,6 +17,7 @@ use crate::console;
 use crate::door::{Door, may_be_reached};
 use crate::host::clock::Clock;
 use crate::host::server::{self, Settings as ServerSettings};
+use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
@@ -75,7 +76,9 @@ impl Gateway {
         };
         let gateway = &config.gateway;
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
-        let (relay, inbox) = Relay::new(settings, door, Clock::new(), store);
+        let clock = Clock::new();
+        let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
+        let (relay, inbox) = Relay::new(settings, door, quotas, clock, store);
         let gateway = Self {
             relay: Arc::new(relay),
             tls,
@@ -104,14 +107,17 @@ impl Gateway {
         server::serve(listener, self.server, router).await
     }
 
-    /// Starts what fetches signing keys and tokens, in the accepting thread's runtime: workers have
-    /// calls to serve. It ends with the set.
+    /// Starts what fetches signing keys and tokens, shares limits and reads what apps have spent, in
+    /// the accepting thread's runtime: workers have calls to serve. It ends with the set.
     fn keep_fresh(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let clock = self.relay.clock;
         if let Some(entra) = self.relay.door.entra() {
             tasks.spawn(Arc::clone(entra).keep_keys(clock));
         }
+        let quotas = &self.relay.quotas;
+        tasks.spawn(Arc::clone(quotas).keep_shares(clock));
+        tasks.spawn(Arc::clone(quotas).keep_spend(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }

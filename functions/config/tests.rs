@@ -5,6 +5,7 @@ use crate::gateway::event::Kind;
 use crate::gateway::strategy::{HashOn, Strategy};
 
 mod identities;
+mod limits;
 
 const GOOD: &str = r#"
 [gateway]
@@ -247,7 +248,15 @@ fn an_empty_file_says_what_is_needed() {
 fn the_schema_describes_every_section() {
     let schema = schema();
     assert_eq!(schema["title"], "Spillway");
-    for section in ["gateway", "auth", "backend", "model", "app", "storage"] {
+    for section in [
+        "gateway",
+        "auth",
+        "backend",
+        "model",
+        "app",
+        "storage",
+        "chargeback",
+    ] {
         assert!(schema["properties"].get(section).is_some(), "{section}");
     }
 }

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Auth, Endpoint, KeyHash, Secret};
+use super::{AppLimit, Auth, Chargeback, Endpoint, KeyHash, Money, Secret};
+use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
 use crate::gateway::strategy::{HashOn, Selection, Strategy};
@@ -34,6 +35,9 @@ pub struct Config {
     /// Where things are kept.
     #[serde(default)]
     pub storage: Storage,
+    /// What calls cost.
+    #[serde(default)]
+    pub chargeback: Chargeback,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.
@@ -305,6 +309,24 @@ pub struct App {
     /// begins with `/low/`.
     #[serde(default)]
     pub priority: Priority,
+    /// Tokens a minute, prompt and output together, of all instances; absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
+    pub tokens_per_minute: Option<u64>,
+    /// Requests a minute, of all instances; absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub requests_per_minute: Option<u64>,
+    /// Calls at the same time, of all instances; absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub calls_in_flight: Option<u32>,
+    /// What it may do with one model, beside the limits above.
+    #[serde(default, rename = "limit")]
+    pub limits: Vec<AppLimit>,
+    /// What it may spend in a month of UTC, in the currency of `[chargeback]`; a decimal number as
+    /// text, for example `"2500.00"`. Absent: no budget.
+    #[schemars(with = "Option<String>")]
+    pub budget_per_month: Option<Money>,
+    /// What becomes of its calls when that is spent; absent: they are refused.
+    pub on_exhausted: Option<OnExhausted>,
 }
 
 /// Where things are kept.

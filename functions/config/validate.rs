@@ -13,6 +13,7 @@ use super::types::{Tables, read_hash_on};
 use super::{AuthMode, Endpoint, KeyHash};
 
 mod auth;
+mod limits;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -45,6 +46,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.name(&path, app);
         check.key_hashes(&path, "key_hashes", app);
         check.guids(&path, "entra_app_ids", app);
+        check.budget(&path, app);
         if app
             .get("tiers")
             .and_then(Value::as_array)
@@ -56,6 +58,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
             );
         }
     }
+    check.currency();
     let tables = tree
         .value
         .pointer("/storage/tables")
@@ -96,6 +99,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
             check.known(&format!("{path}.backends[{i}]"), "backend", name, &backends);
         }
     }
+    check.all_model_limits(&models);
     check.own_deployments(&apps);
     check.keys();
     check.entra_apps();

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::headers::set;
 use crate::gateway::event::Attempt;
 use crate::gateway::identity::{Refusal, Wanted};
+use crate::gateway::limit::{Limit, Sort};
 use crate::gateway::plan::GiveUp;
 use crate::gateway::request::BodyError;
 
@@ -48,6 +49,24 @@ pub(super) enum RelayError {
     },
     /// What the call names is not this app's, or not there.
     NoSuchObject(String),
+    /// A limit of the app is reached.
+    LimitReached {
+        /// The app.
+        app: String,
+        /// The model, where the limit is the app's with this model only.
+        model: Option<String>,
+        /// The limit.
+        limit: Limit,
+        /// When a call is admitted again.
+        retry_after_ms: u64,
+    },
+    /// The app has spent its budget.
+    BudgetExceeded {
+        /// The app.
+        app: String,
+        /// When the next month begins.
+        renews_in_ms: u64,
+    },
     /// No deployment could answer.
     NoAnswer {
         /// Why.
@@ -77,6 +96,9 @@ impl RelayError {
             | Self::Unsendable(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LimitReached { .. } | Self::BudgetExceeded { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::BodyLate { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -101,6 +123,12 @@ impl RelayError {
             Self::NoSuchObject(_) => "not_found",
             Self::StoreUnavailable => "store_unavailable",
             Self::Unsendable(_) => "invalid_request",
+            Self::LimitReached { limit, .. } => match limit.sort {
+                Sort::Requests => "request_limit_exceeded",
+                Sort::Tokens => "token_limit_exceeded",
+                Sort::InFlight => "in_flight_limit_exceeded",
+            },
+            Self::BudgetExceeded { .. } => "budget_exceeded",
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => "all_deployments_full",
                 GiveUp::DeadlinePassed => "deadline_passed",
@@ -147,6 +175,15 @@ impl RelayError {
                 "Where this object is kept can't be read at the moment; try again.".into()
             }
             Self::Unsendable(what) => sentence(what),
+            Self::LimitReached {
+                app,
+                model,
+                limit,
+                retry_after_ms,
+            } => limit_reached(app, model.as_deref(), limit, *retry_after_ms),
+            Self::BudgetExceeded { app, .. } => {
+                format!("The app `{app}` has spent its budget of this month.")
+            }
             Self::NoAnswer { why, attempts } => no_answer(*why, attempts),
         }
     }
@@ -169,6 +206,10 @@ impl RelayError {
         {
             headers.insert(WWW_AUTHENTICATE, challenge(why));
         }
+        if let Self::BudgetExceeded { .. } = self {
+            // OpenAI's clients would try again in seconds where Retry-After is more than a minute.
+            set(headers, "x-should-retry", "false");
+        }
         if let Some(ms) = self.retry_after_ms() {
             set(headers, "retry-after-ms", &ms.to_string());
             headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
@@ -182,7 +223,9 @@ impl RelayError {
                 why: GiveUp::AllThrottled { retry_after_ms },
                 ..
             }
-            | Self::Refused(Refusal::KeysUnavailable { retry_after_ms }) => Some(*retry_after_ms),
+            | Self::Refused(Refusal::KeysUnavailable { retry_after_ms })
+            | Self::LimitReached { retry_after_ms, .. } => Some(*retry_after_ms),
+            Self::BudgetExceeded { renews_in_ms, .. } => Some(*renews_in_ms),
             _ => None,
         }
     }
@@ -258,6 +301,14 @@ fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().into_iter().flat_map(char::to_uppercase);
     first.chain(chars).chain(['.']).collect()
+}
+
+fn limit_reached(app: &str, model: Option<&str>, limit: &Limit, retry_after_ms: u64) -> String {
+    let (allowed, sort) = (limit.allowed, limit.sort.as_str());
+    let model = model.map_or_else(String::new, |model| format!(" with the model `{model}`"));
+    format!(
+        "The app `{app}` has reached its limit of {allowed} {sort}{model}; try again in {retry_after_ms} ms."
+    )
 }
 
 fn no_answer(why: GiveUp, attempts: &[Attempt]) -> String {

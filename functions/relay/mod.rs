@@ -1,9 +1,11 @@
 //! The HTTP function that apps call as if it were Azure OpenAI.
 //!
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
-//! route and the body say which model, `call` tries deployments as the plan says until one answers, `body` passes the answer on and reads
-//! its usage, `record` makes the usage event of it.
+//! route and the body say which model, `admission` whether the app's limits and budget allow it, `call`
+//! tries deployments as the plan says until one answers, `body` passes the answer on and reads its
+//! usage, `record` makes the usage event of it and settles the limits.
 
+mod admission;
 mod affinity;
 mod body;
 mod call;
@@ -49,6 +51,7 @@ use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
+use crate::quota::Quotas;
 use crate::store::Store;
 
 /// What all workers share.
@@ -60,6 +63,8 @@ pub struct Relay {
     pub clock: Clock,
     /// Who may call.
     pub door: Door,
+    /// What apps may still use.
+    pub quotas: Arc<Quotas>,
     affinity: Affinity,
     recorder: Recorder,
 }
@@ -70,6 +75,7 @@ impl Relay {
     pub fn new(
         settings: Settings,
         door: Door,
+        quotas: Arc<Quotas>,
         clock: Clock,
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
@@ -80,6 +86,7 @@ impl Relay {
             settings,
             clock,
             door,
+            quotas,
             affinity,
             recorder,
         };
@@ -200,11 +207,23 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         Ok(call) => call,
         Err(error) => return refuse(error, record),
     };
-    match call.run(record).await {
-        (CallEnd::Answer(response), _) => response,
-        (CallEnd::Error(error), Some(record)) => refuse(error, record),
-        (CallEnd::Error(error), None) => error.into_response(),
-    }
+    admit_and_run(call, record).await
+}
+
+/// Tries deployments, where the app's limits and budget allow that; the answer says how it stands.
+async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
+    let tells_budget = call.relay.settings.gateway.answer_headers;
+    let (standing, verdict) = admission::admit(&call, &mut record);
+    let mut response = match verdict {
+        Err(error) => refuse(error, record),
+        Ok(()) => match call.run(record).await {
+            (CallEnd::Answer(response), _) => response,
+            (CallEnd::Error(error), Some(record)) => refuse(error, record),
+            (CallEnd::Error(error), None) => error.into_response(),
+        },
+    };
+    admission::tell(&standing, response.headers_mut(), tells_budget);
+    response
 }
 
 /// Reads the body and finds the model and the owner of what the call names.

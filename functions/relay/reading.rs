@@ -89,6 +89,14 @@ impl<'a> Reading<'a> {
         self.ask_usage.is_some()
     }
 
+    /// The most tokens that the answer may have, where the body says.
+    pub(super) const fn max_output_tokens(&self) -> Option<u64> {
+        match &self.format {
+            Format::Json(head) => head.max_output_tokens(),
+            Format::Form(_) | Format::Opaque => None,
+        }
+    }
+
     /// Whether the answer is to be kept, where the body says.
     pub(super) fn store(&self) -> Option<bool> {
         match &self.format {

@@ -6,6 +6,7 @@ use crate::gateway::deployment::InFlight;
 use crate::gateway::estimate;
 use crate::gateway::event::{Attempt, Outcome, Tokens, UsageEvent, UsageSource};
 use crate::gateway::identity::Identity;
+use crate::gateway::limit::Reservation;
 use crate::gateway::route::Operation;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
@@ -22,6 +23,8 @@ pub(super) struct CallRecord {
     pub(super) prompt_bytes: usize,
     /// The call at its deployment, while the answer runs.
     pub(super) in_flight: Option<InFlight>,
+    /// The call's place in its app's limits, until it ends.
+    pub(super) reservation: Option<Reservation>,
     clock: Clock,
     recorder: Recorder,
     is_recorded: bool,
@@ -43,6 +46,7 @@ impl CallRecord {
             operation: Operation::Other,
             prompt_bytes: 0,
             in_flight: None,
+            reservation: None,
             clock,
             recorder,
             is_recorded: false,
@@ -76,7 +80,8 @@ impl CallRecord {
         let mut event = std::mem::take(&mut self.event);
         self.is_recorded = true;
         event.outcome = outcome;
-        event.total_ms = self.clock.now().ms_since(event.time);
+        let now = self.clock.now();
+        event.total_ms = now.ms_since(event.time);
         // A backend that works on a call charges for it, whether or not the client stays.
         let left_midway = outcome == Outcome::ClientGone && self.in_flight.is_some();
         let used = left_midway || (200..300).contains(&event.status);
@@ -88,6 +93,9 @@ impl CallRecord {
             }
             None => (Tokens::default(), UsageSource::None),
         };
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(event.tokens.total(), now);
+        }
         let billed = event.usage != UsageSource::None;
         if let Some(last) = event.attempts.last_mut() {
             last.billed = billed;

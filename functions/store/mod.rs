@@ -5,14 +5,16 @@
 //! write with a condition of its own. [`embedded`] keeps the tables in a file; both refuse what
 //! Azure would refuse ([`bounds`]), so that what works on one works on the other.
 //!
-//! [`affinity`] and [`chargeback`] say what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`] and [`instances`] say what stands in their rows.
 
 pub mod affinity;
 pub mod bounds;
 pub mod chargeback;
 pub mod embedded;
 pub mod fields;
+pub mod instances;
 mod key;
+pub mod sums;
 
 use std::fmt;
 use std::pin::Pin;
@@ -27,17 +29,20 @@ pub enum Table {
     Chargeback,
     /// Which backend owns a stored response, file or thread.
     Affinity,
+    /// What each instance says of the limits that it shares.
+    Instances,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Chargeback, Self::Affinity];
+    pub const ALL: [Self; 3] = [Self::Chargeback, Self::Affinity, Self::Instances];
 
     /// The name in Table Storage.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Chargeback => "chargeback",
             Self::Affinity => "affinity",
+            Self::Instances => "instances",
         }
     }
 }

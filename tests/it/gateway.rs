@@ -1,14 +1,15 @@
 //! A gateway in this process, for one test.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
-use spillway::config::Config;
+use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::UsageEvent;
 use spillway::relay::recorder::Events;
 use spillway::serve::{Gateway, open_store};
+use spillway::store::Store;
 use tokio::net::TcpListener;
 
 /// A running gateway.
@@ -20,11 +21,24 @@ pub(crate) struct Running {
 
 /// Starts a gateway with this configuration.
 pub(crate) async fn start(config: &str) -> Running {
-    let config = Config::parse(config, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
+    let config = read(config);
+    let store = open_store(&config.storage).unwrap();
+    start_read(&config, store).await
+}
+
+/// Starts a gateway with this configuration, whose store is `store`.
+pub(crate) async fn start_with(config: &str, store: Arc<dyn Store>) -> Running {
+    start_read(&read(config), Some(store)).await
+}
+
+fn read(config: &str) -> Config {
+    Config::parse(config, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"))
+}
+
+async fn start_read(config: &Config, store: Option<Arc<dyn Store>>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let store = open_store(&config.storage).unwrap();
-    let (gateway, inbox) = Gateway::new(&config, store.clone()).unwrap();
+    let (gateway, inbox) = Gateway::new(config, store.clone()).unwrap();
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {
         tokio::spawn(async move { inbox.owners.keep(store.as_ref()).await });
@@ -42,6 +56,12 @@ pub(crate) fn backend(name: &str, address: SocketAddr, kind: &str, more: &str) -
         "[[backend]]\nname = \"{name}\"\nendpoint = \"http://{address}\"\nregion = \"region-of-{name}\"\n\
          [[backend.deployment]]\nname = \"gpt-4o\"\nkind = \"{kind}\"\n{more}\n"
     )
+}
+
+/// An app's section; its key is `NAME-key`.
+pub(crate) fn app(name: &str, more: &str) -> String {
+    let hash = KeyHash::of(&format!("{name}-key"));
+    format!("[[app]]\nname = \"{name}\"\nkey_hashes = [\"{hash}\"]\n{more}\n")
 }
 
 /// No keys needed.

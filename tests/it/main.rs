@@ -15,6 +15,7 @@ mod gateway;
 mod handler;
 mod host;
 mod identity_endpoint;
+mod limits;
 mod openings;
 mod outbound;
 mod outcomes;

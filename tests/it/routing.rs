@@ -4,14 +4,8 @@ use serde_json::{Value, json};
 use spillway::config::KeyHash;
 use spillway::gateway::priority::Priority;
 
-use crate::gateway::{OPEN, Running, backend, header, start};
+use crate::gateway::{OPEN, Running, app, backend, header, start};
 use crate::scripted::{Scripted, full, good};
-
-/// An app's section; its key is `NAME-key`.
-fn app(name: &str, more: &str) -> String {
-    let hash = KeyHash::of(&format!("{name}-key"));
-    format!("[[app]]\nname = \"{name}\"\nkey_hashes = [\"{hash}\"]\n{more}\n")
-}
 
 /// The backend that answers a call of the app, or the status where none does.
 async fn call(gateway: &Running, app: &str, model: &str) -> String {

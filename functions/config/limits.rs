@@ -1,0 +1,130 @@
+//! What an app may use and spend: the keys of `[[app.limit]]` and `[chargeback]`, and money.
+
+use std::str::FromStr;
+
+use rust_decimal::Decimal;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::App;
+use crate::gateway::budget::Budget;
+use crate::gateway::limit::Allowance;
+
+/// What an app may use of one model. Its calls count here and in the limits of the app.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppLimit {
+    /// The model that apps ask for.
+    pub model: String,
+    /// Tokens a minute, prompt and output together; absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
+    pub tokens_per_minute: Option<u64>,
+    /// Requests a minute; absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub requests_per_minute: Option<u64>,
+    /// Calls at the same time; absent: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub calls_in_flight: Option<u32>,
+}
+
+impl AppLimit {
+    /// The limits by which calls are admitted.
+    pub const fn allowance(&self) -> Allowance {
+        Allowance {
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            in_flight: self.calls_in_flight,
+        }
+    }
+}
+
+impl App {
+    /// The limits of all that the app does.
+    pub const fn allowance(&self) -> Allowance {
+        Allowance {
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            in_flight: self.calls_in_flight,
+        }
+    }
+
+    /// What the app may spend, where that is limited.
+    pub fn budget(&self) -> Option<Budget> {
+        let Money(per_month) = self.budget_per_month?;
+        Some(Budget {
+            per_month,
+            on_exhausted: self.on_exhausted.unwrap_or_default(),
+        })
+    }
+}
+
+/// An amount of the configuration's currency, not negative; a decimal number as text, because a
+/// TOML float is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Money(pub Decimal);
+
+impl FromStr for Money {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let amount = (digits(whole) && digits(fraction))
+            .then(|| Decimal::from_str_exact(text).ok())
+            .flatten();
+        let amount = amount.ok_or("must be a decimal number such as \"2500.00\", not negative")?;
+        Ok(Self(amount))
+    }
+}
+
+impl TryFrom<String> for Money {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// What calls cost.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Chargeback {
+    /// The currency of budgets and costs: three capital letters (ISO 4217).
+    pub currency: String,
+}
+
+impl Default for Chargeback {
+    fn default() -> Self {
+        Self {
+            currency: "USD".into(),
+        }
+    }
+}
+
+/// Whether a text has the form of a currency's code.
+pub(super) fn is_currency(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_a_decimal_number_and_nothing_else() {
+        let read = |text: &str| {
+            text.parse::<Money>()
+                .map(|Money(amount)| amount.to_string())
+        };
+        assert_eq!(read("2500.00"), Ok("2500.00".into()));
+        assert_eq!(read("0"), Ok("0".into()));
+        for text in [
+            "", ".", "1.", ".5", "-1", "+1", "1e3", "1_000", "1,5", "NaN", " 1",
+        ] {
+            assert!(read(text).is_err(), "{text:?}");
+        }
+        let too_fine = format!("0.{}", "1".repeat(40));
+        assert!(read(&too_fine).is_err(), "nothing is rounded");
+    }
+}

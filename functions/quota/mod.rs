@@ -1,0 +1,198 @@
+//! What each app may still use: its limits at this instance and its budget, and the tasks that keep
+//! both up to date. The rules are [`crate::gateway::limit`], [`crate::gateway::share`] and
+//! [`crate::gateway::budget`].
+
+mod sharing;
+mod spend;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::{App, Config};
+use crate::gateway::budget::{Budget, BudgetStanding, BudgetState, Month, OnExhausted, Spend};
+use crate::gateway::limit::{self, AppLimits, Refused, Reservation};
+use crate::gateway::share;
+use crate::gateway::time::Timestamp;
+use crate::host::clock::Clock;
+use crate::store::Store;
+
+/// What all apps may still use.
+#[derive(Debug)]
+pub struct Quotas {
+    /// Apps without limits and budget are not in it.
+    apps: HashMap<Arc<str>, Quota>,
+    store: Option<Arc<dyn Store>>,
+}
+
+#[derive(Debug)]
+struct Quota {
+    limits: Option<Arc<AppLimits>>,
+    budget: Option<Account>,
+}
+
+/// An app's budget and what is known of its spend.
+#[derive(Debug)]
+struct Account {
+    budget: Budget,
+    known: Mutex<Option<Spend>>,
+}
+
+impl Account {
+    fn standing(&self, now: Timestamp) -> BudgetStanding {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.budget.standing(known.as_ref(), now)
+    }
+
+    fn set(&self, spend: Spend) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(spend);
+    }
+}
+
+/// How an app stands, as its answers say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// With its limits; `None`: it has none.
+    pub limits: Option<limit::Standing>,
+    /// With its budget; `None`: it has none.
+    pub budget: Option<BudgetStanding>,
+}
+
+/// What an app's call comes to.
+#[derive(Debug)]
+pub struct Admission {
+    /// How the app stands.
+    pub standing: Standing,
+    /// The call's place in the limits, where there are any; or why it may not go on.
+    pub verdict: Result<Option<Reservation>, Denial>,
+}
+
+impl Admission {
+    /// Whether the call yields to others because the budget is spent.
+    pub fn is_demoted(&self) -> bool {
+        let action = self.standing.budget.and_then(|standing| standing.action);
+        action == Some(OnExhausted::LowPriority)
+    }
+}
+
+/// Why a call may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// A limit is reached.
+    Limit(Refused),
+    /// The budget is spent.
+    Budget(BudgetStanding),
+}
+
+impl Quotas {
+    /// The quotas of a configuration. Instances share limits by means of `store`; without one this
+    /// instance has all of each, and what apps spend is not known.
+    pub fn new(config: &Config, store: Option<Arc<dyn Store>>, now: Timestamp) -> Self {
+        let quotas = config.apps.iter().filter_map(|app| {
+            let quota = Quota {
+                limits: limits(app, now),
+                budget: app.budget().map(|budget| Account {
+                    budget,
+                    known: Mutex::default(),
+                }),
+            };
+            let is_any = quota.limits.is_some() || quota.budget.is_some();
+            is_any.then(|| (Arc::from(app.name.as_str()), quota))
+        });
+        let quotas = Self {
+            apps: quotas.collect(),
+            store,
+        };
+        if quotas.store.is_some() {
+            quotas.set_all_shares(share::UNKNOWN, now);
+        } else if quotas.accounts().next().is_some() {
+            tracing::warn!(
+                "no storage.tables: what apps spend is not known, so that no budget is held"
+            );
+        }
+        quotas
+    }
+
+    /// Judges a call to `model`, which is empty where the call names none. `spends` says whether it
+    /// may cost anything, `estimate` how many tokens it may use; that is asked only where it matters.
+    pub fn admit(
+        &self,
+        app: &str,
+        model: &str,
+        spends: bool,
+        estimate: impl FnOnce() -> u64,
+        now: Timestamp,
+    ) -> Admission {
+        let Some(quota) = self.apps.get(app) else {
+            return Admission {
+                standing: Standing::default(),
+                verdict: Ok(None),
+            };
+        };
+        let mut standing = Standing {
+            limits: None,
+            budget: quota.budget.as_ref().map(|account| account.standing(now)),
+        };
+        let spent = standing
+            .budget
+            .filter(|budget| spends && budget.action == Some(OnExhausted::Refuse));
+        // Before the limits, so that it uses none.
+        let verdict = match (spent, &quota.limits) {
+            (Some(spent), _) => Err(Denial::Budget(spent)),
+            (None, None) => Ok(None),
+            (None, Some(limits)) => match limits.admit(model, estimate(), now) {
+                Ok(admitted) => {
+                    standing.limits = Some(admitted.standing);
+                    Ok(Some(admitted.reservation))
+                }
+                Err(refused) => {
+                    standing.limits = Some(refused.standing);
+                    Err(Denial::Limit(refused))
+                }
+            },
+        };
+        Admission { standing, verdict }
+    }
+
+    /// Shares the limits with the other instances, for ever. Ends at once where there is nothing to
+    /// share or nothing to share it by.
+    pub async fn keep_shares(self: Arc<Self>, clock: Clock) {
+        if let Some(store) = &self.store
+            && self.limits().next().is_some()
+        {
+            sharing::keep(&self, store.as_ref(), clock).await;
+        }
+    }
+
+    /// Reads what apps with a budget have spent, again and again. Ends at once where there is no
+    /// budget or no store.
+    pub async fn keep_spend(self: Arc<Self>, clock: Clock) {
+        if let Some(store) = &self.store
+            && self.accounts().next().is_some()
+        {
+            spend::keep(&self, store.as_ref(), clock).await;
+        }
+    }
+
+    fn limits(&self) -> impl Iterator<Item = &Arc<AppLimits>> {
+        self.apps.values().filter_map(|quota| quota.limits.as_ref())
+    }
+
+    fn accounts(&self) -> impl Iterator<Item = (&Arc<str>, &Account)> {
+        let quotas = self.apps.iter();
+        quotas.filter_map(|(app, quota)| Some((app, quota.budget.as_ref()?)))
+    }
+
+    fn set_all_shares(&self, share: limit::Share, now: Timestamp) {
+        for limits in self.limits() {
+            for (id, _) in limits.measure(now) {
+                limits.set_share(&id, share, now);
+            }
+        }
+    }
+}
+
+fn limits(app: &App, now: Timestamp) -> Option<Arc<AppLimits>> {
+    let models = app.limits.iter();
+    let models = models.map(|limit| (Arc::from(limit.model.as_str()), limit.allowance()));
+    AppLimits::new(app.name.as_str().into(), app.allowance(), models, now).map(Arc::new)
+}
