@@ -35,11 +35,6 @@ pub const fn tokens_of_bytes(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
-/// As [`tokens_of_bytes`], for a length in memory.
-pub fn tokens_of_len(len: usize) -> u64 {
-    tokens_of_bytes(length(len))
-}
-
 fn length(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
@@ -66,7 +61,7 @@ mod tests {
     #[test]
     fn text_counts_by_its_length() {
         assert_eq!(input_tokens(br#"["abcd","ef\"g",5]"#), 3);
-        assert_eq!(tokens_of_len(9), 3);
+        assert_eq!(tokens_of_bytes(9), 3);
     }
 
     #[test]
@@ -81,7 +76,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let most = tokens_of_len(bytes.len()) + IMAGE_TOKENS * (bytes.len() as u64);
+            let most = tokens_of_bytes(bytes.len() as u64) + IMAGE_TOKENS * (bytes.len() as u64);
             prop_assert!(input_tokens(&bytes) <= most);
         }
     }

@@ -27,7 +27,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::estimate;
 use super::time::Timestamp;
 
 mod meter;
@@ -53,15 +52,16 @@ pub const IN_FLIGHT_RETRY_MS: u64 = 1000;
 /// Longest time that a charge stays in the window, ms.
 pub const WINDOW_MS: u64 = 61_000;
 
-/// The tokens that a call is admitted by: its prompt, and the most that it may generate. `max_output`
-/// is what the request says; `generates` is false for an operation that only reads, as embeddings do.
-pub fn call_estimate(prompt_json: &[u8], max_output: Option<u64>, generates: bool) -> u64 {
+/// The tokens that a call is admitted by: its prompt's (see [`super::estimate`]), and the most that it
+/// may generate. `max_output` is what the request says; `generates` is false for an operation that
+/// only reads, as embeddings do.
+pub fn call_estimate(prompt_tokens: u64, max_output: Option<u64>, generates: bool) -> u64 {
     let output = if generates {
         max_output.unwrap_or(ASSUMED_OUTPUT)
     } else {
         0
     };
-    estimate::input_tokens(prompt_json).saturating_add(output)
+    prompt_tokens.saturating_add(output)
 }
 
 /// What the configuration allows, of an app or of an app with one model. `None`: no limit.

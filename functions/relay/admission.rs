@@ -24,9 +24,10 @@ pub(super) fn admit(
 ) -> (Standing, Result<(), RelayError>) {
     let app = &call.caller.app.name;
     let model = call.model.name();
-    let spends = call.method == Method::POST;
+    let spends = record.can_use;
     let quotas = &call.relay.quotas;
-    let admission = quotas.admit(app, model, spends, || estimate(call), record.now());
+    let estimate = || estimate(call, record.prompt_tokens);
+    let admission = quotas.admit(app, model, spends, estimate, record.now());
     let standing = admission.standing;
     if admission.is_demoted() {
         record.event.priority = Priority::Low;
@@ -51,17 +52,13 @@ pub(super) fn admit(
 }
 
 /// The tokens that a call is admitted by; none for one that makes nothing.
-fn estimate(call: &Call<'_>) -> u64 {
+fn estimate(call: &Call<'_>, prompt_tokens: u64) -> u64 {
     let operation = call.route.operation;
     if call.method != Method::POST || !operation.is_billed() {
         return 0;
     }
     let generates = !matches!(operation, Operation::Embeddings | Operation::Speech);
-    call_estimate(
-        call.reading.prompt(),
-        call.reading.max_output_tokens(),
-        generates,
-    )
+    call_estimate(prompt_tokens, call.reading.max_output_tokens(), generates)
 }
 
 /// Puts how the app stands into an answer's headers. An app with limits is told of these only: a

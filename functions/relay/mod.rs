@@ -45,6 +45,7 @@ use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
 use crate::door::Door;
 use crate::gateway::app::App;
+use crate::gateway::estimate;
 use crate::gateway::event::Outcome;
 use crate::gateway::identity::Refusal;
 use crate::gateway::pool::ModelPool;
@@ -244,7 +245,8 @@ async fn prepare<'a>(
         Some(model) => Some(model.clone()),
         None => call.reading.model()?,
     };
-    record.prompt_bytes = call.reading.prompt().len();
+    record.can_use = call.method == Method::POST;
+    record.prompt_tokens = estimate::input_tokens(call.reading.prompt());
     let stored = call.route.stored_id().or_else(|| call.reading.stored_id());
     if let Some(id) = stored {
         call.pinned = owning_backend(&call, id, record.now()).await?;

@@ -19,8 +19,11 @@ pub(super) struct CallRecord {
     /// Boxed: a call is moved often on its way.
     pub(super) event: Box<UsageEvent>,
     pub(super) operation: Operation,
-    /// Length of the prompt's JSON, bytes.
-    pub(super) prompt_bytes: usize,
+    /// Whether the call can use tokens: only a POST can. A stored answer that is read says again what
+    /// it used when it was made.
+    pub(super) can_use: bool,
+    /// Tokens of the prompt, estimated.
+    pub(super) prompt_tokens: u64,
     /// The call at its deployment, while the answer runs.
     pub(super) in_flight: Option<InFlight>,
     /// The call's place in its app's limits, until it ends.
@@ -44,7 +47,8 @@ impl CallRecord {
         Self {
             event: Box::new(event),
             operation: Operation::Other,
-            prompt_bytes: 0,
+            can_use: false,
+            prompt_tokens: 0,
             in_flight: None,
             reservation: None,
             clock,
@@ -86,12 +90,12 @@ impl CallRecord {
         let left_midway = outcome == Outcome::ClientGone && self.in_flight.is_some();
         let used = left_midway || (200..300).contains(&event.status);
         (event.tokens, event.usage) = match usage {
-            Some(tokens) => (tokens, UsageSource::Reported),
-            None if used && self.operation.is_billed() => {
-                let tokens = estimated(self.prompt_bytes, text_bytes);
+            Some(tokens) if self.can_use => (tokens, UsageSource::Reported),
+            None if used && self.can_use && self.operation.is_billed() => {
+                let tokens = estimated(self.prompt_tokens, text_bytes);
                 (tokens, UsageSource::Estimated)
             }
-            None => (Tokens::default(), UsageSource::None),
+            _ => (Tokens::default(), UsageSource::None),
         };
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(event.tokens.total(), now);
@@ -121,9 +125,9 @@ impl Drop for CallRecord {
     }
 }
 
-fn estimated(prompt_bytes: usize, text_bytes: u64) -> Tokens {
+fn estimated(prompt_tokens: u64, text_bytes: u64) -> Tokens {
     Tokens {
-        input: estimate::tokens_of_len(prompt_bytes),
+        input: prompt_tokens,
         output: estimate::tokens_of_bytes(text_bytes),
         ..Tokens::default()
     }
@@ -189,7 +193,8 @@ pub(super) mod tests {
         let mut record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
         record.operation = Operation::ChatCompletions;
         record.event.status = 200;
-        record.prompt_bytes = 400;
+        record.can_use = true;
+        record.prompt_tokens = 100;
         record.finish(Outcome::ClientGone, None, 40);
         let event = events.try_next().unwrap();
         assert_eq!((event.tokens.input, event.tokens.output), (100, 10));

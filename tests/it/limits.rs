@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
+use spillway::gateway::event::UsageSource;
 use spillway::gateway::priority::Priority;
 use spillway::gateway::time::Timestamp;
 use spillway::store::embedded::Embedded;
@@ -445,4 +446,26 @@ async fn a_spent_budget_can_lower_the_priority_instead() {
         event = gateway.event().await;
     }
     assert_eq!(event.priority, Priority::Low);
+}
+
+#[tokio::test]
+async fn reading_a_stored_answer_uses_none_of_its_tokens_again() {
+    let body = r#"{"id":"resp_1","object":"response","usage":{"input_tokens":300,"output_tokens":0,"total_tokens":300}}"#;
+    let a = Scripted::start(vec![answer("200 OK", "", body)]).await;
+    let config = backend("a", a.address, "payg", "") + &app("portal", "tokens_per_minute = 1000");
+    let gateway = start(&config).await;
+    let made = gateway
+        .post("/v1/responses")
+        .json(&json!({"model": "gpt-4o", "input": "Hi", "max_output_tokens": 300}))
+        .header("api-key", "portal-key");
+    made.send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(gateway.event().await.tokens.total(), 300);
+    for _ in 0..3 {
+        let read = gateway.get("/v1/responses/resp_1");
+        let read = read.header("api-key", "portal-key").send().await.unwrap();
+        assert_eq!(number(&read, TOKENS_LEFT), 700);
+        read.bytes().await.unwrap();
+        let event = gateway.event().await;
+        assert_eq!((event.tokens.total(), event.usage), (0, UsageSource::None));
+    }
 }

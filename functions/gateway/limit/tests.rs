@@ -363,10 +363,10 @@ fn an_estimate_counts_no_more_than_a_minute() {
 
 #[test]
 fn an_estimate_is_the_prompt_and_what_may_be_generated() {
-    let prompt = br#"["12345678"]"#;
-    assert_eq!(call_estimate(prompt, Some(100), true), 102);
-    assert_eq!(call_estimate(prompt, None, true), 2 + ASSUMED_OUTPUT);
-    assert_eq!(call_estimate(prompt, Some(100), false), 2);
+    assert_eq!(call_estimate(2, Some(100), true), 102);
+    assert_eq!(call_estimate(2, None, true), 2 + ASSUMED_OUTPUT);
+    assert_eq!(call_estimate(2, Some(100), false), 2);
+    assert_eq!(call_estimate(2, Some(u64::MAX), true), u64::MAX);
 }
 
 #[test]
