@@ -196,3 +196,72 @@ fn limits(app: &App, now: Timestamp) -> Option<Arc<AppLimits>> {
     let models = models.map(|limit| (Arc::from(limit.model.as_str()), limit.allowance()));
     AppLimits::new(app.name.as_str().into(), app.allowance(), models, now).map(Arc::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
+
+    fn quotas(app: &str) -> Quotas {
+        let text = format!(
+            "[[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n[[backend.deployment]]\nname = \"gpt-4o\"\nkind = \"payg\"\n\
+             [[app]]\nname = \"free\"\n[[app]]\nname = \"portal\"\n{app}\n[auth]\nmode = \"key\"\n"
+        );
+        let config = Config::parse(&text, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
+        Quotas::new(&config, None, NOW)
+    }
+
+    fn admit(quotas: &Quotas, tokens: u64, now: Timestamp) -> Admission {
+        quotas.admit("portal", "gpt-4o", true, || tokens, now)
+    }
+
+    #[test]
+    fn an_app_without_limits_is_not_asked_for_its_estimate() {
+        let quotas = quotas("requests_per_minute = 1");
+        let unasked = || panic!("the estimate is not needed");
+        let admission = quotas.admit("free", "gpt-4o", true, unasked, NOW);
+        assert!(matches!(admission.verdict, Ok(None)));
+        assert_eq!(admission.standing, Standing::default());
+    }
+
+    #[test]
+    fn a_call_is_admitted_when_retry_after_says_and_not_a_millisecond_earlier() {
+        for limits in ["requests_per_minute = 3", "tokens_per_minute = 250"] {
+            let quotas = quotas(limits);
+            for second in 0..3 {
+                let now = NOW.plus_ms(second * 1000);
+                assert!(admit(&quotas, 100, now).verdict.is_ok(), "{limits}");
+            }
+            let late = NOW.plus_ms(5000);
+            let Err(Denial::Limit(refused)) = admit(&quotas, 100, late).verdict else {
+                panic!("{limits}");
+            };
+            let wait = refused.retry_after_ms;
+            let early = admit(&quotas, 100, late.plus_ms(wait - 1));
+            assert!(early.verdict.is_err(), "{limits}");
+            let then = admit(&quotas, 100, late.plus_ms(wait));
+            assert!(then.verdict.is_ok(), "{limits}");
+        }
+    }
+
+    #[test]
+    fn a_spent_budget_uses_no_limit_and_holds_only_what_costs() {
+        let quotas = quotas("requests_per_minute = 2\nbudget_per_month = \"10\"");
+        let (_, account) = quotas.accounts().next().unwrap();
+        account.set(Spend {
+            month: Month::of(NOW),
+            spent: 10.into(),
+            as_of: NOW,
+        });
+        for _ in 0..5 {
+            let admission = admit(&quotas, 1, NOW);
+            assert!(matches!(admission.verdict, Err(Denial::Budget(_))));
+            assert!(!admission.is_demoted());
+        }
+        let read = quotas.admit("portal", "", false, || 0, NOW);
+        assert!(matches!(read.verdict, Ok(Some(_))));
+        let requests = read.standing.limits.unwrap().requests.unwrap();
+        assert_eq!(requests.remaining, 1);
+    }
+}
