@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spillway::config::Config;
 use spillway::gateway::event::UsageEvent;
 use spillway::relay::recorder::Events;
-use spillway::serve::{Gateway, open_store};
+use spillway::serve::{Gateway, Place, open_store};
 use tokio::net::TcpListener;
 
 /// A running gateway.
@@ -23,7 +23,7 @@ pub(crate) async fn start(config: &str) -> Running {
     let config = Config::parse(config, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let store = open_store(&config.storage).unwrap();
+    let store = open_store(Place::Azure, &config.storage).unwrap();
     let (gateway, inbox) = Gateway::new(&config, store.clone()).unwrap();
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {
