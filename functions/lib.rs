@@ -10,13 +10,13 @@
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
-//! | [`store`] | what is kept: the store's trait, and a file behind it |
+//! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `door`, `quota` > `azure`, `store` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
+//! `door`, `quota` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
 //! clock.
 
 pub mod azure;

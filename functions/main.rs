@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use spillway::config::{Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
+use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
 use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
-use tracing_subscriber::EnvFilter;
 
 /// The port that the Functions host names for its handler.
 const PORT_VARIABLE: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
@@ -187,7 +187,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
 
 /// A gateway with its store, and a thread that brings it what calls leave behind.
 fn start(place: Place, config: &Config) -> io::Result<Gateway> {
-    let store = open_store(&config.storage)?;
+    let store = open_store(place, &config.storage)?;
     if store.is_none() {
         tracing::warn!(
             "no storage.tables: usage events are only logged, owners of stored objects are only in memory"
@@ -268,15 +268,4 @@ fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(work)
-}
-
-/// Lines of JSON on stdout: the host takes stderr for errors. RUST_LOG chooses the level.
-fn log_to_stdout(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(io::stdout)
-        .init();
 }

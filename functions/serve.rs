@@ -22,6 +22,7 @@ use crate::relay::keeper::{Inbox, keep_events};
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
+use crate::store::azure_tables::{self, AzureTables};
 use crate::store::embedded::Embedded;
 
 /// A gateway that is ready to serve.
@@ -62,9 +63,7 @@ impl Gateway {
         config: &Config,
         store: Option<Arc<dyn Store>>,
     ) -> io::Result<(Self, Inbox)> {
-        let env = |name: &str| std::env::var(name).ok();
-        let surroundings = Surroundings::read(&env, place == Place::Local);
-        let mut tokens = OwnTokens::new(surroundings);
+        let mut tokens = OwnTokens::new(surroundings(place));
         let settings = Settings::new(config, &mut tokens).map_err(io::Error::other)?;
         let door = Door::new(config).map_err(io::Error::other)?;
         let needs_tls = |b: &crate::config::Backend| b.endpoint.scheme() == Scheme::Https;
@@ -156,15 +155,44 @@ pub fn may_run(auth: &Auth, env: &dyn Fn(&str) -> Option<String>) -> io::Result<
     }
 }
 
-/// The store that a configuration names; `None` where it names none.
+/// The store that a configuration names; `None` where it names none. What Azure's needs in the
+/// background, a token and its tables, runs in the runtime that this is called in: the accepting
+/// thread's.
 ///
 /// # Errors
-/// When it can't be opened.
-pub fn open_store(storage: &Storage) -> io::Result<Option<Arc<dyn Store>>> {
-    match &storage.tables {
-        Some(Tables::Embedded(folder)) => Ok(Some(Arc::new(Embedded::open(folder)?))),
-        None => Ok(None),
+/// When it can't be opened. Whether a storage account can be reached is not waited for.
+pub fn open_store(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Store>>> {
+    let azure = match &storage.tables {
+        None => return Ok(None),
+        Some(Tables::Embedded(folder)) => return Ok(Some(Arc::new(Embedded::open(folder)?))),
+        Some(Tables::Emulator(endpoint)) => AzureTables::emulator(endpoint),
+        Some(Tables::Account(endpoint)) => {
+            let mut tokens = OwnTokens::new(surroundings(place));
+            let token = tokens.get(None, azure_tables::SCOPE);
+            let token = token.map_err(io::Error::other)?;
+            tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
+            AzureTables::account(endpoint, token)
+        }
+    };
+    let azure = Arc::new(azure.map_err(io::Error::other)?);
+    tokio::spawn(make_tables(Arc::clone(&azure)));
+    Ok(Some(azure))
+}
+
+/// Makes the tables before the first call needs them, so that a missing role shows at the start.
+async fn make_tables(store: Arc<AzureTables>) {
+    match store.make_tables().await {
+        Ok(()) => tracing::info!(?store, "the tables are there"),
+        Err(error) => tracing::error!(
+            ?store, %error,
+            "the tables can't be made or reached; each write tries again"
+        ),
     }
+}
+
+fn surroundings(place: Place) -> Surroundings {
+    let env = |name: &str| std::env::var(name).ok();
+    Surroundings::read(&env, place == Place::Local)
 }
 
 /// Brings what calls leave behind to the store, in a thread of its own.

@@ -34,7 +34,7 @@ pub fn http_client() -> Result<reqwest::Client, String> {
 }
 
 /// An error and what caused it, in one line that is not too long for a log.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut parts = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source {

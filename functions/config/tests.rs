@@ -185,8 +185,8 @@ fn each_mistake_has_its_place_and_what_would_be_right() {
         ),
         (
             "embedded:/data",
-            "https://x.table.core.windows.net",
-            "38:10: storage.tables: must be `embedded:DIR`: this version keeps its tables in a folder only",
+            "https://x.blob.core.windows.net",
+            "38:10: storage.tables: must be `https://NAME.table.core.windows.net`, `http://127.0.0.1:PORT/devstoreaccount1` (the emulator Azurite) or `embedded:DIR`; this one is an endpoint of `.blob.core.`",
         ),
         (
             "name = \"chat-portal\"",

@@ -1,12 +1,9 @@
 //! What may stand in `spillway.toml`. The doc comments are the descriptions that editors show.
 
-use std::path::PathBuf;
-use std::str::FromStr;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppLimit, Auth, Chargeback, Endpoint, KeyHash, Money, Secret};
+use super::{AppLimit, Auth, Chargeback, Endpoint, KeyHash, Money, Secret, Tables};
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
@@ -333,37 +330,10 @@ pub struct App {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// `embedded:DIR`: a file in that folder. Absent: usage events are only logged, and owners of
-    /// stored objects only remembered in memory.
+    /// `https://NAME.table.core.windows.net`: a storage account, reached with the gateway's own
+    /// identity; `http://127.0.0.1:PORT/devstoreaccount1`: the emulator Azurite; `embedded:DIR`: a
+    /// file in that folder. Absent: usage events are only logged, and owners of stored objects only
+    /// remembered in memory.
     #[schemars(with = "Option<String>")]
     pub tables: Option<Tables>,
-}
-
-/// Where tables are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Tables {
-    /// In a file in this folder.
-    Embedded(PathBuf),
-}
-
-impl FromStr for Tables {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("embedded:") {
-            Some(dir) if !dir.is_empty() => Ok(Self::Embedded(dir.into())),
-            _ => {
-                Err("must be `embedded:DIR`: this version keeps its tables in a folder only".into())
-            }
-        }
-    }
-}
-
-impl TryFrom<String> for Tables {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
 }

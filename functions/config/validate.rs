@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::mistakes::Report;
 use super::shape::suggestion;
 use super::tree::{Tree, below};
-use super::types::{Tables, read_hash_on};
-use super::{AuthMode, Endpoint, KeyHash};
+use super::types::read_hash_on;
+use super::{AuthMode, Endpoint, KeyHash, Tables};
 
 mod auth;
 mod limits;

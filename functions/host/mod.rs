@@ -1,4 +1,5 @@
 //! The process as the Functions host sees it: a listener on a port that it names, ready at once.
 
 pub mod clock;
+pub mod log;
 pub mod server;

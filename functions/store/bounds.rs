@@ -31,7 +31,8 @@ const MAX_ROW: usize = 1_000_000;
 /// # Errors
 /// When it is empty, too long or holds a character that keys may not.
 pub fn key(key: &str) -> Result<(), StoreError> {
-    let forbidden = |c: char| matches!(c, '/' | '\\' | '#' | '?') || c.is_control();
+    // `%` is allowed, but rows are not found by it: see `encode_key`.
+    let forbidden = |c: char| matches!(c, '/' | '\\' | '#' | '?' | '%') || c.is_control();
     if key.is_empty() {
         return refuse("a key is empty");
     }
@@ -163,6 +164,7 @@ mod tests {
         assert!(refused("p", &[a(), a()]).contains("twice"));
         assert!(refused("", &[a()]).contains("empty"));
         assert!(refused("p/q", &[a()]).contains("'/'"));
+        assert!(refused("100%", &[a()]).contains("'%'"));
         assert!(refused("p", &[insert(&"k".repeat(513), Fields::new())]).contains("512"));
         let long = Fields::new().text("t", "x".repeat(MAX_TEXT + 1));
         assert!(refused("p", &[insert("a", long)]).contains("the field t"));

@@ -2,12 +2,14 @@
 //!
 //! The trait has the semantics of Azure Table Storage, the smallest set that the gateway needs:
 //! read a row, read a range, and write up to 100 rows of one partition in one transaction, each
-//! write with a condition of its own. [`embedded`] keeps the tables in a file; both refuse what
-//! Azure would refuse ([`bounds`]), so that what works on one works on the other.
+//! write with a condition of its own. [`azure_tables`] keeps the tables in Table Storage, [`embedded`]
+//! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
+//! the other.
 //!
 //! [`affinity`], [`chargeback`], [`sums`] and [`instances`] say what stands in their rows.
 
 pub mod affinity;
+pub mod azure_tables;
 pub mod bounds;
 pub mod chargeback;
 pub mod embedded;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::UsageEvent;
 use spillway::relay::recorder::Events;
-use spillway::serve::{Gateway, open_store};
+use spillway::serve::{Gateway, Place, open_store};
 use spillway::store::Store;
 use tokio::net::TcpListener;
 
@@ -22,7 +22,7 @@ pub(crate) struct Running {
 /// Starts a gateway with this configuration.
 pub(crate) async fn start(config: &str) -> Running {
     let config = read(config);
-    let store = open_store(&config.storage).unwrap();
+    let store = open_store(Place::Azure, &config.storage).unwrap();
     start_read(&config, store).await
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod answers;
+mod azurite;
 mod bodies;
 mod door;
 mod faults;
@@ -31,5 +32,6 @@ mod seeds;
 mod served;
 mod simulated;
 mod store;
+mod table_faults;
 mod tenant;
 mod tokens;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_spillway");
 
 /// Longest wait for a process to be ready, or to end: the host's own default, half of it.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A running handler; killed when dropped, as the host does.
 pub(crate) struct Process {

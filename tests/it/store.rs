@@ -37,7 +37,7 @@ async fn etag(store: &dyn Store, partition: &str, row: &str) -> Etag {
 }
 
 /// Runs every check on a new, empty store.
-async fn check(store: &dyn Store) {
+pub(crate) async fn check(store: &dyn Store) {
     rows_are_read_as_they_were_written(store).await;
     each_write_keeps_its_condition(store).await;
     a_transaction_is_all_or_nothing(store).await;
@@ -248,7 +248,7 @@ async fn events_are_written_once(store: &dyn Store) {
     let page = store
         .read(
             Table::Chargeback,
-            &Range::of("chat%2Fportal|2023-11-14", "call|"),
+            &Range::of("chat=2Fportal|2023-11-14", "call|"),
         )
         .await
         .unwrap();
