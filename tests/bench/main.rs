@@ -7,6 +7,7 @@ mod dump;
 mod footprint;
 mod http;
 mod load;
+mod machine;
 mod measure;
 mod mock;
 mod peers;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::machine::Machine;
 use self::measure::{Bench, Pace, Part};
 use self::mock::{Behaviour, Mock};
 use self::peers::{Place, Programs, Who};
@@ -151,11 +153,14 @@ fn measure(args: Measure) -> io::Result<ExitCode> {
         broken: Vec::new(),
         say,
     };
+    let machine = Machine::now()?;
     bench.run(&parts)?;
+    let others = machine.taken_by_others()?;
     let mut out = io::stdout();
     writeln!(
         out,
-        "Median of {} rounds (lowest to highest).\n\n{}\n{}",
+        "Median of {} rounds (lowest to highest). Everything else on the machine took {others:.0} % \
+         of its CPU time meanwhile.\n\n{}\n{}",
         pace.rounds,
         report::figures(&bench.results),
         report::goals(&bench.results)

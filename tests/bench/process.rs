@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Ticks of `/proc/PID/stat` a second: `USER_HZ`, which is 100 on x86-64 and arm64.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What to run.
 #[derive(Clone, Debug)]
