@@ -1,7 +1,7 @@
 -- One chat call, over and over; at the end a line that the benchmark reads.
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
-wrk.headers["api-key"] = os.getenv("BENCH_KEY")
+wrk.headers[os.getenv("BENCH_HEADER")] = os.getenv("BENCH_CREDENTIAL")
 local file = assert(io.open(os.getenv("BENCH_BODY")))
 wrk.body = file:read("*a")
 file:close()

@@ -9,6 +9,26 @@ use memchr::memmem;
 /// The key that the clients show: an app's at Spillway, the master key at `LiteLLM`.
 pub(crate) const KEY: &str = "sk-bench";
 
+/// The key of an app that does not keep to its limit.
+pub(crate) const FLOOD_KEY: &str = "sk-flood";
+
+/// What a client shows.
+#[derive(Clone, Debug)]
+pub(crate) enum Credential {
+    Key(&'static str),
+    Token(String),
+}
+
+impl Credential {
+    /// The header that shows it, and the header's value.
+    pub(crate) fn header(&self) -> (&'static str, String) {
+        match self {
+            Self::Key(key) => ("api-key", (*key).to_owned()),
+            Self::Token(token) => ("authorization", format!("Bearer {token}")),
+        }
+    }
+}
+
 /// The URL in Azure's classic form, which every peer serves.
 pub(crate) const PATH: &str = "/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21";
 
@@ -32,9 +52,15 @@ pub(crate) fn chat_body(stream: bool) -> String {
 
 /// A whole request.
 pub(crate) fn request(body: &str) -> Vec<u8> {
+    request_as(&Credential::Key(KEY), body)
+}
+
+/// As [`request`], with another credential.
+pub(crate) fn request_as(credential: &Credential, body: &str) -> Vec<u8> {
+    let (name, value) = credential.header();
     format!(
         "POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         api-key: {KEY}\r\nuser-agent: spillway-bench\r\naccept: */*\r\ncontent-length: {}\r\n\r\n{body}",
+         {name}: {value}\r\nuser-agent: spillway-bench\r\naccept: */*\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

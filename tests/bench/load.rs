@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 
 use crate::canned::USAGE_MARK;
-use crate::http::{Client, chat_body, request};
+use crate::http::{Client, Credential, KEY, chat_body, request_as};
 
 /// Most calls in flight.
 const CLIENTS: usize = 64;
@@ -59,8 +59,18 @@ pub(crate) fn percentile_ms(sorted: &[Duration], share: f64) -> f64 {
 
 /// Sends `rate` calls a second for some time.
 pub(crate) fn open_loop(address: SocketAddr, rate: u32, lasting: Duration) -> io::Result<Load> {
+    open_loop_as(&Credential::Key(KEY), address, rate, lasting)
+}
+
+/// As [`open_loop`], with another credential.
+pub(crate) fn open_loop_as(
+    credential: &Credential,
+    address: SocketAddr,
+    rate: u32,
+    lasting: Duration,
+) -> io::Result<Load> {
     let next = Arc::new(AtomicU32::new(0));
-    let request: Arc<[u8]> = request(&chat_body(false)).into();
+    let request: Arc<[u8]> = request_as(credential, &chat_body(false)).into();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = Client::new(address);

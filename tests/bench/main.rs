@@ -1,6 +1,7 @@
 //! The benchmark: Spillway beside nginx, Envoy and `LiteLLM`, all in front of the same backend,
 //! in one run. `tests/bench/run` installs what it takes and calls it.
 
+mod apps;
 mod callgrind;
 mod canned;
 mod dump;
@@ -16,6 +17,7 @@ mod report;
 mod results;
 mod spill;
 mod stream;
+mod tenant;
 mod wrk;
 
 use std::io::{self, Write as _};
@@ -137,6 +139,7 @@ fn measure(args: Measure) -> io::Result<ExitCode> {
         Part::Latency,
         Part::Streams,
         Part::Spill,
+        Part::Apps,
     ];
     let parts = if args.only.is_empty() {
         all.to_vec()

@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Streams,
     /// A PTU deployment that is full, and a PAYG one behind it.
     Spill,
+    /// Tokens beside keys, and one app in a flood beside another.
+    Apps,
 }
 
 /// How long and how often.
@@ -127,6 +129,9 @@ impl Bench {
         }
         if parts.contains(&Part::Spill) {
             self.spill();
+        }
+        if parts.contains(&Part::Apps) {
+            self.apps();
         }
         Ok(())
     }

@@ -11,8 +11,9 @@ use memchr::memmem;
 use sha2::{Digest as _, Sha256};
 
 use crate::canned::USAGE_MARK;
-use crate::http::{Client, KEY, chat_body, request};
+use crate::http::{Client, FLOOD_KEY, KEY, chat_body, request};
 use crate::process::{Launch, Process};
+use crate::tenant;
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -67,6 +68,8 @@ pub(crate) enum Scene {
     One,
     /// A PTU deployment, and a PAYG one behind it.
     Spill,
+    /// One backend, two apps and a tenant; for Spillway only.
+    Apps,
 }
 
 /// Where everything is.
@@ -117,13 +120,19 @@ impl Place {
         let at = |offset| local(self.port + offset);
         match (who, scene) {
             (Who::Direct, _) => (self.backend, self.backend),
-            (Who::Nginx, Scene::One) => (at(10), at(11)),
+            (Who::Nginx, Scene::One | Scene::Apps) => (at(10), at(11)),
             (Who::Nginx, Scene::Spill) => (at(12), at(12)),
             (Who::Envoy, _) => (at(20), at(20)),
             (Who::Spillway, Scene::One) => (at(30), at(30)),
             (Who::Spillway, Scene::Spill) => (at(31), at(31)),
+            (Who::Spillway, Scene::Apps) => (at(32), at(32)),
             (Who::Litellm, _) => (at(40), at(40)),
         }
+    }
+
+    /// The port of the tenant's server.
+    pub(crate) const fn tenant_port(&self) -> u16 {
+        self.port + 33
     }
 
     /// Starts a peer and waits for its first good answer.
@@ -203,6 +212,7 @@ impl Place {
                 let (name, text) = match scene {
                     Scene::One => ("spillway.toml", include_str!("peers/spillway.toml")),
                     Scene::Spill => ("spill.toml", include_str!("peers/spillway-spill.toml")),
+                    Scene::Apps => ("apps.toml", include_str!("peers/spillway-apps.toml")),
                 };
                 let file = self.write(name, text)?;
                 let port = port.to_string();
@@ -221,14 +231,20 @@ impl Place {
     }
 
     fn filled(&self, template: &str) -> String {
-        let digest = Sha256::digest(KEY);
-        let key_hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = |key: &str| -> String {
+            let digest = Sha256::digest(key);
+            digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
         let (calls, streams) = self.addresses(Who::Nginx, Scene::One);
         let (spill, _) = self.addresses(Who::Nginx, Scene::Spill);
         let (envoy, _) = self.addresses(Who::Envoy, Scene::One);
         let values = [
             ("work", self.work.display().to_string()),
-            ("key_hash", key_hash),
+            ("key_hash", hash(KEY)),
+            ("flood_key_hash", hash(FLOOD_KEY)),
+            ("tenant", tenant::TENANT.into()),
+            ("entra_app_id", tenant::APP_ID.into()),
+            ("authority", local(self.tenant_port()).to_string()),
             ("calls", calls.to_string()),
             ("streams", streams.to_string()),
             ("spill", spill.to_string()),

@@ -33,7 +33,7 @@ const fn goal(figure: Figure, text: &'static str, bound: Bound) -> Goal {
     }
 }
 
-const GOALS: [Goal; 16] = [
+const GOALS: [Goal; 19] = [
     goal(
         Figure::CallsPerSecond,
         "at least 1.2 x Envoy's",
@@ -90,6 +90,9 @@ const GOALS: [Goal; 16] = [
         "at most a tenth of nginx's",
         Bound::MostTimes(0.1, Who::Nginx),
     ),
+    goal(Figure::TokenShare, "at least 0.9", Bound::Least(0.9)),
+    goal(Figure::FloodSlowdown, "at most 1.2", Bound::Most(1.2)),
+    goal(Figure::FloodErrors, "none", Bound::Most(0.0)),
 ];
 
 impl Bound {

@@ -28,10 +28,14 @@ pub(crate) enum Figure {
     SpillWasted,
     SpillAtPtu,
     SpillP99,
+    TokenShare,
+    FloodSlowdown,
+    FloodErrors,
+    FloodAdmitted,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::CallsPerSecond,
         Self::CpuPer10kCalls,
         Self::P50,
@@ -53,6 +57,10 @@ impl Figure {
         Self::SpillWasted,
         Self::SpillAtPtu,
         Self::SpillP99,
+        Self::TokenShare,
+        Self::FloodSlowdown,
+        Self::FloodErrors,
+        Self::FloodAdmitted,
     ];
 
     pub(crate) const fn label(self) -> &'static str {
@@ -78,6 +86,10 @@ impl Figure {
             Self::SpillWasted => "spill: wasted 429s at the PTU",
             Self::SpillAtPtu => "spill: answered by the PTU",
             Self::SpillP99 => "spill: p99, ms",
+            Self::TokenShare => "calls/s with Entra tokens, of those with keys",
+            Self::FloodSlowdown => "p99 beside another app's flood, of that alone",
+            Self::FloodErrors => "errors beside another app's flood",
+            Self::FloodAdmitted => "admitted/s of the flood's 600",
         }
     }
 
@@ -87,7 +99,8 @@ impl Figure {
             | Self::ChunksPerSecond
             | Self::SpillErrors
             | Self::SpillWasted
-            | Self::SpillAtPtu => 0,
+            | Self::SpillAtPtu
+            | Self::FloodErrors => 0,
             Self::CpuPer10kCalls
             | Self::P50
             | Self::P99
@@ -95,7 +108,9 @@ impl Figure {
             | Self::AddedP99
             | Self::FirstChunkP50
             | Self::FirstChunkP99
-            | Self::CpuPerMillionChunks => 2,
+            | Self::CpuPerMillionChunks
+            | Self::TokenShare
+            | Self::FloodSlowdown => 2,
             _ => 1,
         }
     }

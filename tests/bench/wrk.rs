@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::http::{KEY, PATH, chat_body};
+use crate::http::{Credential, KEY, PATH, chat_body};
 
 const SCRIPT: &str = include_str!("chat.lua");
 
@@ -25,6 +25,17 @@ pub(crate) struct Run {
 
 /// Loads `address` for some time.
 pub(crate) fn run(address: SocketAddr, lasting: Duration, work: &Path) -> io::Result<Run> {
+    run_as(&Credential::Key(KEY), address, lasting, work)
+}
+
+/// As [`run`], with another credential.
+pub(crate) fn run_as(
+    credential: &Credential,
+    address: SocketAddr,
+    lasting: Duration,
+    work: &Path,
+) -> io::Result<Run> {
+    let (header, credential) = credential.header();
     let (script, body) = (work.join("chat.lua"), work.join("chat.json"));
     std::fs::write(&script, SCRIPT)?;
     std::fs::write(&body, chat_body(false))?;
@@ -34,7 +45,8 @@ pub(crate) fn run(address: SocketAddr, lasting: Duration, work: &Path) -> io::Re
         .arg("-s")
         .arg(script)
         .arg(format!("http://{address}{PATH}"))
-        .env("BENCH_KEY", KEY)
+        .env("BENCH_HEADER", header)
+        .env("BENCH_CREDENTIAL", credential)
         .env("BENCH_BODY", body)
         .output()
         .map_err(|e| io::Error::new(e.kind(), format!("wrk cannot be run: {e}")))?;
