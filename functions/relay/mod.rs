@@ -177,7 +177,10 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
     record.operation = route.operation;
     match caller::priority(&app, &parts.headers, &route) {
         Ok(priority) => record.event.priority = priority,
-        Err(error) => return refuse(error, record),
+        Err(error) => {
+            client_body::let_go(body);
+            return refuse(error, record);
+        }
     }
     let trace = parts
         .headers

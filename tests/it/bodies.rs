@@ -80,6 +80,22 @@ async fn a_client_that_sends_all_before_it_reads_gets_its_413_too() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_refused_by_its_headers_keeps_its_connection() {
+    let (gateway, _a) = small("").await;
+    let body = vec![b' '; 4 * MIB];
+    let length = format!("content-length: {}", body.len());
+    let mut client = Raw::connect(gateway.address).await;
+    let odd = head(&format!("x-spillway-priority: urgent\r\n{length}"));
+    client.write(&odd).await;
+    client.write(&body).await;
+    assert_eq!(client.answer().await.status, 400);
+    let length = format!("content-length: {}", BODY.len());
+    client.write(&head(&length)).await;
+    client.write(BODY.as_bytes()).await;
+    assert_eq!(client.answer().await.status, 200, "the connection is good");
+}
+
+#[tokio::test]
 async fn a_body_that_never_ends_closes_the_connection() {
     let (gateway, _a) = small("").await;
     let mut client = Raw::connect(gateway.address).await;
