@@ -11,6 +11,9 @@ use time::macros::format_description;
 const RFC3339_MS: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
+/// Milliseconds of a UTC day.
+pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// A moment in UTC, in whole milliseconds since the Unix epoch.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

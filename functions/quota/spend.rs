@@ -5,15 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Account, BudgetState, Month, Quotas, Spend};
-use crate::gateway::time::Timestamp;
+use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::host::clock::Clock;
 use crate::store::{Store, StoreError, sums};
 
 /// Time from read to read.
 const EVERY: Duration = Duration::from_secs(60);
-
-/// Milliseconds of a day.
-const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Reads for ever.
 pub(super) async fn keep(quotas: &Quotas, store: &dyn Store, clock: Clock) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use crate::gateway::time::Timestamp;
+use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::store::affinity::{Owned, key, owned};
 use crate::store::{Store, StoreError, Table};
 
@@ -22,8 +22,6 @@ const MAX_ID: usize = 128;
 /// Changes that may wait for the store. More than that are dropped, loudly: an id that is only in
 /// memory is a smaller harm than calls that wait.
 const MAX_WAITING: usize = 10_000;
-
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// How long an id is remembered. Azure keeps responses and stored completions for 30 days
 /// (Azure OpenAI, "Responses API"); files, threads and the like until they are deleted, so those

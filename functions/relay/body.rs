@@ -297,10 +297,7 @@ impl hyper::body::Body for RelayBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
-            if self.ended {
-                return Poll::Ready(self.piece().map(Ok));
-            }
-            if !self.out.is_empty() && self.has_enough() {
+            if self.ended || (!self.out.is_empty() && self.has_enough()) {
                 return Poll::Ready(self.piece().map(Ok));
             }
             match Pin::new(&mut self.upstream).poll_frame(cx) {

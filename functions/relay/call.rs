@@ -16,6 +16,7 @@ use super::credential::Shown;
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
 use super::record::{CallRecord, answered_by};
+use super::settings::Backend;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
 use super::{Relay, reading};
@@ -182,22 +183,21 @@ impl Call<'_> {
         record: &CallRecord,
     ) -> Result<Result<(HttpResponse<Incoming>, First), Failure>, RelayError> {
         let gateway = &self.relay.settings.gateway;
-        let shown = match self.credential(deployment).await {
+        let backend = self.relay.settings.backends.get(&deployment.spec.backend);
+        let backend = backend.ok_or_else(|| unsendable("the backend is gone"))?;
+        let shown = match self.credential(backend).await {
             Ok(shown) => shown,
             Err(failure) => return Ok(Err(failure)),
         };
-        let request = self.request(deployment, shown)?;
+        let request = self.request(backend, &deployment.spec.name, shown)?;
         let patience = Duration::from_millis(gateway.first_byte_timeout_ms.min(left_ms.max(1)));
         let tried = tokio::time::timeout(patience, self.first_byte(request, record)).await;
         Ok(tried.unwrap_or_else(|_| Err(self.silence(NoAnswer::FirstByteTimeout))))
     }
 
     /// The header that shows the backend who calls it.
-    async fn credential(&self, deployment: &Deployment) -> Result<Option<Shown>, Failure> {
+    async fn credential(&self, backend: &Backend) -> Result<Option<Shown>, Failure> {
         let settings = &self.relay.settings;
-        let Some(backend) = settings.backends.get(&deployment.spec.backend) else {
-            return Ok(None);
-        };
         let form = backend.form.unwrap_or(self.route.form);
         let patience = Duration::from_millis(settings.gateway.connect_timeout_ms);
         let now = self.relay.clock.now();
@@ -307,15 +307,12 @@ impl Call<'_> {
 
     fn request(
         &self,
-        deployment: &Deployment,
+        backend: &Backend,
+        deployment: &str,
         shown: Option<Shown>,
     ) -> Result<Request<RequestBody>, RelayError> {
-        let unsendable = |what: &str| RelayError::Unsendable(what.to_owned());
-        let spec = &deployment.spec;
-        let backend = self.relay.settings.backends.get(&spec.backend);
-        let backend = backend.ok_or_else(|| unsendable("the backend is gone"))?;
         let form = backend.form.unwrap_or(self.route.form);
-        let name = Some(&*spec.name).filter(|name| !name.is_empty());
+        let name = Some(deployment).filter(|name| !name.is_empty());
         let path = self.route.upstream(form, name, &backend.api_version);
         let in_path = self.route.deployment_in_path(form);
         let edits = self.reading.edits(name.filter(|_| !in_path));
@@ -406,6 +403,10 @@ impl Call<'_> {
         *response.headers_mut() = headers;
         response
     }
+}
+
+fn unsendable(what: &str) -> RelayError {
+    RelayError::Unsendable(what.to_owned())
 }
 
 /// How a call ended for its client.

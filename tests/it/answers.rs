@@ -4,24 +4,10 @@ use std::time::Duration;
 
 use spillway::gateway::event::{Outcome, UsageSource};
 
-use crate::gateway::{OPEN, Running, backend, header, start};
+use crate::gateway::{OPEN, backend, header};
 use crate::process::{Process, free_port, handler, package};
 use crate::raw::Raw;
-use crate::scripted::{Act, Scripted, answer, good};
-
-/// A gateway over a PTU that plays `script` and a good PAYG deployment.
-async fn over(script: Vec<Act>, more: &str) -> (Running, Scripted, Scripted) {
-    let (a, b) = (
-        Scripted::start(script).await,
-        Scripted::start(vec![good()]).await,
-    );
-    let config = format!(
-        "{OPEN}{more}{}{}",
-        backend("a", a.address, "ptu", ""),
-        backend("b", b.address, "payg", "")
-    );
-    (start(&config).await, a, b)
-}
+use crate::scripted::{Act, Scripted, answer, good, over};
 
 fn bytes_of(act: Act) -> Vec<u8> {
     match act {

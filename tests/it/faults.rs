@@ -7,28 +7,14 @@ use spillway::gateway::event::{Outcome, UsageSource};
 use tokio::sync::Semaphore;
 
 use crate::gateway::{OPEN, backend, header, start};
-use crate::scripted::{Act, Scripted, answer, good, stream};
+use crate::scripted::{Act, Scripted, answer, good, over, stream};
 
 const CHUNK: &str = "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"12345678\"}}]}\n\n";
 const USAGE: &str = "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
-/// A gateway over a faulty PTU and a good PAYG deployment.
-async fn over(fault: Act, more: &str) -> (crate::gateway::Running, Scripted, Scripted) {
-    let (a, b) = (
-        Scripted::start(vec![fault]).await,
-        Scripted::start(vec![good()]).await,
-    );
-    let config = format!(
-        "{OPEN}{more}{}{}",
-        backend("a", a.address, "ptu", ""),
-        backend("b", b.address, "payg", "")
-    );
-    (start(&config).await, a, b)
-}
-
 async fn falls_over_to_b(fault: Act, more: &str, error: &str) {
-    let (gateway, _a, _b) = over(fault, more).await;
+    let (gateway, _a, _b) = over(vec![fault], more).await;
     let answer = gateway.chat().send().await.unwrap();
     assert_eq!(
         (
@@ -101,7 +87,7 @@ async fn what_is_no_http_is_tried_elsewhere() {
 #[tokio::test]
 async fn a_stream_cut_in_the_middle_ends_with_an_error_event_and_is_billed() {
     let cut = stream(&[CHUNK, CHUNK], false).concat();
-    let (gateway, _a, _b) = over(Act::SayAndReset(cut), "").await;
+    let (gateway, _a, _b) = over(vec![Act::SayAndReset(cut)], "").await;
     let text = gateway.stream().send().await.unwrap().text().await.unwrap();
     assert!(text.starts_with(&CHUNK.repeat(2)), "{text}");
     assert!(text.contains("\"code\":\"stream_cut\""), "{text}");
@@ -115,7 +101,7 @@ async fn a_stream_cut_in_the_middle_ends_with_an_error_event_and_is_billed() {
 #[tokio::test]
 async fn usage_is_asked_for_and_kept_from_a_client_that_did_not_ask() {
     let parts = stream(&[CHUNK, USAGE, DONE], true);
-    let (gateway, a, _b) = over(Act::Drip(parts, Duration::from_millis(5)), "").await;
+    let (gateway, a, _b) = over(vec![Act::Drip(parts, Duration::from_millis(5))], "").await;
     let text = gateway.stream().send().await.unwrap().text().await.unwrap();
     assert_eq!(text, format!("{CHUNK}{DONE}"));
     assert!(
@@ -142,7 +128,7 @@ async fn usage_is_asked_for_and_kept_from_a_client_that_did_not_ask() {
 async fn chunks_arrive_as_they_come() {
     let gate = Arc::new(Semaphore::new(2));
     let parts = stream(&[CHUNK, CHUNK, DONE], true);
-    let (gateway, _a, _b) = over(Act::Gated(parts, Arc::clone(&gate)), "").await;
+    let (gateway, _a, _b) = over(vec![Act::Gated(parts, Arc::clone(&gate))], "").await;
     let mut answer = gateway.stream().send().await.unwrap();
     let first = answer.chunk().await.unwrap().unwrap();
     assert_eq!(first, CHUNK, "it came before the second was written");
@@ -154,7 +140,7 @@ async fn chunks_arrive_as_they_come() {
 async fn a_silent_stream_is_kept_alive() {
     let parts = stream(&[CHUNK, DONE], true);
     let more = "[gateway]\nheartbeat_ms = 50\n";
-    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(200)), more).await;
+    let (gateway, _a, _b) = over(vec![Act::Drip(parts, Duration::from_millis(200))], more).await;
     let text = gateway.stream().send().await.unwrap().text().await.unwrap();
     assert!(text.contains(": keep-alive\n\n"), "{text}");
     assert_eq!(
@@ -166,7 +152,7 @@ async fn a_silent_stream_is_kept_alive() {
 #[tokio::test]
 async fn a_client_that_leaves_is_billed_for_what_came() {
     let parts = stream(&[CHUNK, CHUNK, DONE], true);
-    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(400)), "").await;
+    let (gateway, _a, _b) = over(vec![Act::Drip(parts, Duration::from_millis(400))], "").await;
     let mut answer = gateway.stream().send().await.unwrap();
     answer.chunk().await.unwrap();
     drop(answer);
@@ -180,7 +166,7 @@ async fn a_client_that_leaves_is_billed_for_what_came() {
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_is_recorded_too() {
-    let (gateway, a, _b) = over(Act::Hang, "").await;
+    let (gateway, a, _b) = over(vec![Act::Hang], "").await;
     let patience = Duration::from_millis(200);
     assert!(gateway.chat().timeout(patience).send().await.is_err());
     assert_eq!(a.calls(), 1);
@@ -196,7 +182,7 @@ async fn a_body_shorter_than_it_says_breaks_off() {
     let short =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{}"
             .to_vec();
-    let (gateway, _a, _b) = over(Act::SayAndReset(short), "").await;
+    let (gateway, _a, _b) = over(vec![Act::SayAndReset(short)], "").await;
     let answer = gateway.chat().send().await.unwrap();
     assert!(
         answer.bytes().await.is_err(),
@@ -209,7 +195,7 @@ async fn a_body_shorter_than_it_says_breaks_off() {
 async fn malformed_events_go_through_untouched() {
     let odd = "data: {\"id\":\r\ndata: ]]}\r\n\r\n:\n\ndata\n\nevent: x\ndata: \u{0}\n\n";
     let parts = stream(&[odd], true);
-    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(1)), "").await;
+    let (gateway, _a, _b) = over(vec![Act::Drip(parts, Duration::from_millis(1))], "").await;
     assert_eq!(
         gateway.stream().send().await.unwrap().text().await.unwrap(),
         odd
@@ -226,7 +212,7 @@ async fn the_gateways_own_misconfiguration_is_not_the_clients() {
             r#"{"error":{"code":"DeploymentNotFound","message":"x"}}"#,
         ),
     ] {
-        let (gateway, _a, _b) = over(answer(status, "", body), "").await;
+        let (gateway, _a, _b) = over(vec![answer(status, "", body)], "").await;
         assert_eq!(gateway.backends(1).await, ["b"], "{status}");
     }
 }
@@ -240,7 +226,7 @@ async fn the_clients_mistakes_go_back_untouched() {
         "413 Too Large",
     ] {
         let body = r#"{"error":{"code":"content_filter","message":"m"}}"#;
-        let (gateway, _a, b) = over(answer(status, "x-ms-region: x\r\n", body), "").await;
+        let (gateway, _a, b) = over(vec![answer(status, "x-ms-region: x\r\n", body)], "").await;
         let answer = gateway.chat().send().await.unwrap();
         assert_eq!(answer.status().as_str(), &status[..3]);
         assert_eq!(header(&answer, "x-ms-region"), "x");

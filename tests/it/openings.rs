@@ -6,8 +6,8 @@ use std::time::Duration;
 use spillway::gateway::event::{Outcome, UsageSource};
 use tokio::sync::Semaphore;
 
-use crate::gateway::{OPEN, Running, backend, header, start};
-use crate::scripted::{Act, Scripted, good, stream};
+use crate::gateway::{OPEN, backend, header, start};
+use crate::scripted::{Act, Scripted, over, stream};
 
 const CHUNK: &str = "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"12345678\"}}]}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
@@ -27,20 +27,8 @@ fn refused(chunks: &[&str]) -> Act {
     Act::Drip(parts, Duration::from_millis(5))
 }
 
-/// A gateway over a PTU that plays `act` and a good PAYG deployment.
-async fn over(act: Act) -> (Running, Scripted, Scripted) {
-    let (a, b) = (
-        Scripted::start(vec![act]).await,
-        Scripted::start(vec![good()]).await,
-    );
-    let config = OPEN.to_owned()
-        + &backend("a", a.address, "ptu", "")
-        + &backend("b", b.address, "payg", "");
-    (start(&config).await, a, b)
-}
-
 async fn is_tried_elsewhere(act: Act, error: &str, mark: &str) {
-    let (gateway, _a, _b) = over(act).await;
+    let (gateway, _a, _b) = over(vec![act], "").await;
     let answer = gateway.stream().send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(header(&answer, "x-spillway-backend"), "b");
@@ -90,7 +78,7 @@ async fn a_ptu_that_refuses_in_a_streamed_response_spills_over() {
     ] {
         is_tried_elsewhere(refused(&events), "error_event", "throttled").await;
     }
-    let (gateway, a, _b) = over(refused(&[CREATED, THROTTLED, FAILED])).await;
+    let (gateway, a, _b) = over(vec![refused(&[CREATED, THROTTLED, FAILED])], "").await;
     let answer = gateway.stream().send().await.unwrap();
     assert_eq!(header(&answer, "x-spillway-kind"), "payg");
     assert!(gateway.event().await.spilled);
@@ -113,7 +101,7 @@ async fn streams_that_are_all_refused_are_a_429_with_the_time_to_come_back() {
 async fn an_error_that_may_be_the_clients_goes_to_the_client() {
     let error =
         "data: {\"error\":{\"code\":\"content_filter\",\"message\":\"m\",\"status\":400}}\n\n";
-    let (gateway, _a, b) = over(Act::Drip(stream(&[error], true), Duration::ZERO)).await;
+    let (gateway, _a, b) = over(vec![Act::Drip(stream(&[error], true), Duration::ZERO)], "").await;
     let answer = gateway.stream().send().await.unwrap();
     assert_eq!(header(&answer, "x-spillway-backend"), "a");
     assert_eq!(answer.text().await.unwrap(), error);
@@ -124,7 +112,7 @@ async fn an_error_that_may_be_the_clients_goes_to_the_client() {
 async fn an_error_after_the_answer_has_begun_goes_to_the_client() {
     let error = "data: {\"error\":{\"code\":\"server_error\",\"message\":\"m\"}}\n\n";
     let parts = stream(&[CHUNK, error, DONE], true);
-    let (gateway, _a, b) = over(Act::Drip(parts, Duration::from_millis(5))).await;
+    let (gateway, _a, b) = over(vec![Act::Drip(parts, Duration::from_millis(5))], "").await;
     let text = gateway.stream().send().await.unwrap().text().await.unwrap();
     assert_eq!(text, [CHUNK, error, DONE].concat());
     assert_eq!(b.calls(), 0);
@@ -138,7 +126,7 @@ async fn an_error_after_the_answer_has_begun_goes_to_the_client() {
 #[tokio::test]
 async fn an_opening_goes_out_untouched_with_what_follows_it() {
     let parts = stream(&[": hello\n\n", CREATED, DELTA], true);
-    let (gateway, _a, _b) = over(Act::Drip(parts, Duration::from_millis(5))).await;
+    let (gateway, _a, _b) = over(vec![Act::Drip(parts, Duration::from_millis(5))], "").await;
     let text = gateway.stream().send().await.unwrap().text().await.unwrap();
     assert_eq!(text, [": hello\n\n", CREATED, DELTA].concat());
 }
@@ -148,7 +136,7 @@ async fn an_opening_goes_out_untouched_with_what_follows_it() {
 async fn an_opening_is_not_held_for_long() {
     let gate = Arc::new(Semaphore::new(2));
     let parts = stream(&[CREATED, DELTA], true);
-    let (gateway, _a, b) = over(Act::Gated(parts, Arc::clone(&gate))).await;
+    let (gateway, _a, b) = over(vec![Act::Gated(parts, Arc::clone(&gate))], "").await;
     let mut answer = gateway.stream().send().await.unwrap();
     let first = answer.chunk().await.unwrap().unwrap();
     assert_eq!(first, CREATED, "it came before the delta was written");

@@ -9,6 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::gateway::{OPEN, Running, backend, start};
+
 /// What the backend does with a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
@@ -224,4 +226,18 @@ pub(crate) fn stream(chunks: &[&str], ends: bool) -> Vec<Vec<u8>> {
         parts.push(b"0\r\n\r\n".to_vec());
     }
     parts
+}
+
+/// A gateway over a PTU that plays `script` and a good PAYG deployment.
+pub(crate) async fn over(script: Vec<Act>, more: &str) -> (Running, Scripted, Scripted) {
+    let (a, b) = (
+        Scripted::start(script).await,
+        Scripted::start(vec![good()]).await,
+    );
+    let config = format!(
+        "{OPEN}{more}{}{}",
+        backend("a", a.address, "ptu", ""),
+        backend("b", b.address, "payg", "")
+    );
+    (start(&config).await, a, b)
 }
