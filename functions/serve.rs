@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::HeaderMap;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -16,6 +19,7 @@ use crate::config::{Auth, Config, Scheme, Storage, Tables};
 use crate::console;
 use crate::door::{Door, may_be_reached};
 use crate::host::clock::Clock;
+use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
 use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
@@ -33,7 +37,12 @@ pub struct Gateway {
     server: ServerSettings,
     auth: Auth,
     tokens: Vec<Arc<OwnToken>>,
+    triggers: Router,
 }
+
+/// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
+/// broker says of it.
+const MAX_INVOCATION: usize = 140 * 1024 * 1024;
 
 /// Where a gateway runs: it says whose identity it has where the environment names none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +93,21 @@ impl Gateway {
             server,
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
+            triggers: Router::new(),
         };
         Ok((gateway, inbox))
+    }
+
+    /// This gateway, which also takes what the Functions host invokes: `trigger` has one route,
+    /// `POST /{FunctionName}`. Only for a process that is reached through that host, or by nobody
+    /// else: the host alone marks what comes from outside (see [`from_the_host`]).
+    #[must_use]
+    pub fn with_trigger(mut self, trigger: Router) -> Self {
+        let trigger = trigger
+            .layer(DefaultBodyLimit::max(MAX_INVOCATION))
+            .route_layer(from_fn(from_the_host));
+        self.triggers = self.triggers.merge(trigger);
+        self
     }
 
     /// Serves on `listener` until it fails.
@@ -101,6 +123,7 @@ impl Gateway {
                 .route("/", get(ready))
                 .merge(relay::router(&self.relay, &self.tls))
                 .merge(console::router(&self.relay))
+                .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
@@ -216,12 +239,61 @@ pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
     thread.spawn(move || runtime.block_on(keeping)).map(drop)
 }
 
+/// Lets only the host's own invocations through. The host's proxy passes calls from outside to
+/// the same port and path space, always with headers that it sets itself (azure-functions-host,
+/// `DefaultHttpProxyService`), so that nobody outside can pose as a trigger.
+async fn from_the_host(request: Request, next: Next) -> Response {
+    if is_invocation(request.headers()) {
+        return next.run(request).await;
+    }
+    relay::no_such_path(request).await
+}
+
+fn is_invocation(headers: &HeaderMap) -> bool {
+    let is_proxied = PROXIED.iter().any(|name| headers.contains_key(*name));
+    !is_proxied && headers.contains_key(INVOCATION_ID)
+}
+
+/// What the host's proxy sets on each call that it passes on.
+const PROXIED: [&str; 4] = [
+    "x-ms-invocation-id",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
+
 /// The host asks `GET /` every 25 ms until anything answers (functions-host, readiness). The
 /// same path through the proxy is an app's mistake.
-async fn ready(request: Request) -> axum::response::Response {
-    let proxied = "x-azure-functions-invocationid";
-    if request.headers().contains_key(proxied) {
+async fn ready(request: Request) -> Response {
+    if request.headers().contains_key(INVOCATION_ID) {
         return relay::no_such_path(request).await;
     }
-    axum::response::Response::default()
+    Response::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(text: &str) -> HeaderMap {
+        let lines = text.lines().filter_map(|line| line.split_once(": "));
+        let headers = lines.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        headers.collect()
+    }
+
+    #[test]
+    fn only_the_host_invokes_a_trigger() {
+        let own = include_str!("../tests/fixtures/functions-host/eventhub_batch3_binary.http");
+        assert!(is_invocation(&headers(own)));
+        let proxied = include_str!("../tests/fixtures/functions-host/http_proxied_sse.http");
+        assert!(!is_invocation(&headers(proxied)));
+        assert!(!is_invocation(&HeaderMap::new()), "nobody else posts there");
+        for name in PROXIED {
+            let forged = format!("{own}{name}: x\n");
+            assert!(
+                !is_invocation(&headers(&forged.replace("\n\n", "\n"))),
+                "{name}"
+            );
+        }
+    }
 }

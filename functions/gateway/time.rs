@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// RFC 3339 in UTC, always with three digits of milliseconds, so that texts order as times do.
@@ -48,6 +49,15 @@ impl Timestamp {
         Duration::from_millis(self.ms_since(earlier))
     }
 
+    /// A moment as others write it: RFC 3339 to any fraction of a second, in UTC where it names no
+    /// zone. `None` where it is none, or before 1970.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parsed = OffsetDateTime::parse(text, &Rfc3339);
+        let moment = parsed.or_else(|_| OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339));
+        let ms = moment.ok()?.unix_timestamp_nanos() / 1_000_000;
+        u64::try_from(ms).ok().map(Self)
+    }
+
     /// RFC 3339 with milliseconds, for example `2026-11-23T17:06:30.250Z`.
     pub fn rfc3339(self) -> String {
         self.date_time().format(RFC3339_MS).unwrap_or_default()
@@ -83,6 +93,28 @@ mod tests {
         assert_eq!(MOMENT.plus_ms(250).rfc3339(), "2026-11-23T17:06:30.250Z");
         assert_eq!(Timestamp::default().rfc3339(), "1970-01-01T00:00:00.000Z");
         assert!(MOMENT.rfc3339() < MOMENT.plus_ms(250).rfc3339());
+    }
+
+    #[test]
+    fn moments_are_read_as_others_write_them() {
+        let same = [
+            "2026-11-23T17:06:30Z",
+            "2026-11-23T17:06:30.0000000Z",
+            "2026-11-23T17:06:30",
+            "2026-11-23T18:06:30.000+01:00",
+        ];
+        for text in same {
+            assert_eq!(Timestamp::parse(text), Some(MOMENT), "{text}");
+        }
+        for text in [
+            "",
+            "now",
+            "2026-11-23",
+            "1969-12-31T23:59:59Z",
+            "2026-13-01T00:00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
     }
 
     #[test]
