@@ -14,6 +14,7 @@ use super::{AuthMode, Endpoint, KeyHash, Tables};
 
 mod auth;
 mod limits;
+mod prices;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -59,6 +60,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
+    check.price_formats();
     let tables = tree
         .value
         .pointer("/storage/tables")
@@ -101,6 +103,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     }
     check.all_model_limits(&models);
     check.own_deployments(&apps);
+    check.price_names(&backends, &models);
     check.keys();
     check.entra_apps();
     if tree.is_whole {
