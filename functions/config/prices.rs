@@ -116,6 +116,9 @@ fn priced(backend: &Backend, deployment: &Deployment) -> PricedDeployment {
         region_class: deployment.region_class,
         region: region(backend.region.as_deref().unwrap_or_default()).into(),
         ptus: ptus.unwrap_or(0),
+        since: deployment
+            .since
+            .map_or(Timestamp::default(), |Day(since)| since),
     }
 }
 
@@ -137,7 +140,7 @@ impl FromStr for Amount {
         let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let price = plain.then(|| price::Price::parse(text)).flatten();
         price.map(Self).ok_or_else(|| {
-            "must be a decimal number below a million such as \"2.50\", with at most nine digits after the point".into()
+            "must be a decimal number below a million such as \"2.50\", with at most six digits after the point".into()
         })
     }
 }

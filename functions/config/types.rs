@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppLimit, Auth, Chargeback, Endpoint, KeyHash, Money, Price, Secret, Tables};
+use super::{AppLimit, Auth, Chargeback, Day, Endpoint, KeyHash, Money, Price, Secret, Tables};
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
 use crate::gateway::price::RegionClass;
@@ -198,6 +198,10 @@ pub struct Deployment {
     /// says, Global, Data Zone or (Regional) Standard.
     #[serde(default)]
     pub region_class: RegionClass,
+    /// The UTC day that it was made on, for example `"2026-11-15"`; only for ptu: it costs nothing
+    /// before. Absent: it was always there.
+    #[schemars(with = "Option<String>")]
+    pub since: Option<Day>,
     /// The apps whose own it is: nobody else's calls go to it, and theirs go to it first within
     /// its tier. Absent: every app's.
     pub apps: Option<Vec<String>>,

@@ -25,6 +25,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.endpoint(&path, backend);
         check.outbound(&path, backend);
         for (path, deployment) in tables_below(backend, &path, "deployment") {
+            check.deployment_days(&path, deployment);
             let ptu = deployment.get("kind").and_then(Value::as_str) != Some("payg");
             if deployment.get("ptus").is_some() && !ptu {
                 check.at(

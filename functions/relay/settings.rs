@@ -216,6 +216,7 @@ mod tests {
             weight: 1,
             ptus: None,
             base_model: None,
+            since: None,
             region_class: crate::gateway::price::RegionClass::Global,
             apps: apps.map(|app| vec![app.to_owned()]),
         };

@@ -25,6 +25,21 @@ impl Check<'_, '_> {
         }
     }
 
+    /// Checks the days that deployments are there since.
+    pub(super) fn deployment_days(&mut self, path: &str, deployment: &Value) {
+        let path = below(path, "since");
+        let since = deployment.get("since").and_then(Value::as_str);
+        if let Some(Err(message)) = since.map(str::parse::<Day>) {
+            self.at(&path, &message);
+        }
+        if since.is_some() && deployment.get("kind").and_then(Value::as_str) == Some("payg") {
+            self.at(
+                &path,
+                "only a deployment of kind ptu costs something unused",
+            );
+        }
+    }
+
     /// Half a price would charge the other half with nothing.
     fn price_is_one(&mut self, path: &str, price: &Value) {
         let is_there = |key: &&&str| price.get(**key).is_some();
