@@ -10,6 +10,7 @@
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod bill;
 pub mod bounds;
 pub mod chargeback;
 pub mod embedded;

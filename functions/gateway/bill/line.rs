@@ -49,7 +49,10 @@ pub struct Line {
 
 impl Figures {
     /// Adds these.
-    pub(super) fn add(&mut self, other: &Self) -> Result<(), BillError> {
+    ///
+    /// # Errors
+    /// [`BillError::TooLarge`]; the figures are worth nothing then.
+    pub fn add(&mut self, other: &Self) -> Result<(), BillError> {
         let pairs = [
             (&mut self.calls, other.calls),
             (&mut self.failed_calls, other.failed_calls),
