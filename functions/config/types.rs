@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppLimit, Auth, Chargeback, Endpoint, KeyHash, Money, Secret, Tables};
+use super::{AppLimit, Auth, Blobs, Chargeback, Endpoint, KeyHash, Money, Secret, Tables};
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
@@ -336,4 +336,10 @@ pub struct Storage {
     /// remembered in memory.
     #[schemars(with = "Option<String>")]
     pub tables: Option<Tables>,
+    /// `https://NAME.blob.core.windows.net`: a storage account, reached with the gateway's own
+    /// identity; `http://127.0.0.1:PORT/devstoreaccount1`: the emulator Azurite; `embedded:DIR`:
+    /// files in that folder. Absent: nothing that needs blobs (prompt logging, the batch API, large
+    /// answers of the batch queue) can be switched on.
+    #[schemars(with = "Option<String>")]
+    pub blobs: Option<Blobs>,
 }

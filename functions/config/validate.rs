@@ -10,7 +10,7 @@ use super::mistakes::Report;
 use super::shape::suggestion;
 use super::tree::{Tree, below};
 use super::types::read_hash_on;
-use super::{AuthMode, Endpoint, KeyHash, Tables};
+use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 
 mod auth;
 mod limits;
@@ -65,6 +65,10 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         .and_then(Value::as_str);
     if let Some(Err(message)) = tables.map(str::parse::<Tables>) {
         check.at("storage.tables", &message);
+    }
+    let blobs = tree.value.pointer("/storage/blobs").and_then(Value::as_str);
+    if let Some(Err(message)) = blobs.map(str::parse::<Blobs>) {
+        check.at("storage.blobs", &message);
     }
 }
 

@@ -6,10 +6,13 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
+//! [`blobs`] keeps what is too large for a row.
+//!
 //! [`affinity`], [`chargeback`], [`sums`] and [`instances`] say what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
 pub mod embedded;
