@@ -16,6 +16,7 @@ pub mod identity;
 pub mod limit;
 pub mod multipart;
 pub mod opening;
+pub mod pacing;
 pub mod plan;
 pub mod pool;
 pub mod price;
