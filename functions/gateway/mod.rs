@@ -5,6 +5,7 @@
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it.
 pub mod app;
+pub mod batch;
 pub mod budget;
 pub mod classify;
 pub mod deployment;

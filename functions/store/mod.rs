@@ -6,7 +6,7 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
-//! [`affinity`], [`chargeback`], [`sums`] and [`instances`] say what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`] and [`requests`] say what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -16,6 +16,7 @@ pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod requests;
 pub mod sums;
 
 use std::fmt;
@@ -33,11 +34,18 @@ pub enum Table {
     Affinity,
     /// What each instance says of the limits that it shares.
     Instances,
+    /// Batch messages and asynchronous calls.
+    Requests,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Chargeback, Self::Affinity, Self::Instances];
+    pub const ALL: [Self; 4] = [
+        Self::Chargeback,
+        Self::Affinity,
+        Self::Instances,
+        Self::Requests,
+    ];
 
     /// The name in Table Storage.
     pub const fn name(self) -> &'static str {
@@ -45,6 +53,7 @@ impl Table {
             Self::Chargeback => "chargeback",
             Self::Affinity => "affinity",
             Self::Instances => "instances",
+            Self::Requests => "requests",
         }
     }
 }
