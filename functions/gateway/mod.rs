@@ -7,6 +7,7 @@
 //! and [`price`] says what that costs.
 
 pub mod app;
+pub mod batch;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
