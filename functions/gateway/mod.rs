@@ -7,6 +7,7 @@
 //! [`price`] says what that costs, and [`bill`] who pays it.
 
 pub mod app;
+pub mod batch;
 pub mod bill;
 pub mod budget;
 pub mod classify;
@@ -17,6 +18,7 @@ pub mod identity;
 pub mod limit;
 pub mod multipart;
 pub mod opening;
+pub mod pacing;
 pub mod plan;
 pub mod pool;
 pub mod price;
