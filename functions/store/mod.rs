@@ -6,7 +6,8 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
-//! [`affinity`], [`chargeback`], [`sums`] and [`instances`] say what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`] and [`instances`] say what stands in their rows;
+//! [`ledger`] writes usage events and their sums, each once.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -16,6 +17,9 @@ pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod ledger;
+mod pages;
+pub mod rejects;
 pub mod sums;
 
 use std::fmt;
@@ -23,6 +27,7 @@ use std::pin::Pin;
 
 pub use self::fields::{Field, Fields};
 pub use self::key::encode_key;
+pub use self::pages::Pages;
 
 /// The tables, by the names that they have in Table Storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,11 +38,18 @@ pub enum Table {
     Affinity,
     /// What each instance says of the limits that it shares.
     Instances,
+    /// Events that could not be read.
+    Rejects,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Chargeback, Self::Affinity, Self::Instances];
+    pub const ALL: [Self; 4] = [
+        Self::Chargeback,
+        Self::Affinity,
+        Self::Instances,
+        Self::Rejects,
+    ];
 
     /// The name in Table Storage.
     pub const fn name(self) -> &'static str {
@@ -45,6 +57,7 @@ impl Table {
             Self::Chargeback => "chargeback",
             Self::Affinity => "affinity",
             Self::Instances => "instances",
+            Self::Rejects => "chargebackrejects",
         }
     }
 }
