@@ -391,7 +391,6 @@ impl<'a> Entry<'a> {
         check(event)?;
         let charge = Charge {
             cost: charge.cost.map(kept),
-            weighted: kept(charge.weighted),
             ..charge
         };
         let fields = chargeback::fields(event, &charge);
