@@ -41,7 +41,7 @@ param openAiAccounts array = []
 param existingOpenAiAccounts array = []
 
 @description('App settings that are secrets, such as keys of backends that know no Entra: names as in spillway.toml. A vault is made for them; the values are put in by hand.')
-param vaultSettings string[] = []
+param vaultSettings array = []
 
 // The function apps.
 
@@ -57,6 +57,9 @@ param instanceMemoryMB int = 2048
 @minValue(1)
 @maxValue(1000)
 param maximumInstanceCount int = 40
+
+@description('Whether instances are spread over availability zones; the region has to have them for Flex Consumption.')
+param zoneRedundant bool = false
 
 @description('Instances kept ready for HTTP calls; 0: the first call after a quiet time waits for one to start.')
 @minValue(0)
@@ -86,7 +89,7 @@ param promptLifetimeDays int = 30
 
 @description('Queues for replies of batch calls; the first one is what spillway.toml names as REPLY_QUEUE.')
 @minLength(1)
-param replyQueues string[] = ['results']
+param replyQueues array = ['results']
 
 @description('Whether replies are read by session.')
 param replySessions bool = false
@@ -129,7 +132,7 @@ param eventHubPartitions int = 8
 param eventRetentionDays int = 7
 
 @description('Consumer groups for others who read usage events.')
-param otherConsumerGroups string[] = ['export']
+param otherConsumerGroups array = ['export']
 
 // Watching it.
 
@@ -142,7 +145,7 @@ param logRetentionDays int = 30
 param logDailyQuotaGb int = 5
 
 @description('Addresses that get mail of alerts and of the budget.')
-param alertEmails string[] = []
+param alertEmails array = []
 
 @description('Percent of a PTU deployment\'s utilization from which its alert fires.')
 @minValue(1)
@@ -169,13 +172,23 @@ param budgetStart string = utcNow('yyyy-MM-01')
 @allowed(['public', 'private'])
 param networkMode string = 'public'
 
-@description('Addresses of the virtual networks that are made, one a region, /24 or larger.')
+@description('Addresses of the virtual networks that are made, one a region.')
 @minLength(2)
 @maxLength(2)
-param addressPrefixes string[] = ['10.80.0.0/24', '10.80.1.0/24']
+param addressPrefixes array = ['10.80.0.0/24', '10.80.1.0/24']
+
+@description('Within them: the subnets that the apps reach out from, /27 or larger.')
+@minLength(2)
+@maxLength(2)
+param appSubnetPrefixes array = ['10.80.0.0/26', '10.80.1.0/26']
+
+@description('Within them: the subnets of private endpoints, /27 or larger.')
+@minLength(2)
+@maxLength(2)
+param endpointSubnetPrefixes array = ['10.80.0.64/26', '10.80.1.64/26']
 
 @description('Subnets that are there already, one a region, delegated to Microsoft.App/environments; empty: networks are made.')
-param existingAppSubnetIds string[] = []
+param existingAppSubnetIds array = []
 
 @description('Subnet for private endpoints that is there already, in the first region; needed with existingAppSubnetIds.')
 param existingEndpointSubnetId string = ''
@@ -190,7 +203,7 @@ param hubVirtualNetworkId string = ''
 param firewallAddress string = ''
 
 @description('DNS servers of the networks that are made, for example the hub\'s; empty: Azure\'s own.')
-param dnsServers string[] = []
+param dnsServers array = []
 
 // Names. Those of the whole world have a part that only this environment has.
 
@@ -524,6 +537,8 @@ module networks 'modules/network.bicep' = [for (region, i) in networkRegions: {
     location: region
     name: 'vnet-${i}-${token}'
     addressPrefix: addressPrefixes[i]
+    appSubnetPrefix: appSubnetPrefixes[i]
+    endpointSubnetPrefix: endpointSubnetPrefixes[i]
     firewallAddress: firewallAddress
     dnsServers: dnsServers
     tags: allTags
@@ -565,28 +580,28 @@ module dns 'modules/private-dns.bicep' = if (makesZones) {
   scope: group
   name: 'private-dns'
   params: {
-    zones: map(items(zones), zone => zone.value)
+    zones: [zones.blob, zones.table, zones.namespace, zones.account, zones.vault, zones.sites]
     virtualNetworkIds: [for (region, i) in networkRegions: networks[i].outputs.id]
     tags: allTags
   }
 }
 
 var storageType = '${group.id}/providers/Microsoft.Storage/storageAccounts'
-var endpointList = !isPrivate ? [] : concat(
-  [
-    { name: 'data-blob', id: '${storageType}/${dataName}', part: 'blob' }
-    { name: 'data-table', id: '${storageType}/${dataName}', part: 'table' }
-    { name: 'service-bus', id: '${group.id}/providers/Microsoft.ServiceBus/namespaces/${serviceBusName}', part: 'namespace' }
-    { name: 'event-hubs', id: '${group.id}/providers/Microsoft.EventHub/namespaces/${eventHubsName}', part: 'namespace' }
-  ],
-  map(appList, app => { name: 'runtime-${app.service}', id: '${storageType}/${app.runtime}', part: 'blob' }),
-  map(appList, app => { name: 'app-${app.service}', id: '${group.id}/providers/Microsoft.Web/sites/${app.name}', part: 'sites' }),
-  map(openAiAccounts, account => { name: 'openai-${account.name}', id: '${group.id}/providers/Microsoft.CognitiveServices/accounts/oai-${account.name}-${token}', part: 'account' }),
-  map(existingOpenAiAccounts, account => { name: 'openai-${account.name}', id: account.id, part: 'account' }),
-  hasVault ? [
-    { name: 'vault', id: '${group.id}/providers/Microsoft.KeyVault/vaults/${vaultName}', part: 'vault' }
-  ] : []
-)
+var openAiType = '${group.id}/providers/Microsoft.CognitiveServices/accounts'
+var dataEndpoints = [
+  { name: 'data-blob', id: '${storageType}/${dataName}', part: 'blob' }
+  { name: 'data-table', id: '${storageType}/${dataName}', part: 'table' }
+  { name: 'service-bus', id: '${group.id}/providers/Microsoft.ServiceBus/namespaces/${serviceBusName}', part: 'namespace' }
+  { name: 'event-hubs', id: '${group.id}/providers/Microsoft.EventHub/namespaces/${eventHubsName}', part: 'namespace' }
+]
+var runtimeEndpoints = [for app in appList: { name: 'runtime-${app.service}', id: '${storageType}/${app.runtime}', part: 'blob' }]
+var appEndpoints = [for app in appList: { name: 'app-${app.service}', id: '${group.id}/providers/Microsoft.Web/sites/${app.name}', part: 'sites' }]
+var openAiEndpoints = [for account in openAiAccounts: { name: 'openai-${account.name}', id: '${openAiType}/oai-${account.name}-${token}', part: 'account' }]
+var existingOpenAiEndpoints = [for account in existingOpenAiAccounts: { name: 'openai-${account.name}', id: account.id, part: 'account' }]
+var vaultEndpoints = !hasVault ? [] : [
+  { name: 'vault', id: '${group.id}/providers/Microsoft.KeyVault/vaults/${vaultName}', part: 'vault' }
+]
+var endpointList = !isPrivate ? [] : concat(dataEndpoints, runtimeEndpoints, appEndpoints, openAiEndpoints, existingOpenAiEndpoints, vaultEndpoints)
 
 // The targets are known by their names beforehand, so what has to be there first is said.
 module endpoints 'modules/private-endpoint.bicep' = [for endpoint in endpointList: {
@@ -632,26 +647,27 @@ module apps 'modules/function-app.bicep' = [for (app, i) in appList: {
     telemetryConnectionString: monitoring.outputs.connectionString
     instanceMemoryMB: instanceMemoryMB
     maximumInstanceCount: maximumInstanceCount
+    zoneRedundant: zoneRedundant
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     httpConcurrency: httpConcurrency
     subnetId: !isPrivate ? '' : (makesNetworks ? networks[app.region].outputs.appSubnetId : existingAppSubnetIds[app.region])
     publicAccess: !isPrivate
     frontDoorId: frontDoorId
-    settings: {
-      REGION_NAME: app.location
-      TENANT_ID: tenant().tenantId
-      SPILLWAY_AUDIENCE: audience
-      TABLES_ENDPOINT: 'https://${dataName}.table.${environment().suffixes.storage}'
-      BLOBS_ENDPOINT: 'https://${dataName}.blob.${environment().suffixes.storage}'
-      CHARGEBACK_EVENT_HUB: 'https://${eventHubs.outputs.hostName}/${hub}'
-      CHARGEBACK_HUB: hub
-      CHARGEBACK_CONSUMER_GROUP: consumerGroup
-      EventHubConnection__fullyQualifiedNamespace: eventHubs.outputs.hostName
-      BATCH_NAMESPACE: 'https://${serviceBus.outputs.hostName}'
-      BATCH_QUEUE: batchQueue
-      REPLY_QUEUE: replyQueues[0]
-      ServiceBusConnection__fullyQualifiedNamespace: serviceBus.outputs.hostName
-    }
+    settings: [
+      { name: 'REGION_NAME', value: app.location }
+      { name: 'TENANT_ID', value: tenant().tenantId }
+      { name: 'SPILLWAY_AUDIENCE', value: audience }
+      { name: 'TABLES_ENDPOINT', value: 'https://${dataName}.table.${environment().suffixes.storage}' }
+      { name: 'BLOBS_ENDPOINT', value: 'https://${dataName}.blob.${environment().suffixes.storage}' }
+      { name: 'CHARGEBACK_EVENT_HUB', value: 'https://${eventHubs.outputs.hostName}/${hub}' }
+      { name: 'CHARGEBACK_HUB', value: hub }
+      { name: 'CHARGEBACK_CONSUMER_GROUP', value: consumerGroup }
+      { name: 'EventHubConnection__fullyQualifiedNamespace', value: eventHubs.outputs.hostName }
+      { name: 'BATCH_NAMESPACE', value: 'https://${serviceBus.outputs.hostName}' }
+      { name: 'BATCH_QUEUE', value: batchQueue }
+      { name: 'REPLY_QUEUE', value: replyQueues[0] }
+      { name: 'ServiceBusConnection__fullyQualifiedNamespace', value: serviceBus.outputs.hostName }
+    ]
     openAi: [for (account, j) in openAiAccounts: {
       name: account.name
       endpoint: openAi[j].outputs.endpoint
@@ -677,6 +693,10 @@ module apps 'modules/function-app.bicep' = [for (app, i) in appList: {
 
 // Who hears of it.
 
+var ptuAccounts = [for account in filter(openAiAccounts, account => contains(string(account.deployments), 'Provisioned')): { name: account.name, id: '${openAiType}/oai-${account.name}-${token}' }]
+var existingPtuAccounts = [for account in filter(existingOpenAiAccounts, account => account.ptu): { name: account.name, id: account.id }]
+var otherApps = [for app in skip(appList, 1): app.name]
+
 module alerts 'modules/alerts.bicep' = {
   scope: group
   name: 'alerts'
@@ -687,10 +707,7 @@ module alerts 'modules/alerts.bicep' = {
     webhookUrl: isPrivate ? '' : '${apps[0].outputs.url}/spillway/alert'
     webhookApplicationObjectId: alertApplicationObjectId
     webhookAudience: audience
-    ptuAccounts: concat(
-      map(filter(openAiAccounts, account => contains(string(account.deployments), 'Provisioned')), account => { name: account.name, id: '${group.id}/providers/Microsoft.CognitiveServices/accounts/oai-${account.name}-${token}' }),
-      map(filter(existingOpenAiAccounts, account => account.ptu), account => { name: account.name, id: account.id })
-    )
+    ptuAccounts: concat(ptuAccounts, existingPtuAccounts)
     ptuThreshold: ptuAlertThreshold
     serviceBusId: serviceBus.outputs.id
     eventHubsId: eventHubs.outputs.id
@@ -746,7 +763,7 @@ output SPILLWAY_SECOND_URL string = empty(secondaryLocation) ? '' : apps[length(
 output SERVICE_GATEWAY_NAME string = apps[0].outputs.name
 
 @description('Names of the further function apps, which a hook deploys the same package to; separated by spaces.')
-output OTHER_APPS string = join(map(skip(appList, 1), app => app.name), ' ')
+output OTHER_APPS string = join(otherApps, ' ')
 
 @description('Name of the storage account with what the gateway keeps.')
 output DATA_ACCOUNT_NAME string = data.outputs.name

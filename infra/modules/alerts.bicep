@@ -4,7 +4,7 @@ metadata description = 'What somebody has to hear of: full PTU deployments, dead
 param name string
 
 @description('Addresses that get mail.')
-param emails string[]
+param emails array
 
 @description('URL of the alert function; empty: no webhook.')
 param webhookUrl string

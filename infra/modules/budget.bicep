@@ -4,15 +4,13 @@ metadata description = 'A monthly budget of the resource group: mail at 80 % and
 param name string
 
 @description('Amount a month, in the billing currency.')
-@minValue(1)
 param amount int
 
 @description('First of the month that it begins with, yyyy-MM-01. A budget that is there keeps its own: give the same again.')
 param startDate string
 
 @description('Addresses that get mail.')
-@minLength(1)
-param emails string[]
+param emails array
 
 resource budget 'Microsoft.Consumption/budgets@2023-11-01' = {
   name: name

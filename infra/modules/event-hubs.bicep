@@ -33,7 +33,7 @@ param retentionInDays int
 param consumerGroup string
 
 @description('Consumer groups for others who read usage events.')
-param otherConsumerGroups string[]
+param otherConsumerGroups array
 
 @description('Whether the namespace answers on the internet (with a token of Entra even then).')
 param publicAccess bool

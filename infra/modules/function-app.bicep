@@ -43,6 +43,9 @@ param instanceMemoryMB int
 @maxValue(1000)
 param maximumInstanceCount int
 
+@description('Whether instances are spread over availability zones; the region has to have them for this plan.')
+param zoneRedundant bool
+
 @description('Instances that are kept ready for HTTP calls.')
 @minValue(0)
 @maxValue(100)
@@ -62,8 +65,8 @@ param publicAccess bool
 @description('Id of the Front Door profile that calls have to come through; empty: any.')
 param frontDoorId string
 
-@description('The handler\'s own settings: what `\${NAME}` in spillway.toml stands for, and what the bindings name.')
-param settings object
+@description('The handler\'s own settings: what `\${NAME}` in spillway.toml stands for, and what the bindings name; name and value.')
+param settings array
 
 @description('The Azure OpenAI resources: name, endpoint and id. Each becomes OPENAI_NAME_ENDPOINT and OPENAI_NAME_ID.')
 param openAi array
@@ -72,7 +75,7 @@ param openAi array
 param existingOpenAi array
 
 @description('Names of settings whose values are secrets of the same name (with - for _) in the vault.')
-param vaultSettings string[]
+param vaultSettings array
 
 @description('URL of the vault, with a slash at the end; empty where there is none.')
 param vaultUri string
@@ -87,27 +90,29 @@ var eventFunctions = ['batch', 'utilization', 'chargeback']
 var httpFunctions = ['relay', 'relay_v1', 'relay_low', 'console', 'status', 'alert']
 var disabledFunctions = runs == 'all' ? [] : (runs == 'http' ? eventFunctions : httpFunctions)
 
-var hostSettings = {
+var hostSettings = [
   // The host's own storage, Application Insights and the triggers' connections, all by identity.
-  AzureWebJobsStorage__accountName: runtimeAccountName
-  AzureWebJobsStorage__credential: 'managedidentity'
-  AzureWebJobsStorage__clientId: identityClientId
-  APPLICATIONINSIGHTS_CONNECTION_STRING: telemetryConnectionString
-  APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
-  ServiceBusConnection__credential: 'managedidentity'
-  ServiceBusConnection__clientId: identityClientId
-  EventHubConnection__credential: 'managedidentity'
-  EventHubConnection__clientId: identityClientId
+  { name: 'AzureWebJobsStorage__accountName', value: runtimeAccountName }
+  { name: 'AzureWebJobsStorage__credential', value: 'managedidentity' }
+  { name: 'AzureWebJobsStorage__clientId', value: identityClientId }
+  { name: 'APPLICATIONINSIGHTS_CONNECTION_STRING', value: telemetryConnectionString }
+  { name: 'APPLICATIONINSIGHTS_AUTHENTICATION_STRING', value: 'ClientId=${identityClientId};Authorization=AAD' }
+  { name: 'ServiceBusConnection__credential', value: 'managedidentity' }
+  { name: 'ServiceBusConnection__clientId', value: identityClientId }
+  { name: 'EventHubConnection__credential', value: 'managedidentity' }
+  { name: 'EventHubConnection__clientId', value: identityClientId }
   // The handler's identity: with a user-assigned one the platform has to be asked by name.
-  AZURE_CLIENT_ID: identityClientId
-}
+  { name: 'AZURE_CLIENT_ID', value: identityClientId }
+]
 var accounts = concat(openAi, existingOpenAi)
-var endpointSettings = toObject(accounts, account => 'OPENAI_${toUpper(replace(account.name, '-', '_'))}_ENDPOINT', account => account.endpoint)
-var idSettings = toObject(accounts, account => 'OPENAI_${toUpper(replace(account.name, '-', '_'))}_ID', account => account.id)
-var secretSettings = toObject(vaultSettings, setting => setting, setting => '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${replace(setting, '_', '-')}/)')
-var disabledSettings = toObject(disabledFunctions, one => 'AzureWebJobs.${one}.Disabled', one => 'true')
+var endpointSettings = [for account in accounts: { name: 'OPENAI_${toUpper(replace(account.name, '-', '_'))}_ENDPOINT', value: account.endpoint }]
+var idSettings = [for account in accounts: { name: 'OPENAI_${toUpper(replace(account.name, '-', '_'))}_ID', value: account.id }]
+var secretSettings = [for setting in vaultSettings: { name: setting, value: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${replace(setting, '_', '-')}/)' }]
+var disabledSettings = [for function in disabledFunctions: { name: 'AzureWebJobs.${function}.Disabled', value: 'true' }]
 
 resource plan 'Microsoft.Web/serverfarms@2024-04-01' = {
+  // checkov:skip=CKV_AZURE_212: Flex Consumption scales by itself, and keeps instances ready by functionAppConfig.scaleAndConcurrency.alwaysReady
+  // checkov:skip=CKV_AZURE_225: it is what the parameter zoneRedundant says; not every region has zones for Flex Consumption
   name: planName
   location: location
   tags: tags
@@ -118,10 +123,15 @@ resource plan 'Microsoft.Web/serverfarms@2024-04-01' = {
   }
   properties: {
     reserved: true
+    zoneRedundant: zoneRedundant
   }
 }
 
 resource app 'Microsoft.Web/sites@2024-04-01' = {
+  // checkov:skip=CKV_AZURE_17: callers show keys or tokens of Entra; OpenAI clients have no certificates
+  // checkov:skip=CKV_AZURE_212: as for the plan
+  // checkov:skip=CKV_AZURE_213: the platform takes sick Flex Consumption instances away itself; healthCheckPath is not for this plan
+  // checkov:skip=CKV_AZURE_222: networkMode private disables public access; public is a choice, and callers show keys or tokens then too
   name: name
   location: location
   tags: union(tags, {
@@ -143,6 +153,7 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
     keyVaultReferenceIdentity: identityId
     virtualNetworkSubnetId: empty(subnetId) ? null : subnetId
     siteConfig: {
+      appSettings: concat(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
       minTlsVersion: '1.2'
       scmMinTlsVersion: '1.2'
       ftpsState: 'Disabled'
@@ -192,11 +203,6 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
         version: '1.0'
       }
     }
-  }
-
-  resource appSettings 'config' = {
-    name: 'appsettings'
-    properties: union(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
   }
 
   // Publishing takes a token of Entra: user names and passwords are off.

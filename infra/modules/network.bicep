@@ -6,14 +6,20 @@ param location string
 @description('Name of the virtual network.')
 param name string
 
-@description('Its addresses, a /24 or larger: the first /26 is for the apps, the second for private endpoints.')
+@description('Its addresses.')
 param addressPrefix string
+
+@description('Those of the subnet that the apps reach out from.')
+param appSubnetPrefix string
+
+@description('Those of the subnet of private endpoints.')
+param endpointSubnetPrefix string
 
 @description('Address of the hub\'s firewall, which everything that leaves the apps\' subnet goes through; empty: straight out.')
 param firewallAddress string
 
 @description('DNS servers, for example the hub\'s; empty: Azure\'s own.')
-param dnsServers string[]
+param dnsServers array
 
 @description('Tags.')
 param tags object
@@ -114,7 +120,7 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
       {
         name: 'apps'
         properties: {
-          addressPrefix: cidrSubnet(addressPrefix, 26, 0)
+          addressPrefix: appSubnetPrefix
           networkSecurityGroup: {
             id: appRules.id
           }
@@ -134,7 +140,7 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
       {
         name: 'endpoints'
         properties: {
-          addressPrefix: cidrSubnet(addressPrefix, 26, 1)
+          addressPrefix: endpointSubnetPrefix
           privateEndpointNetworkPolicies: 'Enabled'
           networkSecurityGroup: {
             id: endpointRules.id

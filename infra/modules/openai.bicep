@@ -19,6 +19,8 @@ param workspaceId string
 param tags object
 
 resource account 'Microsoft.CognitiveServices/accounts@2024-10-01' = {
+  // checkov:skip=CKV_AZURE_134: networkMode private disables public access; in public mode only tokens of Entra open it
+  // checkov:skip=CKV_AZURE_238: the account calls nothing itself, so it needs no identity
   name: name
   location: location
   tags: tags

@@ -1,10 +1,10 @@
 metadata description = 'Private DNS zones, linked to a virtual network.'
 
 @description('Names of the zones.')
-param zones string[]
+param zones array
 
 @description('Resource ids of the virtual networks that look names up in them.')
-param virtualNetworkIds string[]
+param virtualNetworkIds array
 
 @description('Tags.')
 param tags object

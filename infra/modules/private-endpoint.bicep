@@ -16,7 +16,7 @@ param groupId string
 param subnetId string
 
 @description('Resource ids of the private DNS zones that name it.')
-param zoneIds string[]
+param zoneIds array
 
 @description('Tags.')
 param tags object

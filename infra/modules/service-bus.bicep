@@ -18,7 +18,7 @@ param messagingUnits int
 param batchQueue string
 
 @description('Names of the queues for replies; `[batch] reply_queues` has to list them.')
-param replyQueues string[]
+param replyQueues array
 
 @description('Whether replies are read by session: a reader then gets only the replies of its own session id.')
 param replySessions bool
