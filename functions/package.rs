@@ -43,7 +43,11 @@ pub fn write(out: &Path, binary: &Path, config: &str) -> io::Result<()> {
     }
     // Copying keeps the permission to execute, which the host needs.
     fs::copy(binary, out.join(BINARY)).map_err(|error| {
-        let message = format!("cannot copy {} to {}: {error}", binary.display(), out.display());
+        let message = format!(
+            "cannot copy {} to {}: {error}",
+            binary.display(),
+            out.display()
+        );
         io::Error::new(error.kind(), message)
     })?;
     Ok(())

@@ -230,9 +230,9 @@ var tableNames = [
   'utilization'
 ]
 var containerNames = [
-  'batches'
   'files'
   'prompts'
+  'replies'
 ]
 
 var isPrivate = networkMode == 'private'
@@ -757,7 +757,7 @@ output AZURE_RESOURCE_GROUP string = group.name
 output SPILLWAY_URL string = apps[0].outputs.url
 
 @description('Base URL in the second region; empty where there is none.')
-output SPILLWAY_SECOND_URL string = empty(secondaryLocation) ? '' : apps[length(appList) - 1].outputs.url
+output SPILLWAY_SECOND_URL string = empty(secondaryLocation) ? '' : (apps[length(appList) - 1].outputs.url)
 
 @description('Name of the function app that azd deploys to.')
 output SERVICE_GATEWAY_NAME string = apps[0].outputs.name

@@ -19,7 +19,6 @@ param tags object
 
 resource vault 'Microsoft.KeyVault/vaults@2023-07-01' = {
   // checkov:skip=CKV_AZURE_109: networkMode private denies; in public mode apps outside a network have no address that could be allowed
-  // checkov:skip=CKV_AZURE_189: as above
   name: name
   location: location
   tags: tags
