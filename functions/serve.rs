@@ -18,6 +18,7 @@ use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::config::{Auth, Config, Scheme, Storage, Tables};
 use crate::console;
 use crate::door::{Door, may_be_reached};
+use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
@@ -29,6 +30,7 @@ use crate::relay::{self, Relay};
 use crate::store::Store;
 use crate::store::azure_tables::{self, AzureTables};
 use crate::store::embedded::Embedded;
+use crate::store::ledger::Ledger;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
@@ -238,13 +240,15 @@ pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
         .enable_all()
         .build()?;
     let keeping = async move {
-        let store = store.as_deref();
         let owners = async {
-            if let Some(store) = store {
+            if let Some(store) = store.as_deref() {
                 inbox.owners.keep(store).await;
             }
         };
-        tokio::join!(keep_events(inbox.events, store), owners);
+        let ledger = store.clone().map(Ledger::new);
+        let prices = Prices::default();
+        let events = keep_events(inbox.events, ledger.as_ref(), &prices);
+        tokio::join!(events, owners);
     };
     let thread = std::thread::Builder::new().name("keeper".into());
     thread.spawn(move || runtime.block_on(keeping)).map(drop)
