@@ -101,6 +101,10 @@ struct PackageArgs {
     /// The configuration to put in.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// The handler to put in, where it was built for another system than this one; default: this
+    /// program.
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -243,7 +247,11 @@ fn check(args: &CheckArgs) -> io::Result<()> {
 fn write_package(args: &PackageArgs) -> io::Result<()> {
     let source = Source::find(args.config.as_deref(), &env);
     let (text, _) = source.read().map_err(io::Error::other)?;
-    package::write(&args.out, &std::env::current_exe()?, &text)
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe()?,
+    };
+    package::write(&args.out, &binary, &text)
 }
 
 /// The key itself is written nowhere else: the configuration has its hash only.
