@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
-use crate::config::{Auth, Config, Scheme, Storage, Tables};
+use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console;
 use crate::door::{Door, may_be_reached};
 use crate::host::clock::Clock;
@@ -27,6 +27,9 @@ use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
 use crate::store::azure_tables::{self, AzureTables};
+use crate::store::blobs::Blobs;
+use crate::store::blobs::azure::AzureBlobs;
+use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
 
 /// A gateway that is ready to serve.
@@ -209,6 +212,39 @@ async fn make_tables(store: Arc<AzureTables>) {
         Err(error) => tracing::error!(
             ?store, %error,
             "the tables can't be made or reached; each write tries again"
+        ),
+    }
+}
+
+/// The store of blobs that a configuration names; `None` where it names none. As [`open_store`].
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_blobs(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Blobs>>> {
+    let azure = match &storage.blobs {
+        None => return Ok(None),
+        Some(BlobsPlace::Embedded(folder)) => return Ok(Some(Arc::new(Files::open(folder)?))),
+        Some(BlobsPlace::Emulator(endpoint)) => AzureBlobs::emulator(endpoint),
+        Some(BlobsPlace::Account(endpoint)) => {
+            let mut tokens = OwnTokens::new(surroundings(place));
+            let token = tokens.get(None, azure_tables::SCOPE);
+            let token = token.map_err(io::Error::other)?;
+            tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
+            AzureBlobs::account(endpoint, token)
+        }
+    };
+    let azure = Arc::new(azure.map_err(io::Error::other)?);
+    tokio::spawn(make_containers(Arc::clone(&azure)));
+    Ok(Some(azure))
+}
+
+/// As [`make_tables`].
+async fn make_containers(blobs: Arc<AzureBlobs>) {
+    match blobs.make_containers().await {
+        Ok(()) => tracing::info!(?blobs, "the containers are there"),
+        Err(error) => tracing::error!(
+            ?blobs, %error,
+            "the containers can't be made or reached; each write tries again"
         ),
     }
 }
