@@ -8,7 +8,7 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`] and [`instances`] say what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`] and [`slots`] say what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -19,6 +19,7 @@ pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod slots;
 pub mod sums;
 
 use std::fmt;
@@ -36,11 +37,21 @@ pub enum Table {
     Affinity,
     /// What each instance says of the limits that it shares.
     Instances,
+    /// Which instance holds which low-priority slot.
+    Slots,
+    /// How full provisioned deployments are.
+    Utilization,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Chargeback, Self::Affinity, Self::Instances];
+    pub const ALL: [Self; 5] = [
+        Self::Chargeback,
+        Self::Affinity,
+        Self::Instances,
+        Self::Slots,
+        Self::Utilization,
+    ];
 
     /// The name in Table Storage.
     pub const fn name(self) -> &'static str {
@@ -48,6 +59,8 @@ impl Table {
             Self::Chargeback => "chargeback",
             Self::Affinity => "affinity",
             Self::Instances => "instances",
+            Self::Slots => "slots",
+            Self::Utilization => "utilization",
         }
     }
 }
