@@ -206,6 +206,7 @@ fn read_app(app: &crate::config::App) -> App {
         backends: shared(&app.backends),
         tiers: app.tiers.as_deref().map_or(Tiers::ALL, Tiers::only),
         priority: app.priority,
+        log_prompts: app.log_prompts,
     }
 }
 

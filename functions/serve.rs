@@ -24,6 +24,7 @@ use crate::host::server::{self, Settings as ServerSettings};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
+use crate::relay::prompts::Prompts;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
@@ -43,6 +44,8 @@ pub struct Gateway {
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
     slots: Arc<Slots>,
+    /// What was started before serving; it ends with the gateway.
+    background: JoinSet<()>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -102,6 +105,7 @@ impl Gateway {
             tokens: tokens.into_all(),
             triggers: Router::new(),
             slots,
+            background: JoinSet::new(),
         };
         Ok((gateway, inbox))
     }
@@ -115,6 +119,17 @@ impl Gateway {
             .layer(DefaultBodyLimit::max(MAX_INVOCATION))
             .route_layer(from_fn(from_the_host));
         self.triggers = self.triggers.merge(trigger);
+        self
+    }
+
+    /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
+    #[must_use]
+    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+        if config.apps.iter().any(|app| app.log_prompts) {
+            let (prompts, inbox) = Prompts::new(&config.prompts);
+            self.relay.log_prompts(prompts);
+            self.background.spawn(inbox.keep(Arc::clone(blobs)));
+        }
         self
     }
 

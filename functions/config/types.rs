@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppLimit, Auth, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Secret, Tables};
+use super::{
+    AppLimit, Auth, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Prompts, Secret, Tables,
+};
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
@@ -37,6 +39,9 @@ pub struct Config {
     pub chargeback: Chargeback,
     /// How many low-priority calls run at once on provisioned deployments; absent: as many as come.
     pub pacing: Option<Pacing>,
+    /// How prompts are kept of apps with `log_prompts = true`.
+    #[serde(default)]
+    pub prompts: Prompts,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.
@@ -330,6 +335,10 @@ pub struct App {
     pub budget_per_month: Option<Money>,
     /// What becomes of its calls when that is spent; absent: they are refused.
     pub on_exhausted: Option<OnExhausted>,
+    /// Whether its requests and answers are kept, whole, in `[storage] blobs`. What they say is then
+    /// there for whoever may read that.
+    #[serde(default)]
+    pub log_prompts: bool,
 }
 
 /// Where things are kept.

@@ -15,6 +15,7 @@ use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 mod auth;
 mod limits;
 mod pacing;
+mod prompts;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -49,6 +50,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.key_hashes(&path, "key_hashes", app);
         check.guids(&path, "entra_app_ids", app);
         check.budget(&path, app);
+        check.prompts_have_a_place(&path, app);
         if app
             .get("tiers")
             .and_then(Value::as_array)
@@ -62,6 +64,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     }
     check.currency();
     check.pacing();
+    check.redaction();
     let tables = tree
         .value
         .pointer("/storage/tables")

@@ -4,7 +4,7 @@
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
-//! and [`price`] says what that costs.
+//! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
 
 pub mod app;
 pub mod budget;
@@ -21,6 +21,7 @@ pub mod plan;
 pub mod pool;
 pub mod price;
 pub mod priority;
+pub mod prompt;
 pub mod ptu;
 pub mod request;
 pub mod retry_after;

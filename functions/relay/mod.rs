@@ -3,7 +3,8 @@
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
 //! route and the body say which model, `admission` whether the app's limits and budget allow it, `pace`
 //! has a low-priority call wait for its slot, `call` tries deployments as the plan says until one answers, `body` passes the answer on and reads its
-//! usage, `record` makes the usage event of it and settles the limits.
+//! usage, `record` makes the usage event of it and settles the limits, `prompts` keeps the text of calls
+//! whose app wants that.
 
 mod admission;
 mod affinity;
@@ -17,6 +18,7 @@ mod headers;
 pub mod keeper;
 mod models;
 mod pace;
+pub mod prompts;
 mod reading;
 mod record;
 pub mod recorder;
@@ -24,7 +26,7 @@ pub mod settings;
 mod start;
 mod upstream;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -39,6 +41,7 @@ use self::call::{Call, CallEnd};
 use self::error::RelayError;
 use self::headers::set;
 use self::keeper::{Inbox, Owners};
+use self::prompts::Prompts;
 use self::reading::Reading;
 use self::record::CallRecord;
 use self::recorder::Recorder;
@@ -72,6 +75,8 @@ pub struct Relay {
     pub slots: Arc<Slots>,
     affinity: Affinity,
     recorder: Recorder,
+    /// Empty where no app's prompts are logged.
+    prompts: OnceLock<Prompts>,
 }
 
 impl Relay {
@@ -96,6 +101,7 @@ impl Relay {
             slots,
             affinity,
             recorder,
+            prompts: OnceLock::new(),
         };
         (relay, Inbox { events, owners })
     }
@@ -103,6 +109,17 @@ impl Relay {
     /// Usage events that could not be kept, so far.
     pub fn dropped_events(&self) -> u64 {
         self.recorder.dropped()
+    }
+
+    /// Has the prompts kept of apps that want it, from the first call of this on.
+    pub fn log_prompts(&self, prompts: Prompts) {
+        // Where they are kept already, they stay.
+        let _ = self.prompts.set(prompts);
+    }
+
+    /// Calls whose prompts were to be kept and are not, so far.
+    pub fn dropped_prompts(&self) -> u64 {
+        self.prompts.get().map_or(0, Prompts::dropped)
     }
 }
 
@@ -200,6 +217,13 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         Ok(bytes) => bytes,
         Err(error) => return refuse(error, record),
     };
+    if app.log_prompts
+        && route.operation.is_billed()
+        && let Some(prompts) = relay.prompts.get()
+    {
+        let capture = prompts.capture(route.operation, bytes.clone());
+        record.prompt = Some(Box::new(capture));
+    }
     let call = Call {
         relay,
         upstream: &worker.upstream,

@@ -22,6 +22,7 @@ mod openings;
 mod outbound;
 mod outcomes;
 mod process;
+mod prompts;
 mod purity;
 mod raw;
 mod restart;
