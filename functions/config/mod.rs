@@ -16,6 +16,7 @@
 //! A message never holds a value that came from the environment or from a key.
 
 mod auth;
+mod batch;
 mod endpoint;
 mod env;
 mod key_hash;
@@ -34,6 +35,7 @@ mod validate;
 mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
+pub use batch::Batch;
 pub use endpoint::{Endpoint, Scheme};
 pub use key_hash::KeyHash;
 pub use limits::{AppLimit, Chargeback, Money};

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppLimit, Auth, Chargeback, Endpoint, KeyHash, Money, Secret, Tables};
+use super::{AppLimit, Auth, Batch, Chargeback, Endpoint, KeyHash, Money, Secret, Tables};
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
@@ -35,6 +35,8 @@ pub struct Config {
     /// What calls cost.
     #[serde(default)]
     pub chargeback: Chargeback,
+    /// Batch messages. Absent: there are none.
+    pub batch: Option<Batch>,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.

@@ -13,6 +13,7 @@ use super::types::read_hash_on;
 use super::{AuthMode, Endpoint, KeyHash, Tables};
 
 mod auth;
+mod batch;
 mod limits;
 
 /// Checks texts that have a format of their own.
@@ -59,6 +60,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
+    check.batch();
     let tables = tree
         .value
         .pointer("/storage/tables")

@@ -14,6 +14,7 @@ mod client_body;
 mod credential;
 mod error;
 mod headers;
+pub mod inside;
 pub mod keeper;
 mod models;
 mod reading;
@@ -202,6 +203,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         reading: Reading::none(),
         model: Arc::clone(&relay.settings.any_backend),
         pinned: None,
+        only: None,
         body: bytes.clone(),
         route,
         caller,
