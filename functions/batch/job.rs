@@ -217,10 +217,11 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Nobody could answer: it fails, for the last time where the queue delivers it no more.
+    /// Nobody could answer: it fails. It is given up one delivery before the queue's last one, which
+    /// then has only to see to the reply, should this one be killed.
     async fn broken(&self, why: String) -> End {
         let received = self.case.received;
-        if received.deliveries < self.worker.settings.max_deliveries {
+        if received.deliveries + 1 < self.worker.settings.max_deliveries {
             self.case.claim.release().await;
             return self.worker.fail(&self.case, &why).await;
         }
