@@ -21,6 +21,7 @@
 //! clock.
 
 pub mod azure;
+pub mod batch;
 pub mod config;
 pub mod console;
 pub mod door;

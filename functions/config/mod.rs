@@ -16,6 +16,7 @@
 //! A message never holds a value that came from the environment or from a key.
 
 mod auth;
+mod batch;
 mod blobs;
 mod endpoint;
 mod env;
@@ -38,6 +39,7 @@ mod validate;
 mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
+pub use batch::Batch;
 pub use blobs::Blobs;
 pub use endpoint::{Endpoint, Scheme};
 pub use key_hash::KeyHash;

@@ -4,6 +4,7 @@ use super::*;
 use crate::gateway::event::Kind;
 use crate::gateway::strategy::{HashOn, Strategy};
 
+mod batch;
 mod identities;
 mod limits;
 mod prompts;

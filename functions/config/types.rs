@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Prompts, Secret, Tables,
+    AppLimit, Auth, Batch, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Prompts, Secret,
+    Tables,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
@@ -37,6 +38,8 @@ pub struct Config {
     /// What calls cost.
     #[serde(default)]
     pub chargeback: Chargeback,
+    /// Batch messages. Absent: there are none.
+    pub batch: Option<Batch>,
     /// How many low-priority calls run at once on provisioned deployments; absent: as many as come.
     pub pacing: Option<Pacing>,
     /// How prompts are kept of apps with `log_prompts = true`.

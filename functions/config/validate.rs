@@ -13,6 +13,7 @@ use super::types::read_hash_on;
 use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 
 mod auth;
+mod batch;
 mod limits;
 mod pacing;
 mod prompts;
@@ -63,6 +64,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
+    check.batch();
     check.pacing();
     check.redaction();
     let tables = tree

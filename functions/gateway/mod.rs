@@ -7,6 +7,7 @@
 //! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
 
 pub mod app;
+pub mod batch;
 pub mod budget;
 pub mod classify;
 pub mod deployment;

@@ -15,6 +15,7 @@ mod client_body;
 mod credential;
 mod error;
 mod headers;
+pub mod inside;
 pub mod keeper;
 mod models;
 mod pace;
@@ -232,6 +233,8 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         reading: Reading::none(),
         model: Arc::clone(&relay.settings.any_backend),
         pinned: None,
+        only: None,
+        is_paced: false,
         body: bytes.clone(),
         route,
         caller,

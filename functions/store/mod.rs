@@ -8,7 +8,8 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`] and [`slots`] say what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`] and [`requests`] say what stands
+//! in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -19,6 +20,7 @@ pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod requests;
 pub mod slots;
 pub mod sums;
 
@@ -41,16 +43,19 @@ pub enum Table {
     Slots,
     /// How full provisioned deployments are.
     Utilization,
+    /// Batch messages and asynchronous calls.
+    Requests,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
         Self::Slots,
         Self::Utilization,
+        Self::Requests,
     ];
 
     /// The name in Table Storage.
@@ -61,6 +66,7 @@ impl Table {
             Self::Instances => "instances",
             Self::Slots => "slots",
             Self::Utilization => "utilization",
+            Self::Requests => "requests",
         }
     }
 }

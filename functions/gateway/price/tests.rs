@@ -239,13 +239,13 @@ fn own_prices_win_the_narrowest_first_and_each_from_its_day() {
     let million = call("payg", Kind::Payg, tokens(1_000_000, 0, 0));
     let cost = |own: Vec<OwnPrice>| prices(own).charge(&million).cost;
     let by_app_name = own(Some("chat"), None, "2026-01-01", "1");
-    let by_azure_name = own(Some("gpt-4o"), None, "2026-11-01", "2");
+    let by_model_name = own(Some("gpt-4o"), None, "2026-11-01", "2");
     let later = own(Some("gpt-4o"), None, "2026-12-01", "3");
     let at_backend = own(None, Some("sweden"), "2026-01-01", "4");
     let elsewhere = own(None, Some("norway"), "2026-01-01", "5");
     assert_eq!(cost(vec![by_app_name.clone()]), Some(dec("1")));
     assert_eq!(
-        cost(vec![by_app_name.clone(), by_azure_name]),
+        cost(vec![by_app_name.clone(), by_model_name]),
         Some(dec("2")),
         "the later"
     );
