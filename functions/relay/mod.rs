@@ -17,6 +17,7 @@ mod error;
 mod headers;
 pub mod inside;
 pub mod keeper;
+mod later;
 mod models;
 mod pace;
 pub mod prompts;
@@ -48,6 +49,7 @@ use self::record::CallRecord;
 use self::recorder::Recorder;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
+use crate::async_calls::AsyncCalls;
 use crate::door::Door;
 use crate::gateway::app::App;
 use crate::gateway::estimate;
@@ -78,6 +80,8 @@ pub struct Relay {
     recorder: Recorder,
     /// Empty where no app's prompts are logged.
     prompts: OnceLock<Prompts>,
+    /// Where calls go that need no answer now, where there is a queue.
+    async_calls: OnceLock<Arc<AsyncCalls>>,
 }
 
 impl Relay {
@@ -103,8 +107,15 @@ impl Relay {
             affinity,
             recorder,
             prompts: OnceLock::new(),
+            async_calls: OnceLock::new(),
         };
         (relay, Inbox { events, owners })
+    }
+
+    /// From now on calls are taken in that need no answer now. Only the first time counts.
+    pub fn take_async_calls(&self, calls: Arc<AsyncCalls>) {
+        // The second of two would be of the same configuration.
+        let _ = self.async_calls.set(calls);
     }
 
     /// Usage events that could not be kept, so far.
@@ -244,6 +255,11 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         Ok(call) => call,
         Err(error) => return refuse(error, record),
     };
+    if let Some(calls) = relay.async_calls.get()
+        && let Some(path) = later::wanted(&call, &record)
+    {
+        return later::accept(calls, &path, &call, record).await;
+    }
     admit_and_run(call, record).await
 }
 
