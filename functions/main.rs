@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Config, KeyHash, Source, Tables, schema};
+use spillway::config::{Blobs, Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
-use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
+use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_blobs, open_store};
 
 /// The port that the Functions host names for its handler.
 const PORT_VARIABLE: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
@@ -170,7 +170,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         first_token_ms: args.latency_ms,
         per_token_ms: args.latency_ms / 15,
     };
-    let data = args.data.clone();
+    let (data, blobs) = (args.data.clone(), args.data.clone());
     run(async move {
         let mut config = match real {
             Some(config) => config,
@@ -182,6 +182,8 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         };
         let named = data.map(Tables::Embedded).or(config.storage.tables);
         config.storage.tables = Some(named.unwrap_or_else(|| Tables::Embedded(DATA.into())));
+        let named = blobs.map(Blobs::Embedded).or(config.storage.blobs);
+        config.storage.blobs = Some(named.unwrap_or_else(|| Blobs::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let gateway = start(Place::Local, &config)?;
         say_how_to_try(listener.local_addr()?, &config)?;
@@ -199,6 +201,11 @@ fn start(place: Place, config: &Config) -> io::Result<Gateway> {
     }
     let (gateway, inbox) = Gateway::at(place, config, store.clone())?;
     keep(inbox, store, config.prices())?;
+    let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
+    keep(inbox, store)?;
+    if let Some(blobs) = open_blobs(place, &config.storage)? {
+        gateway = gateway.with_blobs(config, &blobs);
+    }
     Ok(gateway)
 }
 

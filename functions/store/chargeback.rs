@@ -80,6 +80,7 @@ pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
         .number("total_ms", event.total_ms)
         .text("attempts", attempts(event))
         .text("trace_id", &*event.trace_id)
+        .text("prompt_log", &*event.prompt_log)
 }
 
 /// The attempts as JSON. There are at most 32, so that they fit a field.

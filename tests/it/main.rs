@@ -8,6 +8,7 @@
 
 mod answers;
 mod azurite;
+mod batch;
 mod blobs;
 mod bodies;
 mod door;
@@ -24,6 +25,7 @@ mod openings;
 mod outbound;
 mod outcomes;
 mod process;
+mod prompts;
 mod purity;
 mod raw;
 mod restart;
