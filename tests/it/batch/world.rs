@@ -61,17 +61,19 @@ impl World {
     pub(crate) fn new(seed: u64, rates: Rates, broker: Broker, slots: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut outages = HashMap::new();
+        let mut window = |longest_ms| {
+            let from = START.plus_ms(random.u64(..2_000_000));
+            (from, from.plus_ms(random.u64(1000..longest_ms)))
+        };
         for what in ["store", "bus", "backend"] {
-            // Some in the first hours, of seconds to two minutes.
-            let windows = (0..12).map(|_| {
-                let from = START.plus_ms(random.u64(..4 * 3_600_000));
-                (from, from.plus_ms(random.u64(1000..120_000)))
-            });
-            let windows = if rates.lose > 0 {
-                windows.collect()
-            } else {
-                Vec::new()
-            };
+            let mut windows = Vec::new();
+            if rates.lose > 0 {
+                windows.extend((0..6).map(|_| window(90_000)));
+            }
+            if rates.lose > 0 && what == "backend" {
+                // Long enough that messages are given up.
+                windows.push(window(600_000));
+            }
             outages.insert(what, windows);
         }
         Self {
