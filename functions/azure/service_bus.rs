@@ -391,7 +391,7 @@ fn encoded(queue: &str) -> String {
 mod tests {
     use super::*;
 
-    fn outgoing(properties: Value) -> Outgoing {
+    fn outgoing(properties: &Value) -> Outgoing {
         Outgoing {
             message: Message {
                 id: Some("m-1".into()),
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn a_message_with_simple_properties_is_sent_with_them_as_headers() {
         let form = form(&outgoing(
-            json!({"app": "nightly", "spillway-deferrals": 3, "fast": false, "ratio": 0.5}),
+            &json!({"app": "nightly", "spillway-deferrals": 3, "fast": false, "ratio": 0.5}),
         ))
         .unwrap();
         assert_eq!(form.headers["app"], "\"nightly\"");
@@ -443,7 +443,7 @@ mod tests {
             json!({"x": "a\r\nevil: 1"}),
             json!({"x": null}),
         ] {
-            let form = form(&outgoing(properties.clone())).unwrap();
+            let form = form(&outgoing(&properties)).unwrap();
             assert_eq!(form.headers.len(), 1, "{properties}");
             assert_eq!(
                 form.headers[CONTENT_TYPE],

@@ -17,11 +17,14 @@
 
 mod auth;
 mod batch;
+mod blobs;
 mod endpoint;
 mod env;
 mod key_hash;
 mod limits;
 mod mistakes;
+mod pacing;
+mod place;
 mod read;
 mod secret;
 mod shape;
@@ -36,10 +39,12 @@ mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
 pub use batch::Batch;
+pub use blobs::Blobs;
 pub use endpoint::{Endpoint, Scheme};
 pub use key_hash::KeyHash;
 pub use limits::{AppLimit, Chargeback, Money};
 pub use mistakes::{Mistake, Mistakes};
+pub use pacing::{Pacing, ResourceId};
 pub use read::schema;
 pub use secret::Secret;
 pub use source::{Source, SourceError};
