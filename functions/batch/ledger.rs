@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::again;
-use super::way::Later;
 use super::worker::Now;
 use crate::gateway::batch::order::Sender;
 use crate::gateway::batch::reply::Answer;
 use crate::gateway::time::Timestamp;
+use crate::store::blobs::reading::whole;
+use crate::store::blobs::{self, Blob, BlobError, Blobs};
 use crate::store::requests::{self, Body, Found, Kept, Request, State, When};
 use crate::store::{Etag, Key, Store, StoreError};
 
@@ -22,22 +23,10 @@ pub(super) const LEASE_MS: u64 = 60_000;
 /// delivered again has its reply sent again, which the broker drops as a duplicate.
 const NOTE_MS: u64 = 1000;
 
-/// Why something could not be put on a shelf or taken from it.
-pub type ShelfError = String;
-
-/// Where answers lie that are too large for a row.
-pub trait Shelf: fmt::Debug + Send + Sync {
-    /// Puts bytes there under this name, in the place of what is there.
-    fn put<'a>(&'a self, name: &'a str, bytes: Bytes) -> Later<'a, Result<(), ShelfError>>;
-
-    /// What lies there under this name.
-    fn get<'a>(&'a self, name: &'a str) -> Later<'a, Result<Option<Bytes>, ShelfError>>;
-}
-
 /// The book of messages.
 pub(super) struct Ledger {
     store: Arc<dyn Store>,
-    shelf: Option<Arc<dyn Shelf>>,
+    blobs: Option<Arc<dyn Blobs>>,
     keep_ms: u64,
     now: Now,
 }
@@ -45,10 +34,10 @@ pub(super) struct Ledger {
 /// One message's place in the book.
 pub(super) struct Claim {
     store: Arc<dyn Store>,
-    shelf: Option<Arc<dyn Shelf>>,
+    blobs: Option<Arc<dyn Blobs>>,
     now: Now,
     key: Key,
-    name: String,
+    blob: Blob,
     holder: String,
     custom_id: String,
     created: Timestamp,
@@ -76,17 +65,20 @@ pub(super) enum KeepError {
     /// The tables.
     Store(StoreError),
     /// The blobs.
-    Shelf(ShelfError),
+    Blobs(BlobError),
+    /// Its blob is gone.
+    Gone,
     /// It is too large for a row, and there are no blobs.
-    NoShelf(usize),
+    NoBlobs(usize),
 }
 
 impl fmt::Display for KeepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => write!(f, "{error}"),
-            Self::Shelf(error) => write!(f, "the blob: {error}"),
-            Self::NoShelf(bytes) => write!(
+            Self::Blobs(error) => write!(f, "its blob: {error}"),
+            Self::Gone => f.write_str("its blob is gone"),
+            Self::NoBlobs(bytes) => write!(
                 f,
                 "an answer of {bytes} bytes needs a blob: set `blobs` in [storage]"
             ),
@@ -97,13 +89,13 @@ impl fmt::Display for KeepError {
 impl Ledger {
     pub(super) fn new(
         store: Arc<dyn Store>,
-        shelf: Option<Arc<dyn Shelf>>,
+        blobs: Option<Arc<dyn Blobs>>,
         keep_ms: u64,
         now: Now,
     ) -> Self {
         Self {
             store,
-            shelf,
+            blobs,
             keep_ms,
             now,
         }
@@ -114,10 +106,10 @@ impl Ledger {
         let now = (self.now)();
         Claim {
             store: Arc::clone(&self.store),
-            shelf: self.shelf.clone(),
+            blobs: self.blobs.clone(),
             now: Arc::clone(&self.now),
             key: requests::key(&sender.app, &sender.key),
-            name: blob_name(&sender.app, &sender.key),
+            blob: requests::answer_blob(&sender.app, &sender.key),
             holder: format!("{:032x}", fastrand::u128(..)),
             custom_id: custom_id.to_owned(),
             created: sender.first,
@@ -126,13 +118,12 @@ impl Ledger {
     }
 }
 
-/// The blob of a request's answer.
-pub(super) fn blob_name(app: &str, key: &str) -> String {
-    format!("{}/{}", requests::digest(app), requests::digest(key))
-}
-
 fn may_pass(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(_))
+}
+
+pub(super) fn blob_may_pass(error: &BlobError) -> bool {
+    matches!(error, BlobError::Unavailable(_))
 }
 
 impl Claim {
@@ -236,10 +227,10 @@ impl Claim {
 
     async fn put(&self, bytes: Bytes, end: Timestamp) -> Result<Body, KeepError> {
         let length = bytes.len();
-        let shelf = self.shelf.as_ref().ok_or(KeepError::NoShelf(length))?;
-        let put = || shelf.put(&self.name, bytes.clone());
-        let put = again::until(&self.now, end, |_| true, put).await;
-        put.map_err(KeepError::Shelf)?;
+        let blobs = self.blobs.as_ref().ok_or(KeepError::NoBlobs(length))?;
+        let put = || blobs.put(&self.blob, bytes.clone(), blobs::When::Always);
+        let put = again::until(&self.now, end, blob_may_pass, put).await;
+        put.map_err(KeepError::Blobs)?;
         Ok(Body::Blob(length))
     }
 
@@ -254,11 +245,10 @@ impl Claim {
             Body::Inline(text) => Bytes::from(text.clone()),
             Body::Blob(bytes) if *bytes > most => Bytes::new(),
             Body::Blob(bytes) => {
-                let shelf = self.shelf.as_ref().ok_or(KeepError::NoShelf(*bytes))?;
-                let get = || shelf.get(&self.name);
-                let got = again::until(&self.now, end, |_| true, get).await;
-                let got = got.map_err(KeepError::Shelf)?;
-                got.ok_or_else(|| KeepError::Shelf("it is gone".into()))?
+                let blobs = self.blobs.as_ref().ok_or(KeepError::NoBlobs(*bytes))?;
+                let get = || whole(&**blobs, &self.blob, *bytes);
+                let got = again::until(&self.now, end, blob_may_pass, get).await;
+                got.map_err(KeepError::Blobs)?.ok_or(KeepError::Gone)?
             }
         };
         Ok(read(kept, body))

@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::again;
 use super::job::Job;
-use super::ledger::{Claim, Ledger, Shelf, blob_bytes};
+use super::ledger::{Claim, Ledger, blob_bytes, blob_may_pass};
 use super::outbox::{Outbox, Reply};
 use super::settings::Settings;
 use super::way::Way;
@@ -13,12 +16,14 @@ use crate::azure::service_bus::Sends;
 use crate::gateway::app::App;
 use crate::gateway::batch::fault::Fault;
 use crate::gateway::batch::message::Received;
-use crate::gateway::batch::order::{Order, Sender, custom_id};
+use crate::gateway::batch::order::{Order, Sender, custom_id, is_true, property};
 use crate::gateway::batch::patience::QueueAge;
 use crate::gateway::batch::reply::Answer;
 use crate::gateway::time::Timestamp;
 use crate::store::Store;
-use crate::store::requests::Kept;
+use crate::store::blobs::Blobs;
+use crate::store::blobs::reading::whole;
+use crate::store::requests::{self, Kept};
 
 /// Says what time it is.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -46,6 +51,7 @@ pub struct Worker {
     pub(super) outbox: Outbox,
     pub(super) now: Now,
     ledger: Ledger,
+    blobs: Option<Arc<dyn Blobs>>,
     age: Mutex<QueueAge>,
 }
 
@@ -65,17 +71,17 @@ pub(super) struct Case<'a> {
 }
 
 impl Worker {
-    /// A worker with these ways to the world. `shelf` is where answers lie that are too large for a
-    /// row; without one they can't be kept.
+    /// A worker with these ways to the world. `blobs` is where answers lie that are too large for a
+    /// row; without it they can't be kept.
     pub fn new(
         settings: Settings,
         way: Arc<dyn Way>,
         store: Arc<dyn Store>,
-        shelf: Option<Arc<dyn Shelf>>,
+        blobs: Option<Arc<dyn Blobs>>,
         bus: Arc<dyn Sends>,
         now: Now,
     ) -> Self {
-        let ledger = Ledger::new(store, shelf, settings.keep_ms, Arc::clone(&now));
+        let ledger = Ledger::new(store, blobs.clone(), settings.keep_ms, Arc::clone(&now));
         let outbox = Outbox::new(bus, settings.max_message, Arc::clone(&now));
         Self {
             settings,
@@ -83,6 +89,7 @@ impl Worker {
             outbox,
             now,
             ledger,
+            blobs,
             age: Mutex::default(),
         }
     }
@@ -97,7 +104,11 @@ impl Worker {
         let delivered = (self.now)();
         self.note_age(received, delivered);
         let sender = Sender::of(received, &self.settings.rules);
-        match self.read(received, &sender) {
+        let body = match self.body(received, &sender).await {
+            Ok(body) => body,
+            Err(why) => return End::Failed(why),
+        };
+        match self.read(received, &body, &sender) {
             Ok((order, app)) => {
                 let claim = self.ledger.claim(&sender, &order.custom_id);
                 let case = Case {
@@ -108,7 +119,7 @@ impl Worker {
                 Job::new(self, case, order, app, delivered).run().await
             }
             Err(fault) => {
-                let name = custom_id(&received.message.body, &sender);
+                let name = custom_id(&body, &sender);
                 let claim = self.ledger.claim(&sender, &name);
                 let case = Case {
                     received,
@@ -132,9 +143,31 @@ impl Worker {
         self.age.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, received: &Received, sender: &Sender) -> Result<(Order, Arc<App>), Fault> {
+    /// What the message holds, or what it points to: that of an asynchronous call can lie in a blob.
+    async fn body(&self, received: &Received, sender: &Sender) -> Result<Bytes, String> {
+        let message = &received.message;
+        let points = sender.address.queue.is_none() && is_true(message, property::IN_BLOB);
+        let Some(blobs) = self.blobs.as_ref().filter(|_| points) else {
+            return Ok(message.body.clone());
+        };
+        let blob = requests::request_blob(&sender.app, &sender.key);
+        let most = self.settings.rules.max_request;
+        let read = || whole(&**blobs, &blob, most);
+        let read = again::until(&self.now, self.soon(), blob_may_pass, read).await;
+        match read {
+            Ok(body) => Ok(body.unwrap_or_default()),
+            Err(error) => Err(format!("its request can't be read: {error}")),
+        }
+    }
+
+    fn read(
+        &self,
+        received: &Received,
+        body: &Bytes,
+        sender: &Sender,
+    ) -> Result<(Order, Arc<App>), Fault> {
         let rules = &self.settings.rules;
-        let order = Order::read(received, &received.message.body, sender, rules)?;
+        let order = Order::read(received, body, sender, rules)?;
         match (&*sender.app, self.way.app(&sender.app)) {
             (_, Some(app)) => Ok((order, app)),
             ("", None) => Err(Fault::NoApp),

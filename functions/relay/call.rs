@@ -55,6 +55,8 @@ pub(super) struct Call<'a> {
     pub(super) pinned: Option<Arc<str>>,
     /// The one kind of deployment that it goes to; `None`: any.
     pub(super) only: Option<Kind>,
+    /// Whether whoever makes the call holds its slot, or has it go where it needs none.
+    pub(super) is_paced: bool,
     pub(super) started: Instant,
 }
 

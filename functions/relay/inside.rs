@@ -40,6 +40,8 @@ pub struct Errand {
     pub priority: Priority,
     /// The one kind of deployment that it goes to; `None`: any.
     pub only: Option<Kind>,
+    /// Whether its slot is held until the answer has ended, or it goes where it needs none.
+    pub is_paced: bool,
 }
 
 impl std::fmt::Debug for Inside {
@@ -98,6 +100,7 @@ impl Inside {
             model: Arc::clone(&relay.settings.any_backend),
             pinned: None,
             only: errand.only,
+            is_paced: errand.is_paced,
             body: errand.body.clone(),
             route,
             caller,

@@ -210,6 +210,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         model: Arc::clone(&relay.settings.any_backend),
         pinned: None,
         only: None,
+        is_paced: false,
         body: bytes.clone(),
         route,
         caller,
