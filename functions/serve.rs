@@ -1,8 +1,12 @@
 //! Puts the functions together to one process.
 
+pub mod batch;
+mod requests;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -29,6 +33,7 @@ use crate::relay::{self, Relay};
 use crate::store::Store;
 use crate::store::azure_tables::{self, AzureTables};
 use crate::store::embedded::Embedded;
+use crate::store::requests as requests_table;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct Gateway {
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
     slots: Arc<Slots>,
+    /// Stores whose old requests are deleted.
+    sweeps: Vec<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -99,6 +106,7 @@ impl Gateway {
             tokens: tokens.into_all(),
             triggers: Router::new(),
             slots,
+            sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
     }
@@ -154,7 +162,26 @@ impl Gateway {
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
+        for store in &self.sweeps {
+            tasks.spawn(sweep_requests(Arc::clone(store)));
+        }
         tasks
+    }
+}
+
+/// How often requests that have expired are deleted, and how long after the start at first.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(300));
+
+async fn sweep_requests(store: Arc<dyn Store>) {
+    let (every, first) = SWEEP;
+    let clock = Clock::new();
+    tokio::time::sleep(first).await;
+    loop {
+        match requests_table::sweep(&*store, clock.now()).await {
+            Ok(deleted) => tracing::debug!(deleted, "requests that had expired were deleted"),
+            Err(error) => tracing::warn!(%error, "requests that have expired can't be deleted"),
+        }
+        tokio::time::sleep(every).await;
     }
 }
 

@@ -16,6 +16,7 @@ mod error;
 mod headers;
 pub mod inside;
 pub mod keeper;
+mod later;
 mod models;
 mod pace;
 mod reading;
@@ -25,7 +26,7 @@ pub mod settings;
 mod start;
 mod upstream;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -45,6 +46,7 @@ use self::record::CallRecord;
 use self::recorder::Recorder;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
+use crate::async_calls::AsyncCalls;
 use crate::door::Door;
 use crate::gateway::app::App;
 use crate::gateway::estimate;
@@ -73,6 +75,8 @@ pub struct Relay {
     pub slots: Arc<Slots>,
     affinity: Affinity,
     recorder: Recorder,
+    /// Where calls go that need no answer now, where there is a queue.
+    async_calls: OnceLock<Arc<AsyncCalls>>,
 }
 
 impl Relay {
@@ -97,8 +101,15 @@ impl Relay {
             slots,
             affinity,
             recorder,
+            async_calls: OnceLock::new(),
         };
         (relay, Inbox { events, owners })
+    }
+
+    /// From now on calls are taken in that need no answer now. Only the first time counts.
+    pub fn take_async_calls(&self, calls: Arc<AsyncCalls>) {
+        // The second of two would be of the same configuration.
+        let _ = self.async_calls.set(calls);
     }
 
     /// Usage events that could not be kept, so far.
@@ -220,6 +231,11 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         Ok(call) => call,
         Err(error) => return refuse(error, record),
     };
+    if let Some(calls) = relay.async_calls.get()
+        && let Some(path) = later::wanted(&call, &record)
+    {
+        return later::accept(calls, &path, &call, record).await;
+    }
     admit_and_run(call, record).await
 }
 

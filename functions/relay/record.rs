@@ -84,6 +84,11 @@ impl CallRecord {
         self.end(outcome, usage, text_bytes);
     }
 
+    /// Ends a call that is none yet: it makes its event when it is called.
+    pub(super) fn forget(mut self) {
+        self.is_recorded = true;
+    }
+
     fn end(&mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
         let mut event = std::mem::take(&mut self.event);
         self.is_recorded = true;
