@@ -3,7 +3,8 @@
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
-//! next, [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it.
+//! next, [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it,
+//! [`metrics`] what is counted of all.
 pub mod app;
 pub mod budget;
 pub mod classify;
@@ -12,6 +13,7 @@ pub mod estimate;
 pub mod event;
 pub mod identity;
 pub mod limit;
+pub mod metrics;
 pub mod multipart;
 pub mod opening;
 pub mod plan;

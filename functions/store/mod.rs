@@ -6,12 +6,13 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
-//! [`affinity`], [`chargeback`], [`sums`] and [`instances`] say what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`] and [`console`] say what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
 pub mod bounds;
 pub mod chargeback;
+pub mod console;
 pub mod embedded;
 pub mod fields;
 pub mod instances;
@@ -33,11 +34,18 @@ pub enum Table {
     Affinity,
     /// What each instance says of the limits that it shares.
     Instances,
+    /// What the console shows of the past.
+    Console,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Chargeback, Self::Affinity, Self::Instances];
+    pub const ALL: [Self; 4] = [
+        Self::Chargeback,
+        Self::Affinity,
+        Self::Instances,
+        Self::Console,
+    ];
 
     /// The name in Table Storage.
     pub const fn name(self) -> &'static str {
@@ -45,6 +53,7 @@ impl Table {
             Self::Chargeback => "chargeback",
             Self::Affinity => "affinity",
             Self::Instances => "instances",
+            Self::Console => "console",
         }
     }
 }
