@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::config::{Auth, Config, Scheme, Storage, Tables};
-use crate::console;
+use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
@@ -33,6 +33,7 @@ use crate::store::embedded::Embedded;
 #[derive(Debug)]
 pub struct Gateway {
     relay: Arc<Relay>,
+    console: Console,
     tls: rustls::ClientConfig,
     server: ServerSettings,
     auth: Auth,
@@ -86,9 +87,11 @@ impl Gateway {
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
-        let (relay, inbox) = Relay::new(settings, door, quotas, clock, store);
+        let (relay, inbox) = Relay::new(settings, door, quotas, clock, store.clone());
+        let relay = Arc::new(relay);
         let gateway = Self {
-            relay: Arc::new(relay),
+            console: Console::new(Arc::clone(&relay), store),
+            relay,
             tls,
             server,
             auth: config.auth.clone(),
@@ -122,15 +125,16 @@ impl Gateway {
             Router::new()
                 .route("/", get(ready))
                 .merge(relay::router(&self.relay, &self.tls))
-                .merge(console::router(&self.relay))
+                .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
     }
 
-    /// Starts what fetches signing keys and tokens, shares limits and reads what apps have spent, in
-    /// the accepting thread's runtime: workers have calls to serve. It ends with the set.
+    /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
+    /// what the console shows, in the accepting thread's runtime: workers have calls to serve. It ends
+    /// with the set.
     fn keep_fresh(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let clock = self.relay.clock;
@@ -140,6 +144,7 @@ impl Gateway {
         let quotas = &self.relay.quotas;
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
+        tasks.spawn(self.console.clone().keep());
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }

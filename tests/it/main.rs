@@ -9,6 +9,7 @@
 mod answers;
 mod azurite;
 mod bodies;
+mod console;
 mod door;
 mod faults;
 mod fixtures;

@@ -76,11 +76,13 @@ impl Names {
         }
     }
 
-    pub(super) fn deployment(&self, backend: &str, deployment: &str) -> Option<usize> {
+    /// The place of a deployment.
+    pub fn deployment(&self, backend: &str, deployment: &str) -> Option<usize> {
         self.by_backend.get(backend)?.get(deployment).copied()
     }
 
-    pub(super) fn model(&self, model: &str) -> usize {
+    /// The place of a model; of one that is none, the last.
+    pub fn model(&self, model: &str) -> usize {
         let known = self.by_model.get(model).copied();
         known.unwrap_or(self.models.len() - 1)
     }
