@@ -21,6 +21,7 @@ use crate::door::{Door, may_be_reached};
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
+use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
 use crate::relay::settings::Settings;
@@ -39,6 +40,7 @@ pub struct Gateway {
     auth: Auth,
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
+    slots: Arc<Slots>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -87,7 +89,16 @@ impl Gateway {
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
-        let (relay, inbox) = Relay::new(settings, door, quotas, clock, store.clone());
+        let gauge = Gauge::new(config).map(Arc::new);
+        let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
+        let (relay, inbox) = Relay::new(
+            settings,
+            door,
+            quotas,
+            Arc::clone(&slots),
+            clock,
+            store.clone(),
+        );
         let relay = Arc::new(relay);
         let gateway = Self {
             console: Console::new(Arc::clone(&relay), store),
@@ -97,6 +108,7 @@ impl Gateway {
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
             triggers: Router::new(),
+            slots,
         };
         Ok((gateway, inbox))
     }
@@ -111,6 +123,11 @@ impl Gateway {
             .route_layer(from_fn(from_the_host));
         self.triggers = self.triggers.merge(trigger);
         self
+    }
+
+    /// The low-priority slots.
+    pub fn slots(&self) -> &Arc<Slots> {
+        &self.slots
     }
 
     /// Serves on `listener` until it fails.
@@ -145,6 +162,7 @@ impl Gateway {
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
         tasks.spawn(self.console.clone().keep());
+        tasks.spawn(Arc::clone(&self.slots).keep());
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }

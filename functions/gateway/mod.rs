@@ -3,9 +3,11 @@
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
-//! next, [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it,
-//! [`metrics`] what is counted of all.
+//! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
+//! [`price`] says what that costs and [`metrics`] what is counted of all.
+
 pub mod app;
+pub mod batch;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
@@ -16,8 +18,10 @@ pub mod limit;
 pub mod metrics;
 pub mod multipart;
 pub mod opening;
+pub mod pacing;
 pub mod plan;
 pub mod pool;
+pub mod price;
 pub mod priority;
 pub mod ptu;
 pub mod request;

@@ -6,10 +6,14 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`] and [`console`] say what stands in their rows.
+//! [`blobs`] keeps what is too large for a row.
+//!
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
+//! what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
 pub mod console;
@@ -17,6 +21,8 @@ pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod requests;
+pub mod slots;
 pub mod sums;
 
 use std::fmt;
@@ -34,16 +40,25 @@ pub enum Table {
     Affinity,
     /// What each instance says of the limits that it shares.
     Instances,
+    /// Which instance holds which low-priority slot.
+    Slots,
+    /// How full provisioned deployments are.
+    Utilization,
+    /// Batch messages and asynchronous calls.
+    Requests,
     /// What the console shows of the past.
     Console,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
+        Self::Slots,
+        Self::Utilization,
+        Self::Requests,
         Self::Console,
     ];
 
@@ -53,6 +68,9 @@ impl Table {
             Self::Chargeback => "chargeback",
             Self::Affinity => "affinity",
             Self::Instances => "instances",
+            Self::Slots => "slots",
+            Self::Utilization => "utilization",
+            Self::Requests => "requests",
             Self::Console => "console",
         }
     }

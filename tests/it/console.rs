@@ -1,14 +1,16 @@
 //! The console from outside: who gets in and how, and what is counted of calls.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use prometheus_parse::{Scrape, Value as Metric};
 use reqwest::redirect::Policy;
 use serde_json::Value;
 use spillway::config::KeyHash;
+use spillway::store::chargeback;
+use spillway::store::embedded::Embedded;
 
-use crate::gateway::{OPEN, Running, app, backend, header, start};
-use crate::scripted::{Answer, Scripted, good};
+use crate::gateway::{OPEN, Running, app, backend, header, start, start_with};
+use crate::scripted::{Scripted, answer, full, good};
 
 /// A gateway with the app `portal`, the admin key `admin-key` and a backend that is asked nothing.
 async fn locked() -> Running {
@@ -77,18 +79,34 @@ async fn a_person_signs_in_with_the_admin_key_and_out_again() {
     assert_eq!(signed_in.status(), 303);
     assert_eq!(header(&signed_in, "location"), "/spillway/calls?app=a");
     let cookie = header(&signed_in, "set-cookie");
-    for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/spillway", "; Max-Age=28800"] {
+    for part in [
+        "; HttpOnly",
+        "; SameSite=Strict",
+        "; Path=/spillway",
+        "; Max-Age=28800",
+    ] {
         assert!(cookie.contains(part), "{part}: {cookie}");
     }
     assert!(!cookie.contains("admin-key"));
-    cookie.split(';').next().unwrap().clone_into(&mut person.cookie);
-    for path in ["/spillway/", "/spillway/calls", "/spillway/api/now", "/spillway/metrics"] {
+    cookie
+        .split(';')
+        .next()
+        .unwrap()
+        .clone_into(&mut person.cookie);
+    for path in [
+        "/spillway/",
+        "/spillway/calls",
+        "/spillway/api/now",
+        "/spillway/metrics",
+    ] {
         assert_eq!(person.get(path).await.status(), 200, "{path}");
     }
     let page = person.get("/spillway/").await.text().await.unwrap();
     assert!(page.contains("Sign out"));
 
-    let out = person.client.post(format!("{}/spillway/sign-out", person.root));
+    let out = person
+        .client
+        .post(format!("{}/spillway/sign-out", person.root));
     let out = out.send().await.unwrap();
     assert_eq!(out.status(), 303);
     assert!(header(&out, "set-cookie").starts_with("spillway-session=; "));
@@ -121,101 +139,131 @@ async fn only_people_are_sent_to_the_form() {
         assert_eq!(body["error"]["code"], "key_missing");
     }
     let with_key = person.client.get(format!("{}/spillway/", person.root));
-    let with_key = with_key.header("accept", "text/html").header("api-key", "no");
+    let with_key = with_key
+        .header("accept", "text/html")
+        .header("api-key", "no");
     assert_eq!(with_key.send().await.unwrap().status(), 401);
     for open in ["/spillway/console.css", "/spillway/console.js"] {
-        assert_eq!(person.get(open).await.status(), 200, "the form needs {open}");
+        assert_eq!(
+            person.get(open).await.status(),
+            200,
+            "the form needs {open}"
+        );
     }
 }
 
-/// The metrics of a gateway, as the parser has them, each name once with its type.
-async fn scrape(gateway: &Running) -> Scrape {
+/// The samples of a gateway's metrics: each once, each of a family that has its type. (That a real
+/// parser takes the text is shown in tests/console.)
+async fn samples(gateway: &Running) -> BTreeMap<String, String> {
     let answer = gateway.get("/spillway/metrics").send().await.unwrap();
-    assert_eq!(
-        header(&answer, "content-type"),
-        "text/plain; version=0.0.4; charset=utf-8"
-    );
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    assert_eq!(header(&answer, "content-type"), kind);
     let text = answer.text().await.unwrap();
-    let mut types = BTreeMap::new();
-    let mut samples = BTreeSet::new();
+    let (mut types, mut samples) = (BTreeMap::new(), BTreeMap::new());
     for line in text.lines() {
         if let Some(of_type) = line.strip_prefix("# TYPE ") {
             let (name, sort) = of_type.split_once(' ').unwrap();
-            assert!(types.insert(name.to_owned(), sort.to_owned()).is_none(), "{name}");
+            assert_eq!(types.insert(name, sort), None, "{name}");
         } else if !line.starts_with('#') {
-            let (sample, _) = line.rsplit_once(' ').unwrap();
-            assert!(samples.insert(sample.to_owned()), "twice: {sample}");
+            let (sample, value) = line.rsplit_once(' ').unwrap();
             let name = sample.split('{').next().unwrap();
             let ends = ["_bucket", "_sum", "_count"];
-            let family = ends.iter().find_map(|end| name.strip_suffix(end));
-            let is_typed = types.contains_key(name)
-                || family.is_some_and(|family| types.get(family).is_some_and(|t| t == "histogram"));
-            assert!(is_typed, "no type of {name}");
-            assert!(types.get(name).is_none_or(|sort| (sort == "counter") == name.ends_with("_total")));
+            let mut families = ends.iter().filter_map(|end| name.strip_suffix(end));
+            let is_typed = match types.get(name) {
+                Some(sort) => (*sort == "counter") == name.ends_with("_total"),
+                None => families.any(|family| types.get(family) == Some(&"histogram")),
+            };
+            assert!(is_typed, "{name}");
+            let twice = samples.insert(sample.to_owned(), value.to_owned());
+            assert_eq!(twice, None, "{sample}");
         }
     }
-    Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap()
-}
-
-fn value(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
-    let mut found = scrape.samples.iter().filter(|sample| {
-        let has = |(name, value): &(&str, &str)| sample.labels.get(name) == Some(*value);
-        sample.metric == name && labels.iter().all(has)
-    });
-    let one = found.next().unwrap_or_else(|| panic!("no {name} {labels:?}"));
-    assert!(found.next().is_none(), "{name} {labels:?} is not one sample");
-    match &one.value {
-        Metric::Counter(value) | Metric::Gauge(value) | Metric::Untyped(value) => *value,
-        other => panic!("{other:?}"),
-    }
+    samples
 }
 
 #[tokio::test]
-async fn calls_are_counted_in_metrics_that_a_parser_takes() {
-    let ptu = Scripted::start(vec![Answer::Status(429, vec![("retry-after-ms", "60000")], "{}")]).await;
+async fn calls_are_counted_and_no_caller_makes_a_label() {
+    let ptu = Scripted::start(vec![full(60_000)]).await;
     let payg = Scripted::start(vec![good()]).await;
     let odd = "a \\ \" {x}, 🚰 <b>";
     let config = OPEN.to_owned()
         + &backend("ptu", ptu.address, "ptu", "")
         + &backend("payg", payg.address, "payg", "")
-        + &format!("[[app]]\nname = '{odd}'\n");
+        + &format!("[[backend.deployment]]\nname = \"d\"\nmodel = '{odd}'\nkind = \"payg\"\n");
     let gateway = start(&config).await;
     for _ in 0..3 {
         assert_eq!(gateway.chat().send().await.unwrap().status(), 200);
     }
-    let unknown = gateway.post("/v1/chat/completions").body("{\"model\":\"evil\"}");
-    assert_eq!(unknown.send().await.unwrap().status(), 404);
+    let unknown = gateway.post("/v1/chat/completions");
+    let unknown = unknown.body("{\"model\":\"evil\"}").send().await;
+    assert_eq!(unknown.unwrap().status(), 404);
     gateway.events(4).await;
 
-    let scrape = scrape(&gateway).await;
-    let calls = |labels: &[(&str, &str)]| value(&scrape, "spillway_calls_total", labels);
-    let model = ("gen_ai_request_model", "gpt-4o");
-    assert_eq!(calls(&[model, ("class", "good")]), 3.0);
-    let none = ("gen_ai_request_model", "");
-    assert_eq!(calls(&[none, ("class", "client_error")]), 1.0);
-    assert_eq!(value(&scrape, "spillway_spilled_calls_total", &[model]), 3.0);
-    let attempts = |labels: &[(&str, &str)]| value(&scrape, "spillway_attempts_total", labels);
-    assert_eq!(attempts(&[("backend", "ptu"), ("result", "throttled")]), 1.0);
-    assert_eq!(attempts(&[("backend", "payg"), ("result", "served")]), 3.0);
-    let marked = [("backend", "ptu"), ("reason", "throttled")];
-    assert_eq!(value(&scrape, "spillway_deployment_marked", &marked), 1.0);
-    let of_app = [("app", "anonymous"), ("class", "good")];
-    assert_eq!(value(&scrape, "spillway_app_calls_total", &of_app), 3.0);
-    assert_eq!(value(&scrape, "spillway_app_calls_total", &[("app", odd), ("class", "good")]), 0.0);
-
-    let tokens = [("backend", "payg"), ("gen_ai_token_type", "input")];
-    let mut usage = scrape.samples.iter().filter(|sample| {
-        sample.metric == "gen_ai_client_token_usage"
-            && tokens.iter().all(|(name, value)| sample.labels.get(name) == Some(value))
-    });
-    let Some(Metric::Histogram(buckets)) = usage.next().map(|sample| &sample.value) else {
-        panic!("no histogram of tokens");
-    };
-    assert_eq!(buckets.len(), 15);
-    assert!(buckets.is_sorted_by(|a, b| a.less_than < b.less_than && a.count <= b.count));
-    assert_eq!(buckets.last().unwrap().count, 3.0);
-    let text: Vec<_> = scrape.samples.iter().flat_map(|sample| sample.labels.values()).collect();
-    assert!(!text.iter().any(|value| *value == "evil"), "no caller makes a label");
+    let samples = samples(&gateway).await;
+    let ptu = "backend=\"ptu\",deployment=\"gpt-4o\",gen_ai_request_model=\"gpt-4o\",kind=\"ptu\"";
+    let payg = &ptu.replace("\"ptu\"", "\"payg\"");
+    let provider = "gen_ai_provider_name=\"azure.ai.openai\"";
+    for (sample, value) in [
+        (
+            "spillway_calls_total{gen_ai_request_model=\"gpt-4o\",class=\"good\"}",
+            "3",
+        ),
+        (
+            "spillway_calls_total{gen_ai_request_model=\"\",class=\"client_error\"}",
+            "1",
+        ),
+        (
+            "spillway_spilled_calls_total{gen_ai_request_model=\"gpt-4o\"}",
+            "3",
+        ),
+        (
+            "spillway_app_calls_total{app=\"anonymous\",class=\"good\"}",
+            "3",
+        ),
+        (
+            &format!("spillway_attempts_total{{{ptu},result=\"throttled\"}}"),
+            "1",
+        ),
+        (
+            &format!("spillway_attempts_total{{{payg},result=\"served\"}}"),
+            "3",
+        ),
+        (
+            &format!("spillway_deployment_marked{{{ptu},reason=\"throttled\"}}"),
+            "1",
+        ),
+        (
+            &format!("spillway_tokens_total{{{payg},gen_ai_token_type=\"input\"}}"),
+            "15",
+        ),
+        (
+            &format!(
+                "gen_ai_client_token_usage_bucket{{{payg},{provider},gen_ai_token_type=\"input\",le=\"4\"}}"
+            ),
+            "0",
+        ),
+        (
+            &format!(
+                "gen_ai_client_token_usage_bucket{{{payg},{provider},gen_ai_token_type=\"input\",le=\"16\"}}"
+            ),
+            "3",
+        ),
+        (
+            &format!("gen_ai_client_operation_duration_seconds_count{{{payg},{provider}}}"),
+            "3",
+        ),
+        (
+            "spillway_calls_total{gen_ai_request_model=\"a \\\\ \\\" {x}, 🚰 <b>\",class=\"good\"}",
+            "0",
+        ),
+    ] {
+        assert_eq!(
+            samples.get(sample).map(String::as_str),
+            Some(value),
+            "{sample}"
+        );
+    }
+    assert!(samples.keys().all(|sample| !sample.contains("evil")));
 }
 
 #[tokio::test]
@@ -228,28 +276,35 @@ async fn the_page_shows_names_as_text() {
             good.address
         );
     let gateway = start(&config).await;
-    for path in ["/spillway/", "/spillway/history", "/spillway/calls?app=%3Cb%3E"] {
+    for path in [
+        "/spillway/",
+        "/spillway/history",
+        "/spillway/calls?app=%3Cb%3E",
+    ] {
         let page = gateway.get(path).send().await.unwrap();
         assert_eq!(page.status(), 200);
         assert!(header(&page, "content-security-policy").starts_with("default-src 'none'"));
         let page = page.text().await.unwrap();
-        assert!(!page.contains("<img") && !page.contains("<b>"), "{path}: {page}");
+        assert!(
+            !page.contains("<img") && !page.contains("<b>"),
+            "{path}: {page}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_call_is_found_by_its_id_and_its_app() {
     let folder = tempfile::tempdir().unwrap();
-    let answers = vec![good(), Answer::Status(400, vec![], "{}")];
+    let answers = vec![good(), answer("400 Bad Request", "", "{}")];
     let backend_of_scene = Scripted::start(answers).await;
     let config = format!(
-        "[storage]\ntables = \"embedded:{}\"\n[auth]\nmode = \"key\"\nadmin_key_hashes = [\"{}\"]\n",
-        folder.path().display(),
+        "[auth]\nmode = \"key\"\nadmin_key_hashes = [\"{}\"]\n",
         KeyHash::of("admin-key")
     ) + &app("portal", "")
         + &app("other", "")
         + &backend("a", backend_of_scene.address, "payg", "");
-    let gateway = start(&config).await;
+    let store = Arc::new(Embedded::open(folder.path()).unwrap());
+    let gateway = start_with(&config, Arc::clone(&store) as _).await;
     let mut ids = Vec::new();
     for app in ["portal", "other"] {
         let call = gateway.chat().header("api-key", format!("{app}-key"));
@@ -257,17 +312,22 @@ async fn a_call_is_found_by_its_id_and_its_app() {
     }
     let events = gateway.events(2).await;
     for event in &events {
-        gateway.keep(event).await;
+        chargeback::insert(store.as_ref(), &[event]).await.unwrap();
     }
     let find = async |query: &str| -> Vec<String> {
         let path = format!("/spillway/api/calls?{query}");
         let answer = gateway.get(&path).header("api-key", "admin-key").send();
         let found: Value = answer.await.unwrap().json().await.unwrap();
         let calls = found["calls"].as_array().unwrap().iter();
-        calls.map(|call| call["id"].as_str().unwrap().to_owned()).collect()
+        calls
+            .map(|call| call["id"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(find(&format!("id={}", ids[0])).await, [ids[0].clone()]);
-    assert_eq!(find(&format!("id={}&app=portal", ids[0])).await, [ids[0].clone()]);
+    assert_eq!(
+        find(&format!("id={}&app=portal", ids[0])).await,
+        [ids[0].clone()]
+    );
     assert!(find(&format!("id={}&app=other", ids[0])).await.is_empty());
     assert_eq!(find("app=other").await, [ids[1].clone()]);
     assert_eq!(find("app=other&status=client").await, [ids[1].clone()]);
