@@ -20,7 +20,9 @@ use tokio::task::JoinSet;
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
+use crate::config::{Auth, Config, Scheme, Storage, Tables};
 use crate::console;
+use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
@@ -45,6 +47,7 @@ use crate::store::requests as requests_table;
 #[derive(Debug)]
 pub struct Gateway {
     relay: Arc<Relay>,
+    console: Console,
     tls: rustls::ClientConfig,
     server: ServerSettings,
     auth: Auth,
@@ -105,9 +108,18 @@ impl Gateway {
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
         let gauge = Gauge::new(config).map(Arc::new);
         let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
-        let (relay, inbox) = Relay::new(settings, door, quotas, Arc::clone(&slots), clock, store);
+        let (relay, inbox) = Relay::new(
+            settings,
+            door,
+            quotas,
+            Arc::clone(&slots),
+            clock,
+            store.clone(),
+        );
+        let relay = Arc::new(relay);
         let gateway = Self {
-            relay: Arc::new(relay),
+            console: Console::new(Arc::clone(&relay), store),
+            relay,
             tls,
             server,
             auth: config.auth.clone(),
@@ -160,15 +172,16 @@ impl Gateway {
             Router::new()
                 .route("/", get(ready))
                 .merge(relay::router(&self.relay, &self.tls))
-                .merge(console::router(&self.relay))
+                .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
     }
 
-    /// Starts what fetches signing keys and tokens, shares limits and reads what apps have spent, in
-    /// the accepting thread's runtime: workers have calls to serve. It ends with the set.
+    /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
+    /// what the console shows, in the accepting thread's runtime: workers have calls to serve. It ends
+    /// with the set.
     fn keep_fresh(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let clock = self.relay.clock;
@@ -178,6 +191,7 @@ impl Gateway {
         let quotas = &self.relay.quotas;
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
+        tasks.spawn(self.console.clone().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));

@@ -6,6 +6,7 @@
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`price`] says what that costs, and [`bill`] who pays it.
 //! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
+//! [`price`] says what that costs and [`metrics`] what is counted of all.
 
 pub mod app;
 pub mod batch;
@@ -17,6 +18,7 @@ pub mod estimate;
 pub mod event;
 pub mod identity;
 pub mod limit;
+pub mod metrics;
 pub mod multipart;
 pub mod opening;
 pub mod pacing;

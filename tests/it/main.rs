@@ -11,6 +11,7 @@ mod azurite;
 mod batch;
 mod blobs;
 mod bodies;
+mod console;
 mod door;
 mod double;
 mod faults;
