@@ -20,8 +20,6 @@ use tokio::task::JoinSet;
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
-use crate::config::{Auth, Config, Scheme, Storage, Tables};
-use crate::console;
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
 use crate::gateway::price::Prices;
