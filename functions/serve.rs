@@ -88,8 +88,8 @@ impl Gateway {
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
-        let gauge = Gauge::new(config).map(Arc::new);
-        let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
+        let gauge = Arc::new(Gauge::new(config, store.clone()));
+        let slots = Arc::new(Slots::of(&gauge, store.as_ref(), clock));
         let (relay, inbox) = Relay::new(settings, door, quotas, Arc::clone(&slots), clock, store);
         let gateway = Self {
             relay: Arc::new(relay),
@@ -151,6 +151,7 @@ impl Gateway {
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
         tasks.spawn(Arc::clone(&self.slots).keep());
+        tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }

@@ -6,7 +6,8 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`] and [`slots`] say what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`] and [`utilization`]
+//! say what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -18,6 +19,7 @@ pub mod instances;
 mod key;
 pub mod slots;
 pub mod sums;
+pub mod utilization;
 
 use std::fmt;
 use std::pin::Pin;
