@@ -1,11 +1,12 @@
 //! Thin clients for Azure's own services.
 //!
 //! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
-//! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
+//! own for its backends; [`monitor`] asks for metrics. All of it runs off the request path, in tasks of the accepting thread.
 
 pub mod credential;
 pub mod entra;
 mod jwks;
+pub mod monitor;
 pub mod own_token;
 mod verified;
 

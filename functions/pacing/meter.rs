@@ -5,11 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::history::History;
 use crate::gateway::pacing::calibration::Calibration;
 use crate::gateway::pacing::figure::{Figure, MeanSlots, Measured, SlotUse, Source, Warning};
+use crate::gateway::pacing::monitor::MonitorMinute;
 use crate::gateway::pacing::rule::Pace;
 use crate::gateway::pacing::window::{Capacity, Counts, DeploymentId, Minute, Use, newest};
 use crate::gateway::ptu::Utilization;
 use crate::gateway::time::Timestamp;
-use crate::store::utilization::{MonitorMinute, Sheet};
+use crate::store::utilization::Sheet;
 
 /// Minutes of rows that are read: as long as Azure Monitor's figures are believed.
 const MINUTES: u64 = 31;

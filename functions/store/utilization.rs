@@ -7,6 +7,7 @@
 use super::{Change, Fields, Key, Range, Row, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::pacing::calibration::Calibration;
 use crate::gateway::pacing::figure::{Source, Warning};
+use crate::gateway::pacing::monitor::MonitorMinute;
 use crate::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use crate::gateway::ptu::Utilization;
 use crate::gateway::time::Timestamp;
@@ -16,17 +17,6 @@ const ALERT: &str = "alert|";
 
 /// The key of the newest that Azure Monitor said.
 const CURRENT: &str = "current";
-
-/// A minute as Azure Monitor has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MonitorMinute {
-    /// The minute.
-    pub minute: Minute,
-    /// The mean.
-    pub average: Utilization,
-    /// The highest.
-    pub maximum: Utilization,
-}
 
 /// The newest that Azure Monitor said, and what the estimates are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
