@@ -6,6 +6,8 @@
 //! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
 //! | [`console`] | health, and what operators look at |
+//! | [`utilization`] | the timer function that asks Azure Monitor how full deployments are |
+//! | [`alert`] | the HTTP function that Azure Monitor's alerts come to |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
@@ -16,10 +18,11 @@
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
-//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
+//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`, `utilization`, `alert`) >
 //! `door`, `quota`, `pacing` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
 //! clock.
 
+pub mod alert;
 pub mod azure;
 pub mod config;
 pub mod console;
@@ -33,3 +36,4 @@ pub mod quota;
 pub mod relay;
 pub mod serve;
 pub mod store;
+pub mod utilization;

@@ -40,8 +40,19 @@ pub struct Alert {
     pub utilization: Utilization,
     /// When it fired.
     pub fired: Timestamp,
-    /// Until when it counts where nobody says that it is over.
+    /// Until when it counts.
     pub expires: Timestamp,
+    /// Whether it is over.
+    pub is_over: bool,
+}
+
+/// What became of an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It said something new.
+    New,
+    /// It was known, or what is known is newer.
+    Known,
 }
 
 /// What the table says of one deployment.
@@ -129,20 +140,42 @@ pub fn header(utilization: Utilization, seen: Timestamp, instance: &str) -> Writ
     upsert(minute_key(minute, Source::Header, instance), fields)
 }
 
-/// The write of an alert.
-pub fn alert(alert: &Alert) -> Write {
-    let fields = percent(Fields::new(), "percent", alert.utilization)
-        .text("id", &*alert.id)
-        .text("fired", alert.fired.rfc3339())
-        .number("fired_ms", alert.fired.unix_ms())
-        .text("expires", alert.expires.rfc3339())
-        .number("expires_ms", alert.expires.unix_ms());
-    upsert(alert_key(&alert.id), fields)
-}
-
-/// The key of an alert's row.
-pub fn alert_key(id: &str) -> String {
-    format!("{ALERT}{}", encode_key(id))
+/// Writes what an alert says, where that is new: one that is over does not begin again, and one that
+/// comes twice lasts no longer.
+///
+/// # Errors
+/// When the store fails.
+pub async fn record_alert(
+    store: &dyn Store,
+    id: &DeploymentId,
+    alert: &Alert,
+) -> Result<Recorded, StoreError> {
+    let key = Key {
+        partition: partition(id),
+        row: format!("{ALERT}{}", encode_key(&alert.id)),
+    };
+    loop {
+        let fields = percent(Fields::new(), "percent", alert.utilization)
+            .text("id", &*alert.id)
+            .text("fired", alert.fired.rfc3339())
+            .text("expires", alert.expires.rfc3339())
+            .number("expires_ms", alert.expires.unix_ms())
+            .flag("is_over", alert.is_over);
+        let change = match store.get(Table::Utilization, &key).await? {
+            Some(row) if !alert.is_over || row.fields.get_flag("is_over") => {
+                return Ok(Recorded::Known);
+            }
+            Some(row) => Change::Replace(fields, row.etag),
+            None => Change::Insert(fields),
+        };
+        let row = key.row.clone();
+        match write(store, id, vec![Write { row, change }]).await {
+            Ok(()) => return Ok(Recorded::New),
+            // Another instance was faster: what it wrote decides.
+            Err(StoreError::Exists { .. } | StoreError::Changed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The write of the newest that Azure Monitor said.

@@ -61,6 +61,11 @@ impl Minute {
         Self(self.0.saturating_sub(minutes))
     }
 
+    /// Whether its number since the epoch can be divided by `n`.
+    pub const fn is_nth(self, n: u64) -> bool {
+        self.0.is_multiple_of(n)
+    }
+
     /// As keys name it, for example `2026-11-23T17:06`.
     pub fn key(self) -> String {
         self.start().rfc3339().chars().take(16).collect()
