@@ -137,7 +137,7 @@ pub fn router(alerts: Alerts) -> Router {
 async fn admins_only(State(alerts): State<Alerts>, request: Request, next: Next) -> Response {
     let now = alerts.relay.clock.now();
     match alerts.relay.door.admin(request.headers(), now).await {
-        Ok(()) => next.run(request).await,
+        Ok(_) => next.run(request).await,
         Err(why) => refused(why),
     }
 }

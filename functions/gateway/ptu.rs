@@ -69,7 +69,7 @@ fn rows() -> impl Iterator<Item = (&'static str, ModelRate)> {
 
 /// Whether `model` is `row`, or `row` with a version (`-2024-...`) after it. `gpt-4o-audio` is
 /// another model than `gpt-4o`.
-fn is_or_extends(model: &str, row: &str) -> bool {
+pub(super) fn is_or_extends(model: &str, row: &str) -> bool {
     match model.strip_prefix(row) {
         Some("") => true,
         Some(rest) => rest

@@ -130,13 +130,19 @@ impl Gauge {
     }
 
     /// Notes what an answer said of a deployment, by its header or, with a 429, by its status.
-    pub fn saw(&self, backend: &str, deployment: &str, said: Utilization, now: Timestamp) {
+    pub fn saw(
+        &self,
+        backend: &Arc<str>,
+        deployment: &Arc<str>,
+        said: Utilization,
+        now: Timestamp,
+    ) {
         if self.pace.is_none() {
             return;
         }
         let id = DeploymentId {
-            backend: backend.into(),
-            deployment: deployment.into(),
+            backend: Arc::clone(backend),
+            deployment: Arc::clone(deployment),
         };
         if let Some(meter) = self.meters.get(&id) {
             meter.was_said(said, now);

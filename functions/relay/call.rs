@@ -25,10 +25,12 @@ use crate::gateway::classify::{
     NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
 };
 use crate::gateway::deployment::{Deployment, MarkReason};
-use crate::gateway::event::Attempt;
+use crate::gateway::event::{Attempt, Kind};
 use crate::gateway::identity::Identity;
+use crate::gateway::pacing::monitor::{HEADER, read_header};
 use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
+use crate::gateway::ptu::Utilization;
 use crate::gateway::request::segments;
 use crate::gateway::route::Route;
 use crate::gateway::strategy::HashOn;
@@ -53,6 +55,10 @@ pub(super) struct Call<'a> {
     pub(super) model: Arc<ModelPool>,
     /// The backend that owns what the call names.
     pub(super) pinned: Option<Arc<str>>,
+    /// The one kind of deployment that it goes to; `None`: any.
+    pub(super) only: Option<Kind>,
+    /// Whether whoever makes the call holds its slot, or has it go where it needs none.
+    pub(super) is_paced: bool,
     pub(super) started: Instant,
 }
 
@@ -96,6 +102,7 @@ impl Call<'_> {
         let caller = Caller {
             app: Some(&self.caller.app),
             priority: record.event.priority,
+            only: self.only,
             pinned: self.pinned.as_deref(),
             region: settings.gateway.region.as_deref(),
             hash: self.hash(),
@@ -118,12 +125,13 @@ impl Call<'_> {
                     let tried = self.attempt(&deployment, left_ms, record).await?;
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                     record.attempt(note(&deployment, &tried, ms));
+                    self.note_utilization(&deployment, &tried);
                     match tried {
                         Ok((response, first)) => {
                             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                             deployment.succeeded(us);
-                            record.event.spilled = plan.passed_ptu()
-                                && deployment.spec.kind == crate::gateway::event::Kind::Payg;
+                            record.event.spilled =
+                                plan.passed_ptu() && deployment.spec.kind == Kind::Payg;
                             return Ok(Answered {
                                 deployment,
                                 response,
@@ -139,6 +147,33 @@ impl Call<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells the gauge what the answer of a provisioned deployment says of how full it is: the header,
+    /// or a 429.
+    fn note_utilization(
+        &self,
+        deployment: &Deployment,
+        tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+    ) {
+        let spec = &deployment.spec;
+        if spec.kind != Kind::Ptu {
+            return;
+        }
+        let said = match tried {
+            Ok((response, _)) => {
+                let value = response.headers().get(HEADER).and_then(|v| v.to_str().ok());
+                value.and_then(read_header)
+            }
+            Err(failure) => (failure.status == Some(429)).then_some(Utilization::FULL),
+        };
+        if let Some(said) = said {
+            let now = self.relay.clock.now();
+            self.relay
+                .slots
+                .gauge()
+                .saw(&spec.backend, &spec.name, said, now);
         }
     }
 
@@ -362,6 +397,9 @@ impl Call<'_> {
         let reader = Reader::new(&parts.headers, self.route.operation, hides_usage);
         let is_events = matches!(reader, Reader::Events(_));
         record.event.streamed = is_events;
+        if let Some(prompt) = record.prompt.as_mut().filter(|_| is_events) {
+            prompt.is_streamed();
+        }
         let mut headers = to_client(&parts.headers, !is_events);
         if self.relay.settings.gateway.answer_headers {
             if let Some(backend) = self.relay.settings.backends.get(&spec.backend) {
@@ -386,6 +424,9 @@ impl Call<'_> {
         });
         let body = match answered.first {
             First::Whole(body) => {
+                if let Some(prompt) = &mut record.prompt {
+                    prompt.take(&body);
+                }
                 record.finish(crate::gateway::event::Outcome::Completed, None, 0);
                 Body::from(body)
             }

@@ -6,17 +6,27 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`] and [`utilization`]
-//! say what stands in their rows.
+//! [`blobs`] keeps what is too large for a row.
+//!
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`], [`utilization`],
+//! [`requests`] and [`console`] say what stands in their rows; [`ledger`] writes usage events and their
+//! sums, each once.
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod bill;
+pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
+pub mod console;
 pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod ledger;
+mod pages;
+pub mod rejects;
+pub mod requests;
 pub mod slots;
 pub mod sums;
 pub mod utilization;
@@ -26,6 +36,7 @@ use std::pin::Pin;
 
 pub use self::fields::{Field, Fields};
 pub use self::key::encode_key;
+pub use self::pages::Pages;
 
 /// The tables, by the names that they have in Table Storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,16 +51,25 @@ pub enum Table {
     Slots,
     /// How full provisioned deployments are.
     Utilization,
+    /// Batch messages and asynchronous calls.
+    Requests,
+    /// Events that could not be read.
+    Rejects,
+    /// What the console shows of the past.
+    Console,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
         Self::Slots,
         Self::Utilization,
+        Self::Requests,
+        Self::Rejects,
+        Self::Console,
     ];
 
     /// The name in Table Storage.
@@ -60,6 +80,9 @@ impl Table {
             Self::Instances => "instances",
             Self::Slots => "slots",
             Self::Utilization => "utilization",
+            Self::Requests => "requests",
+            Self::Rejects => "chargebackrejects",
+            Self::Console => "console",
         }
     }
 }

@@ -198,6 +198,17 @@ impl Bucket {
     }
 }
 
+/// The header with which a provisioned deployment says how full it is, as `97.5%`. Microsoft's own
+/// benchmark reads it (Azure/azure-openai-benchmark, `oairequester.py`); no document names it, so that
+/// it may be absent or empty.
+pub const HEADER: &str = "azure-openai-deployment-utilization";
+
+/// Reads the value of [`HEADER`]; `None` for what is no percentage.
+pub fn read_header(value: &str) -> Option<Utilization> {
+    let number = value.trim().trim_end_matches('%').trim_end();
+    number.parse().ok().and_then(percent)
+}
+
 /// A percentage of JSON; `None` for what is none.
 pub fn percent(value: f64) -> Option<Utilization> {
     // A thousand times full is no utilization.
@@ -276,6 +287,16 @@ mod tests {
         assert!(read_one(b"<html>").is_err());
         let odd = ONE.replace("61.24", "-1").replace("78.0", "-1");
         assert_eq!(read_one(odd.as_bytes()).unwrap().series[0].minutes.len(), 1);
+    }
+
+    #[test]
+    fn a_header_is_a_percentage_or_nothing() {
+        let read = |value: &str| read_header(value).map(Utilization::tenths);
+        assert_eq!(read("97.5%"), Some(975));
+        assert_eq!(read(" 112 % "), Some(1120));
+        for odd in ["", "%", "full", "-1%", "NaN%", "inf"] {
+            assert_eq!(read(odd), None, "{odd:?}");
+        }
     }
 
     #[test]
