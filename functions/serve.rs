@@ -2,6 +2,7 @@
 
 pub mod batch;
 mod requests;
+mod utilization;
 
 use std::io;
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::alert::{self, Alerts};
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
@@ -116,6 +118,7 @@ impl Gateway {
             store.clone(),
         );
         let relay = Arc::new(relay);
+        let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
             console: Console::new(Arc::clone(&relay), store),
             relay,
@@ -123,7 +126,7 @@ impl Gateway {
             server,
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
-            triggers: Router::new(),
+            triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
             sweeps: Vec::new(),
