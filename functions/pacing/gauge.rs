@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::history::History;
 use super::meter::Meter;
 use crate::config::{Config, Deployment};
 use crate::gateway::event::{Kind, UsageEvent};
+use crate::gateway::pacing::history::History;
 use crate::gateway::pacing::rule::Pace;
 use crate::gateway::pacing::window::{Capacity, Counts, DeploymentId, Windows};
 use crate::gateway::ptu::Utilization;

@@ -5,7 +5,6 @@
 //! task a model ([`Slots::keep`]) reads and writes the table for them.
 
 mod gauge;
-mod history;
 mod lane;
 mod meter;
 

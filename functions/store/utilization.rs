@@ -7,6 +7,7 @@
 use super::{Change, Fields, Key, Range, Row, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::pacing::calibration::Calibration;
 use crate::gateway::pacing::figure::{Source, Warning};
+use crate::gateway::pacing::known::Known;
 use crate::gateway::pacing::monitor::MonitorMinute;
 use crate::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use crate::gateway::ptu::Utilization;
@@ -58,12 +59,8 @@ pub enum Recorded {
 /// What the table says of one deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sheet {
-    /// Azure Monitor's minutes, by time.
-    pub monitor: Vec<MonitorMinute>,
-    /// Minutes of weighted tokens, one of each instance that counted some.
-    pub counts: Vec<Counts>,
-    /// What warns, whether or not it still counts.
-    pub warnings: Vec<Warning>,
+    /// What follows from its rows.
+    pub known: Known,
     /// The newest that Azure Monitor said.
     pub current: Option<Current>,
 }
@@ -256,9 +253,11 @@ impl Sheet {
     fn add(&mut self, row: &Row) {
         let (key, fields) = (&row.key.row, &row.fields);
         if key == CURRENT {
-            self.current = Some(current_of(fields));
+            let current = current_of(fields);
+            self.known.calibration = current.calibration;
+            self.current = Some(current);
         } else if key.starts_with(ALERT) {
-            self.warnings.push(Warning {
+            self.known.warnings.push(Warning {
                 source: Source::Alert,
                 utilization: tenths(fields, "percent"),
                 until: moment(fields, "expires_ms"),
@@ -271,17 +270,17 @@ impl Sheet {
     fn add_minute(&mut self, minute: Minute, source: &str, fields: &Fields) {
         let seen = moment(fields, "seen_ms");
         if source == Source::Monitor.as_str() {
-            self.monitor.push(minute_of(minute, fields));
+            self.known.monitor.push(minute_of(minute, fields));
         } else if source == Source::Events.as_str() {
             let used = Use {
                 all: fields.get_number("all"),
                 low: fields.get_number("low"),
                 low_ms: fields.get_number("low_ms"),
             };
-            self.counts.push(Counts { minute, used, seen });
+            self.known.counts.push(Counts { minute, used, seen });
         } else if source == Source::Header.as_str() {
             let utilization = tenths(fields, "percent");
-            self.warnings.push(Warning::header(utilization, seen));
+            self.known.warnings.push(Warning::header(utilization, seen));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::azure::monitor::{MAX_BATCH, Monitor, MonitorError};
 use crate::config::{Config, ResourceId};
 use crate::gateway::event::Kind;
 use crate::gateway::pacing::monitor::{MonitorMinute, ResourceMetrics, Series};
-use crate::gateway::pacing::window::{Capacity, DeploymentId, Minute, Use};
+use crate::gateway::pacing::window::{Capacity, DeploymentId, Minute};
 use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::host::clock::Clock;
 use crate::store::utilization::{self, Current, Sheet};
@@ -239,7 +239,7 @@ impl Poller {
         };
         let changed = settled
             .iter()
-            .filter(|minute| !sheet.monitor.contains(minute));
+            .filter(|minute| !sheet.known.monitor.contains(minute));
         let mut writes: Vec<Write> = changed.map(|m| utilization::monitor(m, now)).collect();
         let written = writes.len();
         let current = current(&sheet, capacity, &settled, newest, now);
@@ -320,19 +320,8 @@ fn current(
     now: Timestamp,
 ) -> Current {
     let before = sheet.current;
-    let mut learnt = before.map_or(Minute::of(Timestamp::default()), |c| c.learnt);
-    let mut calibration = before.map(|c| c.calibration).unwrap_or_default();
-    for minute in settled {
-        let counts = sheet.counts.iter().filter(|c| c.minute == minute.minute);
-        let used = counts.fold(Use::default(), |sum, c| sum.and(c.used));
-        let Some(capacity) = capacity.filter(|_| minute.minute > learnt && used.all > 0) else {
-            continue;
-        };
-        let ms = minute.minute.end().ms_since(minute.minute.start());
-        let estimate = capacity.utilization(used.all, ms);
-        calibration = calibration.learn(estimate, minute.average);
-        learnt = minute.minute;
-    }
+    let learnt = before.map_or(Minute::of(Timestamp::default()), |c| c.learnt);
+    let (calibration, learnt) = sheet.known.learn(capacity, settled, learnt);
     let known = before
         .map(|c| c.newest)
         .filter(|n| n.minute > newest.minute);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::gateway::pacing::figure::MeanSlots;
+use super::figure::MeanSlots;
 use crate::gateway::time::Timestamp;
 
 /// How long is remembered, ms: as long as Azure Monitor's figures are believed.
@@ -16,11 +16,11 @@ const GAP_MS: u64 = 60_000;
 
 /// Notes of how many slots were in use.
 #[derive(Debug, Default)]
-pub(super) struct History(VecDeque<(Timestamp, u32)>);
+pub struct History(VecDeque<(Timestamp, u32)>);
 
 impl History {
     /// Notes that so many are in use at `now`.
-    pub(super) fn note(&mut self, in_use: u32, now: Timestamp) {
+    pub fn note(&mut self, in_use: u32, now: Timestamp) {
         match self.0.back() {
             Some((last, _)) if now.ms_since(*last) < STEP_MS => return,
             _ => self.0.push_back((now, in_use)),
@@ -33,7 +33,7 @@ impl History {
     }
 
     /// The mean from `from` to `until`; `None` where nobody looked all that time.
-    pub(super) fn mean(&self, from: Timestamp, until: Timestamp) -> Option<MeanSlots> {
+    pub fn mean(&self, from: Timestamp, until: Timestamp) -> Option<MeanSlots> {
         let (mut sum, mut known_ms) = (0_u64, 0_u64);
         for (i, (begin, slots)) in self.0.iter().enumerate() {
             // Each note holds until the next one; the last one, for as long as may pass.
