@@ -17,7 +17,7 @@ use crate::store::{Etag, Key, Store, StoreError};
 
 /// How long a claim holds that is not renewed, ms: how long a message whose handler was killed
 /// waits for its next turn.
-pub(super) const LEASE_MS: u64 = 60_000;
+pub(super) const LEASE_MS: u64 = 30_000;
 
 /// How often it is tried to note that a reply was sent. Without the note a message that is
 /// delivered again has its reply sent again, which the broker drops as a duplicate.
