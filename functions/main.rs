@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Batch, Config, KeyHash, Source, Tables, schema};
+use spillway::config::{Batch, Blobs, Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
@@ -15,7 +15,7 @@ use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
 use spillway::serve::batch::Trigger;
-use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
+use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
 
 /// The port that the Functions host names for its handler.
@@ -108,6 +108,10 @@ struct PackageArgs {
     /// The configuration to put in.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// The handler to put in, where it was built for another system than this one; default: this
+    /// program.
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -178,7 +182,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         first_token_ms: args.latency_ms,
         per_token_ms: args.latency_ms / 15,
     };
-    let data = args.data.clone();
+    let (data, blobs) = (args.data.clone(), args.data.clone());
     let queue_port = args.queue_port.unwrap_or(match args.port {
         // Any that is free, as the gateway's.
         0 => 0,
@@ -195,6 +199,8 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         };
         let named = data.map(Tables::Embedded).or(config.storage.tables);
         config.storage.tables = Some(named.unwrap_or_else(|| Tables::Embedded(DATA.into())));
+        let named = blobs.map(Blobs::Embedded).or(config.storage.blobs);
+        config.storage.blobs = Some(named.unwrap_or_else(|| Blobs::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let queues = queues(&mut config, queue_port).await?;
         let gateway = start(Place::Local, &config, Trigger::Invoked)?;
@@ -242,9 +248,13 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway>
         );
     }
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    keep(inbox, store.clone())?;
+    keep(inbox, store.clone(), config.prices())?;
+    let blobs = open_blobs(place, &config.storage)?;
+    if let Some(blobs) = &blobs {
+        gateway = gateway.with_blobs(config, blobs);
+    }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
-        gateway = gateway.with_batch(place, batch, store, None, trigger)?;
+        gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
     }
     Ok(gateway)
 }
@@ -308,7 +318,11 @@ fn check(args: &CheckArgs) -> io::Result<()> {
 fn write_package(args: &PackageArgs) -> io::Result<()> {
     let source = Source::find(args.config.as_deref(), &env);
     let (text, _) = source.read().map_err(io::Error::other)?;
-    package::write(&args.out, &std::env::current_exe()?, &text)
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe()?,
+    };
+    package::write(&args.out, &binary, &text)
 }
 
 /// The key itself is written nowhere else: the configuration has its hash only.

@@ -19,32 +19,41 @@ use tokio::task::JoinSet;
 
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
-use crate::config::{Auth, Config, Scheme, Storage, Tables};
-use crate::console;
+use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
+use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
+use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
+use crate::relay::prompts::Prompts;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
 use crate::store::azure_tables::{self, AzureTables};
+use crate::store::blobs::Blobs;
+use crate::store::blobs::azure::AzureBlobs;
+use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
+use crate::store::ledger::Ledger;
 use crate::store::requests as requests_table;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
 pub struct Gateway {
     relay: Arc<Relay>,
+    console: Console,
     tls: rustls::ClientConfig,
     server: ServerSettings,
     auth: Auth,
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
     slots: Arc<Slots>,
+    /// What was started before serving; it ends with the gateway.
+    background: JoinSet<()>,
     /// Stores whose old requests are deleted.
     sweeps: Vec<Arc<dyn Store>>,
 }
@@ -97,15 +106,25 @@ impl Gateway {
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
         let gauge = Gauge::new(config).map(Arc::new);
         let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
-        let (relay, inbox) = Relay::new(settings, door, quotas, Arc::clone(&slots), clock, store);
+        let (relay, inbox) = Relay::new(
+            settings,
+            door,
+            quotas,
+            Arc::clone(&slots),
+            clock,
+            store.clone(),
+        );
+        let relay = Arc::new(relay);
         let gateway = Self {
-            relay: Arc::new(relay),
+            console: Console::new(Arc::clone(&relay), store),
+            relay,
             tls,
             server,
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
             triggers: Router::new(),
             slots,
+            background: JoinSet::new(),
             sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
@@ -120,6 +139,17 @@ impl Gateway {
             .layer(DefaultBodyLimit::max(MAX_INVOCATION))
             .route_layer(from_fn(from_the_host));
         self.triggers = self.triggers.merge(trigger);
+        self
+    }
+
+    /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
+    #[must_use]
+    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+        if config.apps.iter().any(|app| app.log_prompts) {
+            let (prompts, inbox) = Prompts::new(&config.prompts);
+            self.relay.log_prompts(prompts);
+            self.background.spawn(inbox.keep(Arc::clone(blobs)));
+        }
         self
     }
 
@@ -140,15 +170,16 @@ impl Gateway {
             Router::new()
                 .route("/", get(ready))
                 .merge(relay::router(&self.relay, &self.tls))
-                .merge(console::router(&self.relay))
+                .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
     }
 
-    /// Starts what fetches signing keys and tokens, shares limits and reads what apps have spent, in
-    /// the accepting thread's runtime: workers have calls to serve. It ends with the set.
+    /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
+    /// what the console shows, in the accepting thread's runtime: workers have calls to serve. It ends
+    /// with the set.
     fn keep_fresh(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let clock = self.relay.clock;
@@ -158,6 +189,7 @@ impl Gateway {
         let quotas = &self.relay.quotas;
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
+        tasks.spawn(self.console.clone().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
@@ -251,6 +283,39 @@ async fn make_tables(store: Arc<AzureTables>) {
     }
 }
 
+/// The store of blobs that a configuration names; `None` where it names none. As [`open_store`].
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_blobs(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Blobs>>> {
+    let azure = match &storage.blobs {
+        None => return Ok(None),
+        Some(BlobsPlace::Embedded(folder)) => return Ok(Some(Arc::new(Files::open(folder)?))),
+        Some(BlobsPlace::Emulator(endpoint)) => AzureBlobs::emulator(endpoint),
+        Some(BlobsPlace::Account(endpoint)) => {
+            let mut tokens = OwnTokens::new(surroundings(place));
+            let token = tokens.get(None, azure_tables::SCOPE);
+            let token = token.map_err(io::Error::other)?;
+            tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
+            AzureBlobs::account(endpoint, token)
+        }
+    };
+    let azure = Arc::new(azure.map_err(io::Error::other)?);
+    tokio::spawn(make_containers(Arc::clone(&azure)));
+    Ok(Some(azure))
+}
+
+/// As [`make_tables`].
+async fn make_containers(blobs: Arc<AzureBlobs>) {
+    match blobs.make_containers().await {
+        Ok(()) => tracing::info!(?blobs, "the containers are there"),
+        Err(error) => tracing::error!(
+            ?blobs, %error,
+            "the containers can't be made or reached; each write tries again"
+        ),
+    }
+}
+
 fn surroundings(place: Place) -> Surroundings {
     let env = |name: &str| std::env::var(name).ok();
     Surroundings::read(&env, place == Place::Local)
@@ -260,18 +325,19 @@ fn surroundings(place: Place) -> Surroundings {
 ///
 /// # Errors
 /// When the thread can't be started.
-pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
+pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let keeping = async move {
-        let store = store.as_deref();
         let owners = async {
-            if let Some(store) = store {
+            if let Some(store) = store.as_deref() {
                 inbox.owners.keep(store).await;
             }
         };
-        tokio::join!(keep_events(inbox.events, store), owners);
+        let ledger = store.clone().map(Ledger::new);
+        let events = keep_events(inbox.events, ledger.as_ref(), &prices);
+        tokio::join!(events, owners);
     };
     let thread = std::thread::Builder::new().name("keeper".into());
     thread.spawn(move || runtime.block_on(keeping)).map(drop)

@@ -7,6 +7,8 @@ use crate::gateway::strategy::{HashOn, Strategy};
 mod batch;
 mod identities;
 mod limits;
+mod prices;
+mod prompts;
 
 const GOOD: &str = r#"
 [gateway]

@@ -367,6 +367,9 @@ impl Call<'_> {
         let reader = Reader::new(&parts.headers, self.route.operation, hides_usage);
         let is_events = matches!(reader, Reader::Events(_));
         record.event.streamed = is_events;
+        if let Some(prompt) = record.prompt.as_mut().filter(|_| is_events) {
+            prompt.is_streamed();
+        }
         let mut headers = to_client(&parts.headers, !is_events);
         if self.relay.settings.gateway.answer_headers {
             if let Some(backend) = self.relay.settings.backends.get(&spec.backend) {
@@ -391,6 +394,9 @@ impl Call<'_> {
         });
         let body = match answered.first {
             First::Whole(body) => {
+                if let Some(prompt) = &mut record.prompt {
+                    prompt.take(&body);
+                }
                 record.finish(crate::gateway::event::Outcome::Completed, None, 0);
                 Body::from(body)
             }
