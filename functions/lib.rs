@@ -11,6 +11,7 @@
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
 //! | [`async_calls`] | calls over HTTP that are answered later, by way of the batch queue |
+//! | [`way`] | the way into the relay, for functions that make calls for apps |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
@@ -19,7 +20,7 @@
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `console`) >
-//! `door`, `quota`, `pacing`, `async_calls` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
+//! `door`, `quota`, `pacing`, `async_calls`, `way` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
 //! clock.
 
 pub mod async_calls;
@@ -37,3 +38,4 @@ pub mod quota;
 pub mod relay;
 pub mod serve;
 pub mod store;
+pub mod way;

@@ -13,6 +13,7 @@ pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
+pub mod id;
 pub mod identity;
 pub mod limit;
 pub mod multipart;

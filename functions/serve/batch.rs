@@ -15,7 +15,6 @@ use crate::azure::own_token::OwnTokens;
 use crate::azure::service_bus::{SCOPE, Sends, ServiceBus};
 use crate::batch;
 use crate::batch::settings::Settings;
-use crate::batch::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
 use crate::batch::worker::Worker;
 use crate::config::{self, Scheme};
 use crate::gateway::app::App;
@@ -24,6 +23,7 @@ use crate::gateway::time::Timestamp;
 use crate::relay::inside::{self, Inside};
 use crate::store::Store;
 use crate::store::blobs::Blobs;
+use crate::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
 
 /// Whether this process is handed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
