@@ -6,6 +6,7 @@
 //! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
 //! | [`batch`] | the Service Bus function: messages wait for a slot, are called, and answered |
+//! | [`batches`] | OpenAI's Batch API: files of requests, worked off in the gaps |
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
@@ -19,13 +20,14 @@
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
-//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `console`) >
+//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `batches`, `console`) >
 //! `door`, `quota`, `pacing`, `async_calls`, `way` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
 //! clock.
 
 pub mod async_calls;
 pub mod azure;
 pub mod batch;
+pub mod batches;
 pub mod config;
 pub mod console;
 pub mod door;

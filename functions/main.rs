@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Blobs, Config, KeyHash, Source, Tables, schema};
+use spillway::config::{BatchApi, Blobs, Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
@@ -172,8 +172,11 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             Some(config) => config,
             None => {
                 let text = embedded::start(latency).await?;
-                Config::parse(&text, "the embedded configuration", &env)
-                    .map_err(io::Error::other)?
+                let config = Config::parse(&text, "the embedded configuration", &env);
+                Config {
+                    batch_api: Some(BatchApi::default()),
+                    ..config.map_err(io::Error::other)?
+                }
             }
         };
         let named = data.map(Tables::Embedded).or(config.storage.tables);
@@ -196,10 +199,10 @@ fn start(place: Place, config: &Config) -> io::Result<Gateway> {
         );
     }
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    keep(inbox, store)?;
     if let Some(blobs) = open_blobs(place, &config.storage)? {
-        gateway = gateway.with_blobs(config, &blobs);
+        gateway = gateway.with_blobs(config, &blobs, store.as_ref());
     }
+    keep(inbox, store)?;
     Ok(gateway)
 }
 

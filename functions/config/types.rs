@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Batch, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Prompts, Secret,
-    Tables,
+    AppLimit, Auth, Batch, BatchApi, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Prompts,
+    Secret, Tables,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
@@ -45,6 +45,8 @@ pub struct Config {
     /// How prompts are kept of apps with `log_prompts = true`.
     #[serde(default)]
     pub prompts: Prompts,
+    /// OpenAI's Batch API. Absent: its paths go to backends.
+    pub batch_api: Option<BatchApi>,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.

@@ -67,6 +67,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.batch();
     check.pacing();
     check.redaction();
+    check.batch_api();
     let tables = tree
         .value
         .pointer("/storage/tables")

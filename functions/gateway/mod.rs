@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod batch;
+pub mod batches;
 pub mod budget;
 pub mod classify;
 pub mod deployment;

@@ -13,6 +13,7 @@
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod batches;
 pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
@@ -45,17 +46,23 @@ pub enum Table {
     Utilization,
     /// Batch messages and asynchronous calls.
     Requests,
+    /// Files of the batch API.
+    Files,
+    /// Batches of the batch API.
+    Batches,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
         Self::Slots,
         Self::Utilization,
         Self::Requests,
+        Self::Files,
+        Self::Batches,
     ];
 
     /// The name in Table Storage.
@@ -67,6 +74,8 @@ impl Table {
             Self::Slots => "slots",
             Self::Utilization => "utilization",
             Self::Requests => "requests",
+            Self::Files => "batchfiles",
+            Self::Batches => "batches",
         }
     }
 }
