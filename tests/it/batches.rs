@@ -180,15 +180,16 @@ impl App {
     }
 }
 
-fn line(name: &str) -> String {
-    let body = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": name}]});
+fn line(name: &str, padding: &str) -> String {
+    let content = format!("{name} {padding}");
+    let body = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": content}]});
     let line =
         json!({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body});
     format!("{line}\n")
 }
 
 fn lines(count: usize) -> String {
-    (0..count).map(|n| line(&format!("n{n}"))).collect()
+    (0..count).map(|n| line(&format!("n{n}"), "")).collect()
 }
 
 fn config(folder: &Path, backend: &str, more: &str) -> String {
@@ -207,7 +208,12 @@ async fn a_batch_is_worked_off_and_its_results_are_fetched() {
     let config = config(folder.path(), &backend("a", address, "ptu", ""), "");
     let gateway = start(&config).await;
     let app = App::new(gateway.address, "nightly-key");
-    let input = format!("{}\n{}{}", lines(40), line("bad1"), line("bad2").trim_end());
+    let input = format!(
+        "{}\n{}{}",
+        lines(40),
+        line("bad1", ""),
+        line("bad2", "").trim_end()
+    );
     let file = app.upload(input.clone()).await;
     assert_eq!(file["bytes"], input.len());
     assert_eq!(
@@ -341,7 +347,7 @@ async fn an_input_with_mistakes_fails_before_anything_is_called() {
     let config = config(folder.path(), &backend("a", address, "ptu", ""), "");
     let gateway = start(&config).await;
     let app = App::new(gateway.address, "nightly-key");
-    let input = format!("{}plain\n{}", line("a"), line("a"));
+    let input = format!("{}plain\n{}", line("a", ""), line("a", ""));
     for (input, expected) in [
         (
             input,
@@ -357,7 +363,7 @@ async fn an_input_with_mistakes_fails_before_anything_is_called() {
         assert_eq!(json!(found), expected);
     }
     assert_eq!(counting.total(), 0);
-    let file = app.upload(line("a")).await;
+    let file = app.upload(line("a", "")).await;
     for (key, value, code) in [
         ("endpoint", json!("/v1/files"), "invalid_value"),
         ("completion_window", json!("7d"), "invalid_value"),
@@ -476,6 +482,41 @@ async fn no_finished_line_is_called_again_after_a_kill() {
     // to be written down.
     let again = counting.total() - 600;
     assert!(again <= 2 * 2 * 16, "{again} calls were made again");
+}
+
+/// Lines of 4 KiB: 4,000 of them, or as many as SPILLWAY_BATCH_LINES says; 50,000 are the 200 MB that the
+/// API takes at most.
+#[tokio::test]
+async fn a_large_file_runs_in_flat_memory() {
+    let count = std::env::var("SPILLWAY_BATCH_LINES").map_or(4000, |text| text.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let (counting, address) = Counting::start(Duration::ZERO).await;
+    let more = "[gateway]\nmax_body_mb = 1\n";
+    let text = config(folder.path(), &backend("a", address, "ptu", ""), more);
+    let process = serve(folder.path(), &text);
+    let app = App::new(process.address, "nightly-key");
+    let before = process.peak_mib();
+    let padding = "x".repeat(4096 - 160);
+    let input: String = (0..count)
+        .map(|n| line(&format!("n{n}"), &padding))
+        .collect();
+    let bytes = input.len();
+    let made = app.create(&app.upload(input).await).await;
+    let batch = loop {
+        let batch = app.batch(&made["id"]).await;
+        if batch["status"] != "validating" && batch["status"] != "in_progress" {
+            break batch;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(batch["request_counts"]["completed"], count, "{batch}");
+    assert_eq!((counting.total(), counting.calls().len()), (count, count));
+    let (peak, mib) = (process.peak_mib(), bytes >> 20);
+    println!("{count} lines, {mib} MiB: {before} MiB at the start, {peak} MiB at the most");
+    assert!(
+        peak < before + 64,
+        "{before} MiB before, {peak} MiB at the most"
+    );
 }
 
 /// What of the results counts on the disk.
