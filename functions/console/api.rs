@@ -21,9 +21,13 @@ pub(super) async fn history(
     State(console): State<Console>,
     wish: Result<Query<history::Wish>, QueryRejection>,
 ) -> Response {
-    match wish {
-        Ok(Query(wish)) => answer(history::read(&console, &wish).await),
-        Err(why) => wrong(&why.body_text()),
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(why) => return wrong(&why.body_text()),
+    };
+    match wish.mistake() {
+        Some(mistake) => wrong(mistake),
+        None => answer(history::read(&console, &wish).await),
     }
 }
 

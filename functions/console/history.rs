@@ -68,6 +68,14 @@ pub(super) struct Wish {
     pub(super) model: String,
 }
 
+impl Wish {
+    /// What is wrong with it.
+    pub(super) fn mistake(&self) -> Option<&'static str> {
+        let is_long = self.model.chars().count() > 64;
+        is_long.then_some("A model's name has at most 64 characters.")
+    }
+}
+
 /// The past.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct History {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Console;
 use crate::gateway::deployment::Deployment;
+use crate::gateway::event::Kind;
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{DeploymentName, Total};
 use crate::gateway::pool::ModelPool;
@@ -34,7 +35,7 @@ pub(super) struct Now {
     pub(super) dropped_events: u64,
     /// All calls.
     pub(super) all: Flow,
-    /// The models, by name.
+    /// The models: those with PTUs, then the others, by name.
     pub(super) models: Vec<ModelNow>,
 }
 
@@ -191,7 +192,10 @@ pub(super) async fn look(console: &Console) -> Now {
     models.values().for_each(|model| all.add_sum(model));
     let settings = &console.relay.settings;
     let mut pools: Vec<_> = settings.pool.models().collect();
-    pools.sort_by_key(|model| Arc::clone(model.name()));
+    pools.sort_by_key(|model| {
+        let has_ptu = model.deployments().any(|one| one.spec.kind == Kind::Ptu);
+        (!has_ptu, Arc::clone(model.name()))
+    });
     let any = models
         .get("")
         .filter(|sum| !sum.total.is_none())
