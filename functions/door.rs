@@ -22,6 +22,7 @@ const MAX_KEY: usize = 1024;
 #[derive(Debug)]
 pub struct Door {
     mode: AuthMode,
+    by_name: HashMap<Arc<str>, Arc<App>>,
     by_key: HashMap<KeyHash, Arc<App>>,
     by_entra_id: HashMap<String, Arc<App>>,
     anonymous: Arc<App>,
@@ -42,6 +43,7 @@ impl Door {
         let entra = if is_open { None } else { Entra::new(auth)? };
         let mut door = Self {
             mode: auth.mode,
+            by_name: HashMap::new(),
             by_key: HashMap::new(),
             by_entra_id: HashMap::new(),
             anonymous: Arc::new(App::unrestricted(ANONYMOUS)),
@@ -57,6 +59,8 @@ impl Door {
 
     fn admit(&mut self, app: &crate::config::App) {
         let known = Arc::new(read_app(app));
+        self.by_name
+            .insert(Arc::clone(&known.name), Arc::clone(&known));
         for hash in &app.key_hashes {
             self.by_key.insert(*hash, Arc::clone(&known));
         }
@@ -69,6 +73,20 @@ impl Door {
     /// What keeps the signing keys of callers' tokens, where tokens are taken.
     pub fn entra(&self) -> Option<&Arc<Entra>> {
         self.entra.as_ref()
+    }
+
+    /// The app of this name, for those who have been let in elsewhere and say whom they act for.
+    /// Where callers have to show nothing, that is anybody: an empty name is nobody's in particular.
+    pub fn named(&self, name: &str) -> Option<Arc<App>> {
+        let known = self.by_name.get(name).cloned();
+        if known.is_some() || self.mode != AuthMode::Off {
+            return known;
+        }
+        if name.is_empty() || name == ANONYMOUS {
+            return Some(Arc::clone(&self.anonymous));
+        }
+        let is_free = self.by_name.is_empty() && is_name(name);
+        is_free.then(|| Arc::new(App::unrestricted(name)))
     }
 
     /// Who calls.
@@ -209,6 +227,12 @@ pub const fn may_be_reached(auth: &Auth) -> bool {
     !matches!(auth.mode, AuthMode::Off) || auth.allow_open
 }
 
+/// Whether an app could be called so (docs/configuration.md).
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    name.len() <= 64 && name.bytes().all(plain)
+}
+
 /// An app that no token stands behind.
 fn nobody(app: &Arc<App>) -> Identity {
     Identity {
@@ -228,6 +252,7 @@ fn read_app(app: &crate::config::App) -> App {
         backends: shared(&app.backends),
         tiers: app.tiers.as_deref().map_or(Tiers::ALL, Tiers::only),
         priority: app.priority,
+        log_prompts: app.log_prompts,
     }
 }
 

@@ -1,8 +1,12 @@
 //! Puts the functions together to one process.
 
+pub mod batch;
+mod requests;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -15,20 +19,29 @@ use tokio::task::JoinSet;
 
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
+use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::config::{Auth, Config, Scheme, Storage, Tables};
+use crate::console;
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
+use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
+use crate::relay::prompts::Prompts;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
 use crate::store::azure_tables::{self, AzureTables};
+use crate::store::blobs::Blobs;
+use crate::store::blobs::azure::AzureBlobs;
+use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
+use crate::store::ledger::Ledger;
+use crate::store::requests as requests_table;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
@@ -41,6 +54,10 @@ pub struct Gateway {
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
     slots: Arc<Slots>,
+    /// What was started before serving; it ends with the gateway.
+    background: JoinSet<()>,
+    /// Stores whose old requests are deleted.
+    sweeps: Vec<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -109,6 +126,8 @@ impl Gateway {
             tokens: tokens.into_all(),
             triggers: Router::new(),
             slots,
+            background: JoinSet::new(),
+            sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
     }
@@ -122,6 +141,17 @@ impl Gateway {
             .layer(DefaultBodyLimit::max(MAX_INVOCATION))
             .route_layer(from_fn(from_the_host));
         self.triggers = self.triggers.merge(trigger);
+        self
+    }
+
+    /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
+    #[must_use]
+    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+        if config.apps.iter().any(|app| app.log_prompts) {
+            let (prompts, inbox) = Prompts::new(&config.prompts);
+            self.relay.log_prompts(prompts);
+            self.background.spawn(inbox.keep(Arc::clone(blobs)));
+        }
         self
     }
 
@@ -166,7 +196,26 @@ impl Gateway {
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
+        for store in &self.sweeps {
+            tasks.spawn(sweep_requests(Arc::clone(store)));
+        }
         tasks
+    }
+}
+
+/// How often requests that have expired are deleted, and how long after the start at first.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(300));
+
+async fn sweep_requests(store: Arc<dyn Store>) {
+    let (every, first) = SWEEP;
+    let clock = Clock::new();
+    tokio::time::sleep(first).await;
+    loop {
+        match requests_table::sweep(&*store, clock.now()).await {
+            Ok(deleted) => tracing::debug!(deleted, "requests that had expired were deleted"),
+            Err(error) => tracing::warn!(%error, "requests that have expired can't be deleted"),
+        }
+        tokio::time::sleep(every).await;
     }
 }
 
@@ -236,6 +285,39 @@ async fn make_tables(store: Arc<AzureTables>) {
     }
 }
 
+/// The store of blobs that a configuration names; `None` where it names none. As [`open_store`].
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_blobs(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Blobs>>> {
+    let azure = match &storage.blobs {
+        None => return Ok(None),
+        Some(BlobsPlace::Embedded(folder)) => return Ok(Some(Arc::new(Files::open(folder)?))),
+        Some(BlobsPlace::Emulator(endpoint)) => AzureBlobs::emulator(endpoint),
+        Some(BlobsPlace::Account(endpoint)) => {
+            let mut tokens = OwnTokens::new(surroundings(place));
+            let token = tokens.get(None, azure_tables::SCOPE);
+            let token = token.map_err(io::Error::other)?;
+            tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
+            AzureBlobs::account(endpoint, token)
+        }
+    };
+    let azure = Arc::new(azure.map_err(io::Error::other)?);
+    tokio::spawn(make_containers(Arc::clone(&azure)));
+    Ok(Some(azure))
+}
+
+/// As [`make_tables`].
+async fn make_containers(blobs: Arc<AzureBlobs>) {
+    match blobs.make_containers().await {
+        Ok(()) => tracing::info!(?blobs, "the containers are there"),
+        Err(error) => tracing::error!(
+            ?blobs, %error,
+            "the containers can't be made or reached; each write tries again"
+        ),
+    }
+}
+
 fn surroundings(place: Place) -> Surroundings {
     let env = |name: &str| std::env::var(name).ok();
     Surroundings::read(&env, place == Place::Local)
@@ -245,18 +327,19 @@ fn surroundings(place: Place) -> Surroundings {
 ///
 /// # Errors
 /// When the thread can't be started.
-pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
+pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let keeping = async move {
-        let store = store.as_deref();
         let owners = async {
-            if let Some(store) = store {
+            if let Some(store) = store.as_deref() {
                 inbox.owners.keep(store).await;
             }
         };
-        tokio::join!(keep_events(inbox.events, store), owners);
+        let ledger = store.clone().map(Ledger::new);
+        let events = keep_events(inbox.events, ledger.as_ref(), &prices);
+        tokio::join!(events, owners);
     };
     let thread = std::thread::Builder::new().name("keeper".into());
     thread.spawn(move || runtime.block_on(keeping)).map(drop)

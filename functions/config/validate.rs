@@ -13,8 +13,11 @@ use super::types::read_hash_on;
 use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 
 mod auth;
+mod batch;
 mod limits;
 mod pacing;
+mod prices;
+mod prompts;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -26,6 +29,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.outbound(&path, backend);
         check.resource_id(&path, backend);
         for (path, deployment) in tables_below(backend, &path, "deployment") {
+            check.deployment_days(&path, deployment);
             let ptu = deployment.get("kind").and_then(Value::as_str) != Some("payg");
             if deployment.get("ptus").is_some() && !ptu {
                 check.at(
@@ -49,6 +53,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.key_hashes(&path, "key_hashes", app);
         check.guids(&path, "entra_app_ids", app);
         check.budget(&path, app);
+        check.prompts_have_a_place(&path, app);
         if app
             .get("tiers")
             .and_then(Value::as_array)
@@ -61,7 +66,10 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
+    check.batch();
     check.pacing();
+    check.price_formats();
+    check.redaction();
     let tables = tree
         .value
         .pointer("/storage/tables")
@@ -108,6 +116,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     }
     check.all_model_limits(&models);
     check.own_deployments(&apps);
+    check.price_names(&backends, &models);
     check.keys();
     check.entra_apps();
     if tree.is_whole {

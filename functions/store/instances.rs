@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Fields, Key, Range, Store, StoreError, Table, Write, encode_key};
+use super::{Change, Fields, Key, Pages, Range, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::share::Row;
 use crate::gateway::time::Timestamp;
 
@@ -22,18 +22,9 @@ pub fn key(instance: &str) -> Key {
 /// # Errors
 /// When the store fails, or a row is damaged.
 pub async fn read(store: &dyn Store) -> Result<Vec<Row>, StoreError> {
-    let mut range = Range::of(PARTITION, "");
-    let mut rows = Vec::new();
-    loop {
-        let page = store.read(Table::Instances, &range).await?;
-        for row in &page.rows {
-            rows.push(from_fields(&row.fields)?);
-        }
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(rows),
-        }
-    }
+    let rows = Pages::new(store, Table::Instances, Range::of(PARTITION, ""));
+    let rows = rows.rest().await?;
+    rows.iter().map(|row| from_fields(&row.fields)).collect()
 }
 
 /// Writes an instance's row.

@@ -8,11 +8,14 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
+//! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
 //! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
 //! what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod bill;
 pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
@@ -21,6 +24,9 @@ pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod ledger;
+mod pages;
+pub mod rejects;
 pub mod requests;
 pub mod slots;
 pub mod sums;
@@ -30,6 +36,7 @@ use std::pin::Pin;
 
 pub use self::fields::{Field, Fields};
 pub use self::key::encode_key;
+pub use self::pages::Pages;
 
 /// The tables, by the names that they have in Table Storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +53,8 @@ pub enum Table {
     Utilization,
     /// Batch messages and asynchronous calls.
     Requests,
+    /// Events that could not be read.
+    Rejects,
     /// What the console shows of the past.
     Console,
 }
@@ -59,6 +68,7 @@ impl Table {
         Self::Slots,
         Self::Utilization,
         Self::Requests,
+        Self::Rejects,
         Self::Console,
     ];
 
@@ -71,6 +81,7 @@ impl Table {
             Self::Slots => "slots",
             Self::Utilization => "utilization",
             Self::Requests => "requests",
+            Self::Rejects => "chargebackrejects",
             Self::Console => "console",
         }
     }

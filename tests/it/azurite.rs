@@ -1,4 +1,4 @@
-//! The store on Azurite, Microsoft's emulator of Table Storage, as a process of its own.
+//! The stores on Azurite, Microsoft's emulator of Table and Blob Storage, as processes of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spillway::store::azure_tables::AzureTables;
+use spillway::store::blobs::azure::AzureBlobs;
+use spillway::store::ledger::Ledger;
+use spillway::store::{Change, Fields, Key, Range, Store, StoreError, Table, Write};
 use spillway::store::{Change, Fields, Key, Range, Store, StoreError, Table, Write, chargeback};
 
 use crate::process::PATIENCE;
-use crate::store::{check, event};
+use crate::store::{calls, check, event, unpriced};
 
-/// Azurite's table service, below the folder that `npm ci` fills.
-const MAIN: &str = "tests/azurite/node_modules/azurite/dist/src/table/main.js";
+/// Azurite's services, below the folder that `npm ci` fills.
+const SERVICES: &str = "tests/azurite/node_modules/azurite/dist/src";
 
 /// A running Azurite; it ends with the test.
 pub(crate) struct Azurite {
@@ -23,9 +26,19 @@ pub(crate) struct Azurite {
 }
 
 impl Azurite {
-    /// An empty one.
+    /// An empty one of tables.
     pub(crate) fn start() -> Self {
-        let main = Path::new(env!("CARGO_MANIFEST_DIR")).join(MAIN);
+        Self::serve("table")
+    }
+
+    /// An empty one of blobs.
+    pub(crate) fn start_blobs() -> Self {
+        Self::serve("blob")
+    }
+
+    fn serve(service: &str) -> Self {
+        let services = Path::new(env!("CARGO_MANIFEST_DIR")).join(SERVICES);
+        let main = services.join(service).join("main.js");
         assert!(
             main.exists(),
             "Azurite is not installed. Run tests/run once, or: npm ci --prefix tests/azurite"
@@ -35,7 +48,8 @@ impl Azurite {
         // It would report its use to Microsoft.
         let mut child = Command::new("node")
             .arg(main)
-            .args(["--tableHost", "127.0.0.1", "--tablePort"])
+            .args([&format!("--{service}Host"), "127.0.0.1"])
+            .arg(format!("--{service}Port"))
             .arg(address.port().to_string())
             .args(["--inMemoryPersistence", "--silent", "--disableTelemetry"])
             .current_dir(&folder)
@@ -59,6 +73,12 @@ impl Azurite {
     /// The store on it.
     pub(crate) fn store(&self) -> AzureTables {
         emulator(self.address)
+    }
+
+    /// The store of blobs on it.
+    pub(crate) fn blobs(&self) -> AzureBlobs {
+        let endpoint = format!("http://{}", self.address).parse().unwrap();
+        AzureBlobs::emulator(&endpoint).unwrap()
     }
 }
 
@@ -93,7 +113,8 @@ fn insert(row: &str, n: u64) -> Write {
 #[tokio::test]
 async fn azure_tables_do_what_every_store_does() {
     let azurite = Azurite::start();
-    check(&azurite.store()).await;
+    let store: Arc<dyn Store> = Arc::new(azurite.store());
+    check(&store).await;
 }
 
 #[tokio::test]
@@ -212,15 +233,15 @@ async fn of_instances_that_insert_at_once_one_wins() {
 #[tokio::test]
 async fn while_azurite_is_away_the_store_is_unavailable_and_afterwards_it_works() {
     let address = free_address();
-    let store = emulator(address);
+    let store: Arc<dyn Store> = Arc::new(emulator(address));
+    let ledger = Ledger::new(Arc::clone(&store));
     let events = [event("00000000000000000000000001")];
     let events: Vec<_> = events.iter().collect();
-    let lost = chargeback::insert(&store, &events).await;
+    let lost = ledger.record(&events, &unpriced).await;
     assert!(matches!(lost, Err(StoreError::Unavailable(_))), "{lost:?}");
     let azurite = Azurite::start();
     let relay = crate::table_faults::relay_to(azurite.address, address).await;
-    chargeback::insert(&store, &events).await.unwrap();
-    let page = store.read(Table::Chargeback, &Range::all()).await.unwrap();
-    assert_eq!(page.rows.len(), 1);
+    ledger.record(&events, &unpriced).await.unwrap();
+    assert_eq!(calls(store.as_ref()).await, 1);
     drop(relay);
 }
