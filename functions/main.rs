@@ -14,9 +14,8 @@ use spillway::host::server::bind;
 use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
-use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_blobs, open_store};
 use spillway::serve::batch::Trigger;
-use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
+use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
 
 /// The port that the Functions host names for its handler.
@@ -184,7 +183,6 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         per_token_ms: args.latency_ms / 15,
     };
     let (data, blobs) = (args.data.clone(), args.data.clone());
-    let data = args.data.clone();
     let queue_port = args.queue_port.unwrap_or(match args.port {
         // Any that is free, as the gateway's.
         0 => 0,
@@ -249,15 +247,14 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway>
             "no storage.tables: usage events are only logged, owners of stored objects are only in memory"
         );
     }
-    let (gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    keep(inbox, store, config.prices())?;
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    keep(inbox, store)?;
-    if let Some(blobs) = open_blobs(place, &config.storage)? {
-        gateway = gateway.with_blobs(config, &blobs);
-    keep(inbox, store.clone())?;
+    keep(inbox, store.clone(), config.prices())?;
+    let blobs = open_blobs(place, &config.storage)?;
+    if let Some(blobs) = &blobs {
+        gateway = gateway.with_blobs(config, blobs);
+    }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
-        gateway = gateway.with_batch(place, batch, store, None, trigger)?;
+        gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
     }
     Ok(gateway)
 }

@@ -20,8 +20,6 @@ use tokio::task::JoinSet;
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
-use crate::config::{Auth, Config, Scheme, Storage, Tables};
-use crate::console;
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
 use crate::gateway::price::Prices;
@@ -118,7 +116,7 @@ impl Gateway {
         );
         let relay = Arc::new(relay);
         let gateway = Self {
-            console: Console::new(Arc::clone(&relay), store),
+            console: Console::new(config, Arc::clone(&relay), store),
             relay,
             tls,
             server,

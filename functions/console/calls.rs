@@ -204,7 +204,7 @@ impl CallRow {
     }
 
     fn of_event(event: &UsageEvent) -> Self {
-        Self::of(&chargeback::fields(event))
+        Self::of(&chargeback::call(event))
     }
 }
 

@@ -66,6 +66,9 @@ pub(super) struct DeploymentNow {
     pub(super) state: &'static str,
     /// Until when it is marked, RFC 3339.
     pub(super) until: Option<String>,
+    /// How full it is by the weighted tokens of the last minute that went through this gateway,
+    /// percent; `null` where it is no PTU, or its capacity is not known.
+    pub(super) utilization_percent: Option<f64>,
     /// Calls under way, of the answering instance.
     pub(super) in_flight: u32,
     /// Its attempts.
@@ -101,6 +104,8 @@ struct Sum {
     total: Total,
     per_second: f64,
     tokens_per_second: f64,
+    /// Weighted tokens a second, of a PTU.
+    weighted_per_second: f64,
 }
 
 impl Sum {
@@ -109,6 +114,7 @@ impl Sum {
             total: Total::none(&Size::ALL),
             per_second: 0.0,
             tokens_per_second: 0.0,
+            weighted_per_second: 0.0,
         }
     }
 
@@ -210,7 +216,7 @@ pub(super) async fn look(console: &Console) -> Now {
         dropped_events: console.relay.dropped_events(),
         all: all.of_calls(),
         models: pools
-            .map(|pool| model(pool, &deployments, &models, now))
+            .map(|pool| model(console, pool, &deployments, &models, now))
             .collect(),
     }
 }
@@ -222,7 +228,11 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
     if let Some(lately) = console.watch.lately(metrics, now) {
         let seconds = as_f64(lately.ms) / 1000.0;
         for (name, total) in names.deployments.iter().zip(&lately.totals.deployments) {
-            at_deployment(&mut deployments, name).add(total, total.attempts(), seconds);
+            let sum = at_deployment(&mut deployments, name);
+            sum.add(total, total.attempts(), seconds);
+            if let Some(capacity) = console.capacities.get(&name.backend, &name.deployment) {
+                sum.weighted_per_second += as_f64(capacity.weighted(total)) / seconds;
+            }
         }
         for (name, total) in names.models.iter().zip(&lately.totals.models) {
             at_model(&mut models, name).add(total, total.calls(), seconds);
@@ -234,6 +244,9 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
             let total = roll.total();
             let sum = deployments.entry(key).or_insert_with(Sum::none);
             sum.add(&total, total.attempts(), MINUTE);
+            if let Some(capacity) = console.capacities.get(&roll.backend, &roll.deployment) {
+                sum.weighted_per_second += as_f64(capacity.weighted(&total)) / MINUTE;
+            }
         }
         for roll in &rollup.models {
             let total = roll.total();
@@ -253,6 +266,7 @@ fn at_model<'a>(sums: &'a mut ByModel, name: &Arc<str>) -> &'a mut Sum {
 }
 
 fn model(
+    console: &Console,
     pool: &ModelPool,
     deployments: &ByDeployment,
     models: &ByModel,
@@ -264,16 +278,26 @@ fn model(
         model: pool.name().to_string(),
         flow: flow.unwrap_or_default(),
         deployments: members
-            .map(|one| deployment(one, deployments, now))
+            .map(|one| deployment(console, one, deployments, now))
             .collect(),
     }
 }
 
-fn deployment(deployment: &Deployment, sums: &ByDeployment, now: Timestamp) -> DeploymentNow {
+fn deployment(
+    console: &Console,
+    deployment: &Deployment,
+    sums: &ByDeployment,
+    now: Timestamp,
+) -> DeploymentNow {
     let spec = &deployment.spec;
     let mark = deployment.mark(now);
     let key = (Arc::clone(&spec.backend), Arc::clone(&spec.name));
+    let capacity = console.capacities.get(&spec.backend, &spec.name);
+    let capacity = capacity.filter(|capacity| capacity.per_hour > 0);
+    let weighted = sums.get(&key).map_or(0.0, |sum| sum.weighted_per_second);
     DeploymentNow {
+        utilization_percent: capacity
+            .map(|one| rounded(weighted * 3600.0 * 100.0 / as_f64(one.per_hour))),
         backend: spec.backend.to_string(),
         deployment: spec.name.to_string(),
         kind: spec.kind.as_str(),

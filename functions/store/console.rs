@@ -170,7 +170,7 @@ pub async fn write_calls(store: &dyn Store, calls: &[UsageEvent]) -> Result<(), 
             let Some(first) = some.first() else { continue };
             let writes = some.iter().map(|call| Write {
                 row: encode_key(&call.id),
-                change: Change::Upsert(chargeback::fields(call)),
+                change: Change::Upsert(chargeback::call(call)),
             });
             let partition = calls_partition(first.time);
             store

@@ -61,7 +61,7 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
