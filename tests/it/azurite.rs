@@ -10,7 +10,6 @@ use spillway::store::azure_tables::AzureTables;
 use spillway::store::blobs::azure::AzureBlobs;
 use spillway::store::ledger::Ledger;
 use spillway::store::{Change, Fields, Key, Range, Store, StoreError, Table, Write};
-use spillway::store::{Change, Fields, Key, Range, Store, StoreError, Table, Write, chargeback};
 
 use crate::process::PATIENCE;
 use crate::store::{calls, check, event, unpriced};

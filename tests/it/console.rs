@@ -6,11 +6,13 @@ use std::sync::Arc;
 use reqwest::redirect::Policy;
 use serde_json::Value;
 use spillway::config::KeyHash;
-use spillway::store::chargeback;
+use spillway::gateway::event::UsageEvent;
 use spillway::store::embedded::Embedded;
+use spillway::store::ledger::Ledger;
 
 use crate::gateway::{OPEN, Running, app, backend, header, start, start_with};
 use crate::scripted::{Scripted, answer, full, good};
+use crate::store::unpriced;
 
 /// A gateway with the app `portal`, the admin key `admin-key` and a backend that is asked nothing.
 async fn locked() -> Running {
@@ -311,9 +313,9 @@ async fn a_call_is_found_by_its_id_and_its_app() {
         ids.push(header(&call.send().await.unwrap(), "x-spillway-request-id"));
     }
     let events = gateway.events(2).await;
-    for event in &events {
-        chargeback::insert(store.as_ref(), &[event]).await.unwrap();
-    }
+    let ledger = Ledger::new(Arc::clone(&store) as _);
+    let events: Vec<&UsageEvent> = events.iter().collect();
+    ledger.record(&events, &unpriced).await.unwrap();
     let find = async |query: &str| -> Vec<String> {
         let path = format!("/spillway/api/calls?{query}");
         let answer = gateway.get(&path).header("api-key", "admin-key").send();
