@@ -60,7 +60,7 @@ enum Name {
     Week,
     /// A gateway that has seen no call.
     Empty,
-    /// 50 backends and 500 apps, and a month of their calls.
+    /// 50 backends and 500 apps.
     Large,
     /// Names made of markup and emoji.
     Odd,
@@ -93,24 +93,27 @@ fn main() -> ExitCode {
 async fn serve(name: Name, port: u16, data: &Path) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     let address = listener.local_addr()?;
-    let gateway = start(name, data).await?;
+    let days = if name == Name::Large { 2 } else { 10 };
+    let gateway = start(name, data, days).await?;
     let mut out = io::stdout();
     writeln!(out, "http://{address}")?;
     out.flush()?;
     gateway.serve(listener).await
 }
 
-async fn start(name: Name, data: &Path) -> io::Result<Gateway> {
+/// A gateway with a past of so many days.
+async fn start(name: Name, data: &Path, days: u64) -> io::Result<Gateway> {
     let text = config(name).await?;
     let config = Config::parse(&text, "the scene", &|_| None).map_err(io::Error::other)?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(data)?);
     if name != Name::Empty {
-        let days = if name == Name::Large { 30 } else { 10 };
         let past = Past::new(&config, days);
-        past.write(&store).await.map_err(io::Error::other)?;
+        past.write(&store, &config.prices())
+            .await
+            .map_err(io::Error::other)?;
     }
     let (gateway, inbox) = Gateway::at(Place::Local, &config, Some(Arc::clone(&store)))?;
-    keep(inbox, Some(store))?;
+    keep(inbox, Some(store), config.prices())?;
     Ok(gateway)
 }
 
@@ -167,24 +170,29 @@ fn app(name: &str) -> String {
 }
 
 /// The pages that are measured.
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 7] = [
     "/spillway/",
     "/spillway/history?reach=week",
+    "/spillway/money",
+    "/spillway/what-if",
     "/spillway/calls",
     "/spillway/calls?app=app-007",
     "/spillway/metrics",
 ];
+
+/// Days of the past that pages are measured with.
+const DAYS: u64 = 30;
 
 async fn measure(times: u32) -> io::Result<()> {
     let data = tempfile::tempdir()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let root = format!("http://{}", listener.local_addr()?);
     let started = Instant::now();
-    let gateway = start(Name::Large, data.path()).await?;
+    let gateway = start(Name::Large, data.path(), DAYS).await?;
     let mut out = io::stdout();
     writeln!(
         out,
-        "50 backends, 500 apps, 30 days of rows, written in {:.1} s",
+        "50 backends, 500 apps, {DAYS} days of rows, written in {:.1} s",
         started.elapsed().as_secs_f64()
     )?;
     tokio::spawn(gateway.serve(listener));

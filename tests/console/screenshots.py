@@ -9,6 +9,8 @@ from playwright.sync_api import sync_playwright
 VIEWS = {
     "now": "/spillway/",
     "history": "/spillway/history?reach=week",
+    "money": "/spillway/money",
+    "what-if": "/spillway/what-if?model=gpt-4o",
     "calls": "/spillway/calls",
 }
 

@@ -8,8 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use spillway::config::Config;
 use spillway::gateway::event::{Attempt, Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use spillway::gateway::metrics::{DeploymentName, Metrics, Names, Rollup};
+use spillway::gateway::price::Prices;
 use spillway::gateway::time::{DAY_MS, Timestamp};
 use spillway::store::console::{self, Counted, HOUR_MS, MINUTE_MS, Span};
+use spillway::store::ledger::Ledger;
 use spillway::store::{Store, StoreError};
 
 /// A model's two deployments.
@@ -71,7 +73,15 @@ impl Past {
     }
 
     /// Writes it.
-    pub(crate) async fn write(&self, store: &Arc<dyn Store>) -> Result<(), StoreError> {
+    pub(crate) async fn write(
+        &self,
+        store: &Arc<dyn Store>,
+        prices: &Prices,
+    ) -> Result<(), StoreError> {
+        let ledger = Ledger::new(Arc::clone(store));
+        for ago in 0..self.days {
+            self.charge(&ledger, prices, ago).await?;
+        }
         let hour = self.floor(HOUR_MS);
         for ago in 0..self.days.min(8) * 24 {
             let start = before(hour, ago * HOUR_MS);
@@ -86,6 +96,32 @@ impl Past {
             let start = before(minute, ago * MINUTE_MS);
             self.count(store.as_ref(), Span::Minute, start, 4).await?;
         }
+        Ok(())
+    }
+
+    /// Writes a day's calls, some of each app, as the gateway records them.
+    async fn charge(&self, ledger: &Ledger, prices: &Prices, ago: u64) -> Result<(), StoreError> {
+        let day = before(self.floor(DAY_MS), ago * DAY_MS);
+        let mut random = fastrand::Rng::with_seed(ago);
+        let calls = if self.apps.len() > 100 { 5 } else { 60 };
+        let mut events = Vec::new();
+        for (app, pair) in self.apps.iter().zip(self.pairs.iter().cycle()) {
+            for number in 0..calls {
+                let at = day.plus_ms((number * 2 + 1) * DAY_MS / (calls * 2));
+                if at >= self.now {
+                    break;
+                }
+                let mut event = self.call(pair, at, &mut random);
+                event.app = Arc::clone(app);
+                event.tokens.input *= 1000;
+                event.tokens.output *= 1000;
+                events.push(event);
+            }
+        }
+        let events: Vec<&UsageEvent> = events.iter().collect();
+        ledger
+            .record(&events, &|event| prices.charge(event))
+            .await?;
         Ok(())
     }
 
