@@ -231,7 +231,9 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
             let sum = at_deployment(&mut deployments, name);
             sum.add(total, total.attempts(), seconds);
             if let Some(capacity) = console.capacities.get(&name.backend, &name.deployment) {
-                sum.weighted_per_second += as_f64(capacity.weighted(total)) / seconds;
+                // A PTU's utilization is of a minute, also in a process that is younger.
+                let minute = seconds.max(MINUTE);
+                sum.weighted_per_second += as_f64(capacity.weighted(total)) / minute;
             }
         }
         for (name, total) in names.models.iter().zip(&lately.totals.models) {

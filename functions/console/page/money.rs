@@ -24,7 +24,7 @@ pub(super) fn page(found: &Money, idle: &IdleWeek, has_store: bool) -> Markup {
             (tile("Pay-as-you-go", &money(&total.payg_cost), currency))
             (tile("PTUs, used", &money(&total.ptu_cost), currency))
             (tile("PTUs, idle", &money(&found.idle_cost), currency))
-            (tile("Of it spilled", &money(&total.spilled_cost), currency))
+            (tile("Spilled, of PAYG", &money(&total.spilled_cost), currency))
             (tile("Calls", &whole(total.calls), ""))
             (tile("Tokens", &short_whole(total.tokens), ""))
         }
@@ -83,7 +83,7 @@ fn apps(found: &Money) -> Markup {
                         th scope="col" { "Share" }
                         th scope="col" { "Budget" }
                         th scope="col" { "PAYG" }
-                        th scope="col" { "Of it spilled" }
+                        th scope="col" { "Spilled" }
                         th scope="col" { "PTU" }
                         th scope="col" { "Filled PTUs" }
                         th scope="col" { "Calls" }
