@@ -123,7 +123,7 @@ impl Gateway {
         let relay = Arc::new(relay);
         let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
-            console: Console::new(Arc::clone(&relay), store),
+            console: Console::new(config, Arc::clone(&relay), store),
             relay,
             tls,
             server,
