@@ -8,6 +8,7 @@
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
+//! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
@@ -16,7 +17,7 @@
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `door`, `quota` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
+//! `door`, `quota`, `pacing` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
 //! clock.
 
 pub mod azure;
@@ -26,6 +27,7 @@ pub mod door;
 pub mod gateway;
 pub mod host;
 pub mod local;
+pub mod pacing;
 pub mod package;
 pub mod quota;
 pub mod relay;

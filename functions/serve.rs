@@ -22,6 +22,7 @@ use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
+use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
 use crate::relay::settings::Settings;
@@ -40,6 +41,7 @@ pub struct Gateway {
     auth: Auth,
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
+    slots: Arc<Slots>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -88,7 +90,9 @@ impl Gateway {
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
-        let (relay, inbox) = Relay::new(settings, door, quotas, clock, store);
+        let gauge = Gauge::new(config).map(Arc::new);
+        let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
+        let (relay, inbox) = Relay::new(settings, door, quotas, Arc::clone(&slots), clock, store);
         let gateway = Self {
             relay: Arc::new(relay),
             tls,
@@ -96,6 +100,7 @@ impl Gateway {
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
             triggers: Router::new(),
+            slots,
         };
         Ok((gateway, inbox))
     }
@@ -110,6 +115,11 @@ impl Gateway {
             .route_layer(from_fn(from_the_host));
         self.triggers = self.triggers.merge(trigger);
         self
+    }
+
+    /// The low-priority slots.
+    pub fn slots(&self) -> &Arc<Slots> {
+        &self.slots
     }
 
     /// Serves on `listener` until it fails.
@@ -142,6 +152,7 @@ impl Gateway {
         let quotas = &self.relay.quotas;
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
+        tasks.spawn(Arc::clone(&self.slots).keep());
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }

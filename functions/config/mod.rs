@@ -16,11 +16,14 @@
 //! A message never holds a value that came from the environment or from a key.
 
 mod auth;
+mod blobs;
 mod endpoint;
 mod env;
 mod key_hash;
 mod limits;
 mod mistakes;
+mod pacing;
+mod place;
 mod read;
 mod secret;
 mod shape;
@@ -34,10 +37,12 @@ mod validate;
 mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
+pub use blobs::Blobs;
 pub use endpoint::{Endpoint, Scheme};
 pub use key_hash::KeyHash;
 pub use limits::{AppLimit, Chargeback, Money};
 pub use mistakes::{Mistake, Mistakes};
+pub use pacing::{Pacing, ResourceId};
 pub use read::schema;
 pub use secret::Secret;
 pub use source::{Source, SourceError};

@@ -5,13 +5,14 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::endpoint::{Endpoint, Scheme};
+use super::endpoint::Endpoint;
+use super::place::{Place, Service};
 
-/// What a place has to look like.
-const RULE: &str = "must be `https://NAME.table.core.windows.net`, `http://127.0.0.1:PORT/devstoreaccount1` (the emulator Azurite) or `embedded:DIR`";
-
-/// The emulator's account, the only one that it knows without further settings.
-const EMULATOR_PATH: &str = "/devstoreaccount1";
+/// The service, and what a place of it has to look like.
+const SERVICE: Service = Service {
+    name: "table",
+    rule: "must be `https://NAME.table.core.windows.net`, `http://127.0.0.1:PORT/devstoreaccount1` (the emulator Azurite) or `embedded:DIR`",
+};
 
 /// Where tables are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -30,45 +31,12 @@ impl FromStr for Tables {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(dir) = text.strip_prefix("embedded:") {
-            return match dir {
-                "" => Err(format!("{RULE}; a folder is missing after `embedded:`")),
-                dir => Ok(Self::Embedded(dir.into())),
-            };
-        }
-        // Not shown: it holds a key.
-        if text.contains("AccountKey=") || text.contains("AccountName=") {
-            return Err(format!(
-                "{RULE}, not a connection string: the gateway's identity gets in, no key does"
-            ));
-        }
-        let (authority, path) = split_path(text);
-        if path.contains(['?', '#']) {
-            return Err(format!("{RULE}, without a query or signature"));
-        }
-        let endpoint: Endpoint = authority.parse().map_err(|_| RULE.to_owned())?;
-        for other in [".blob.core.", ".queue.core.", ".dfs.core.", ".file.core."] {
-            if endpoint.host().contains(other) {
-                return Err(format!("{RULE}; this one is an endpoint of `{other}`"));
-            }
-        }
-        match (endpoint.scheme(), path.trim_end_matches('/')) {
-            (_, "") => Ok(Self::Account(endpoint)),
-            (Scheme::Http, EMULATOR_PATH) => Ok(Self::Emulator(endpoint)),
-            (Scheme::Https, _) => Err(format!("{RULE}; the account's URL has no path")),
-            (Scheme::Http, _) => Err(format!(
-                "{RULE}; the emulator's only path is {EMULATOR_PATH}"
-            )),
-        }
+        Ok(match SERVICE.read(text)? {
+            Place::Embedded(folder) => Self::Embedded(folder),
+            Place::Account(endpoint) => Self::Account(endpoint),
+            Place::Emulator(endpoint) => Self::Emulator(endpoint),
+        })
     }
-}
-
-/// The URL up to the end of its port, and the rest.
-fn split_path(text: &str) -> (&str, &str) {
-    let host = text.find("://").map_or(0, |at| at + 3);
-    let rest = text.get(host..).unwrap_or_default();
-    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
-    text.split_at(host + end)
 }
 
 impl TryFrom<String> for Tables {

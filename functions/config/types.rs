@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{AppLimit, Auth, Chargeback, Endpoint, KeyHash, Money, Secret, Tables};
+use super::{AppLimit, Auth, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Secret, Tables};
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
@@ -35,6 +35,8 @@ pub struct Config {
     /// What calls cost.
     #[serde(default)]
     pub chargeback: Chargeback,
+    /// How many low-priority calls run at once on provisioned deployments; absent: as many as come.
+    pub pacing: Option<Pacing>,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.
@@ -129,6 +131,10 @@ pub struct Backend {
     pub endpoint: Endpoint,
     /// The Azure region that it is in.
     pub region: Option<String>,
+    /// Its id in Azure, `/subscriptions/.../providers/Microsoft.CognitiveServices/accounts/NAME`:
+    /// Azure Monitor is asked by it how full its provisioned deployments are. Absent: it is not.
+    #[schemars(length(min = 1, max = 512))]
+    pub resource_id: Option<String>,
     /// Its key, as a reference: `${NAME}`. Absent: it is called with the gateway's own identity
     /// (see docs/identity.md), or, on this machine and without `scope`, with nothing.
     #[schemars(with = "Option<String>")]
@@ -336,4 +342,10 @@ pub struct Storage {
     /// remembered in memory.
     #[schemars(with = "Option<String>")]
     pub tables: Option<Tables>,
+    /// `https://NAME.blob.core.windows.net`: a storage account, reached with the gateway's own
+    /// identity; `http://127.0.0.1:PORT/devstoreaccount1`: the emulator Azurite; `embedded:DIR`:
+    /// files in that folder. Absent: nothing that needs blobs (prompt logging, the batch API, large
+    /// answers of the batch queue) can be switched on.
+    #[schemars(with = "Option<String>")]
+    pub blobs: Option<Blobs>,
 }

@@ -10,10 +10,11 @@ use super::mistakes::Report;
 use super::shape::suggestion;
 use super::tree::{Tree, below};
 use super::types::read_hash_on;
-use super::{AuthMode, Endpoint, KeyHash, Tables};
+use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 
 mod auth;
 mod limits;
+mod pacing;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -23,6 +24,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.name(&path, backend);
         check.endpoint(&path, backend);
         check.outbound(&path, backend);
+        check.resource_id(&path, backend);
         for (path, deployment) in tables_below(backend, &path, "deployment") {
             let ptu = deployment.get("kind").and_then(Value::as_str) != Some("payg");
             if deployment.get("ptus").is_some() && !ptu {
@@ -59,12 +61,17 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
+    check.pacing();
     let tables = tree
         .value
         .pointer("/storage/tables")
         .and_then(Value::as_str);
     if let Some(Err(message)) = tables.map(str::parse::<Tables>) {
         check.at("storage.tables", &message);
+    }
+    let blobs = tree.value.pointer("/storage/blobs").and_then(Value::as_str);
+    if let Some(Err(message)) = blobs.map(str::parse::<Blobs>) {
+        check.at("storage.blobs", &message);
     }
 }
 

@@ -3,8 +3,11 @@
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
-//! next, [`classify`] what an answer means, [`usage`] what it cost; [`event`] is what is kept of it.
+//! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
+//! and [`price`] says what that costs.
+
 pub mod app;
+pub mod batch;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
@@ -14,8 +17,10 @@ pub mod identity;
 pub mod limit;
 pub mod multipart;
 pub mod opening;
+pub mod pacing;
 pub mod plan;
 pub mod pool;
+pub mod price;
 pub mod priority;
 pub mod ptu;
 pub mod request;

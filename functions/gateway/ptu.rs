@@ -69,7 +69,7 @@ fn rows() -> impl Iterator<Item = (&'static str, ModelRate)> {
 
 /// Whether `model` is `row`, or `row` with a version (`-2024-...`) after it. `gpt-4o-audio` is
 /// another model than `gpt-4o`.
-fn is_or_extends(model: &str, row: &str) -> bool {
+pub(super) fn is_or_extends(model: &str, row: &str) -> bool {
     match model.strip_prefix(row) {
         Some("") => true,
         Some(rest) => rest
@@ -98,10 +98,26 @@ pub struct Reservation {
 }
 
 /// Utilization in tenths of a percent, so that nothing here needs a float.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Utilization(u64);
 
 impl Utilization {
+    /// Nothing runs.
+    pub const IDLE: Self = Self(0);
+
+    /// All that is paid for is used.
+    pub const FULL: Self = Self(1000);
+
+    /// So many tenths of a percent.
+    pub const fn of_tenths(tenths: u64) -> Self {
+        Self(tenths)
+    }
+
+    /// So many percent.
+    pub const fn of_percent(percent: u64) -> Self {
+        Self(percent.saturating_mul(10))
+    }
+
     /// Tenths of a percent: 1000 is full, more is possible.
     pub const fn tenths(self) -> u64 {
         self.0

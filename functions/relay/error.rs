@@ -60,6 +60,13 @@ pub(super) enum RelayError {
         /// When a call is admitted again.
         retry_after_ms: u64,
     },
+    /// A low-priority call got no slot in time.
+    NoSlot {
+        /// The model.
+        model: String,
+        /// When it is worth asking again.
+        retry_after_ms: u64,
+    },
     /// The app has spent its budget.
     BudgetExceeded {
         /// The app.
@@ -96,7 +103,7 @@ impl RelayError {
             | Self::Unsendable(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::LimitReached { .. } | Self::BudgetExceeded { .. } => {
+            Self::LimitReached { .. } | Self::NoSlot { .. } | Self::BudgetExceeded { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::BodyLate { .. } => StatusCode::REQUEST_TIMEOUT,
@@ -128,6 +135,7 @@ impl RelayError {
                 Sort::Tokens => "token_limit_exceeded",
                 Sort::InFlight => "in_flight_limit_exceeded",
             },
+            Self::NoSlot { .. } => "no_slot",
             Self::BudgetExceeded { .. } => "budget_exceeded",
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => "all_deployments_full",
@@ -181,6 +189,12 @@ impl RelayError {
                 limit,
                 retry_after_ms,
             } => limit_reached(app, model.as_deref(), limit, *retry_after_ms),
+            Self::NoSlot {
+                model,
+                retry_after_ms,
+            } => format!(
+                "The model `{model}` has no room for low-priority calls at the moment; try again in {retry_after_ms} ms."
+            ),
             Self::BudgetExceeded { app, .. } => {
                 format!("The app `{app}` has spent its budget of this month.")
             }
@@ -224,7 +238,8 @@ impl RelayError {
                 ..
             }
             | Self::Refused(Refusal::KeysUnavailable { retry_after_ms })
-            | Self::LimitReached { retry_after_ms, .. } => Some(*retry_after_ms),
+            | Self::LimitReached { retry_after_ms, .. }
+            | Self::NoSlot { retry_after_ms, .. } => Some(*retry_after_ms),
             Self::BudgetExceeded { renews_in_ms, .. } => Some(*renews_in_ms),
             _ => None,
         }

@@ -1,8 +1,8 @@
 //! The HTTP function that apps call as if it were Azure OpenAI.
 //!
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
-//! route and the body say which model, `admission` whether the app's limits and budget allow it, `call`
-//! tries deployments as the plan says until one answers, `body` passes the answer on and reads its
+//! route and the body say which model, `admission` whether the app's limits and budget allow it, `pace`
+//! has a low-priority call wait for its slot, `call` tries deployments as the plan says until one answers, `body` passes the answer on and reads its
 //! usage, `record` makes the usage event of it and settles the limits.
 
 mod admission;
@@ -16,6 +16,7 @@ mod error;
 mod headers;
 pub mod keeper;
 mod models;
+mod pace;
 mod reading;
 mod record;
 pub mod recorder;
@@ -52,6 +53,7 @@ use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
+use crate::pacing::Slots;
 use crate::quota::Quotas;
 use crate::store::Store;
 
@@ -66,6 +68,8 @@ pub struct Relay {
     pub door: Door,
     /// What apps may still use.
     pub quotas: Arc<Quotas>,
+    /// The slots of low-priority calls.
+    pub slots: Arc<Slots>,
     affinity: Affinity,
     recorder: Recorder,
 }
@@ -77,6 +81,7 @@ impl Relay {
         settings: Settings,
         door: Door,
         quotas: Arc<Quotas>,
+        slots: Arc<Slots>,
         clock: Clock,
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
@@ -88,6 +93,7 @@ impl Relay {
             clock,
             door,
             quotas,
+            slots,
             affinity,
             recorder,
         };
@@ -218,6 +224,10 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
 async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
     let tells_budget = call.relay.settings.gateway.answer_headers;
     let (standing, verdict) = admission::admit(&call, &mut record);
+    let verdict = match verdict {
+        Ok(()) => pace::take_slot(&call, &mut record).await,
+        refused => refused,
+    };
     let mut response = match verdict {
         Err(error) => refuse(error, record),
         Ok(()) => match call.run(record).await {

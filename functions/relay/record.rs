@@ -12,6 +12,7 @@ use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
 use super::recorder::Recorder;
+use crate::pacing::Slot;
 
 /// What is known of a call so far. Its event is handed on when it ends, however it ends.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct CallRecord {
     pub(super) in_flight: Option<InFlight>,
     /// The call's place in its app's limits, until it ends.
     pub(super) reservation: Option<Reservation>,
+    /// The slot of a low-priority call, until it ends.
+    pub(super) slot: Option<Slot>,
     clock: Clock,
     recorder: Recorder,
     is_recorded: bool,
@@ -51,6 +54,7 @@ impl CallRecord {
             prompt_tokens: 0,
             in_flight: None,
             reservation: None,
+            slot: None,
             clock,
             recorder,
             is_recorded: false,

@@ -6,11 +6,14 @@
 //! in a file; both refuse what Azure would refuse ([`bounds`]), so that what works on one works on
 //! the other.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`rejects`] and [`instances`] say what stands in their rows;
-//! [`ledger`] writes usage events and their sums, each once.
+//! [`blobs`] keeps what is too large for a row.
+//!
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
+//! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
 pub mod embedded;
@@ -20,6 +23,8 @@ mod key;
 pub mod ledger;
 mod pages;
 pub mod rejects;
+pub mod requests;
+pub mod slots;
 pub mod sums;
 
 use std::fmt;
@@ -38,16 +43,25 @@ pub enum Table {
     Affinity,
     /// What each instance says of the limits that it shares.
     Instances,
+    /// Which instance holds which low-priority slot.
+    Slots,
+    /// How full provisioned deployments are.
+    Utilization,
+    /// Batch messages and asynchronous calls.
+    Requests,
     /// Events that could not be read.
     Rejects,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
+        Self::Slots,
+        Self::Utilization,
+        Self::Requests,
         Self::Rejects,
     ];
 
@@ -57,6 +71,9 @@ impl Table {
             Self::Chargeback => "chargeback",
             Self::Affinity => "affinity",
             Self::Instances => "instances",
+            Self::Slots => "slots",
+            Self::Utilization => "utilization",
+            Self::Requests => "requests",
             Self::Rejects => "chargebackrejects",
         }
     }

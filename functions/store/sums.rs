@@ -43,8 +43,8 @@ pub struct Sum {
     pub cost: Decimal,
     /// The part of `cost` of spilled calls.
     pub spilled_cost: Decimal,
-    /// Tokens as a provisioned deployment counts them.
-    pub weighted: Decimal,
+    /// Tokens as a provisioned deployment counts them; 0 for pay-as-you-go.
+    pub weighted: u64,
 }
 
 impl Sum {
@@ -52,14 +52,13 @@ impl Sum {
     pub fn of(event: &UsageEvent, charge: &Charge) -> Self {
         let failed = event.status >= 400 && event.status != CLIENT_GONE
             || matches!(event.outcome, Outcome::Failed | Outcome::Cut);
-        let has_price = charge.cost.is_some() || event.kind == Some(Kind::Ptu);
         let cost = charge.cost.unwrap_or_default();
         let if_spilled = |n: u64| if event.spilled { n } else { 0 };
         Self {
             calls: 1,
             failed_calls: failed.into(),
             spilled_calls: event.spilled.into(),
-            unpriced_calls: (!has_price && event.usage != UsageSource::None).into(),
+            unpriced_calls: charge.is_unpriced.into(),
             estimated_calls: (event.usage == UsageSource::Estimated).into(),
             tokens: event.tokens,
             spilled_tokens: if_spilled(event.tokens.total()),
@@ -91,7 +90,7 @@ impl Sum {
             spilled_tokens: add(self.spilled_tokens, other.spilled_tokens)?,
             cost: exact(self.cost, other.cost)?,
             spilled_cost: exact(self.spilled_cost, other.spilled_cost)?,
-            weighted: exact(self.weighted, other.weighted)?,
+            weighted: add(self.weighted, other.weighted)?,
         })
     }
 
@@ -119,7 +118,7 @@ impl Sum {
             spilled_tokens: n("spilled_tokens"),
             cost: amount(row, "cost")?,
             spilled_cost: amount(row, "spilled_cost")?,
-            weighted: amount(row, "weighted_tokens")?,
+            weighted: n("weighted_tokens"),
         })
     }
 
@@ -140,9 +139,9 @@ impl Sum {
             .number("audio_output_tokens", tokens.audio_output)
             .number("image_input_tokens", tokens.image_input)
             .number("spilled_tokens", self.spilled_tokens)
+            .number("weighted_tokens", self.weighted)
             .text("cost", self.cost.to_string())
             .text("spilled_cost", self.spilled_cost.to_string())
-            .text("weighted_tokens", self.weighted.to_string())
     }
 }
 
@@ -322,20 +321,19 @@ mod tests {
         };
         let priced = Charge {
             cost: Some(Decimal::TWO),
-            weighted: Decimal::TEN,
+            weighted: 0,
+            is_unpriced: false,
         };
         let sum = Sum::of(&event, &priced);
         assert_eq!((sum.calls, sum.failed_calls, sum.spilled_calls), (1, 0, 1));
         assert_eq!((sum.spilled_tokens, sum.spilled_cost), (7, Decimal::TWO));
         assert_eq!(sum.unpriced_calls, 0);
-        let unpriced = Charge::default();
+        let unpriced = Charge {
+            cost: None,
+            weighted: 0,
+            is_unpriced: true,
+        };
         assert_eq!(Sum::of(&event, &unpriced).unpriced_calls, 1);
-        event.kind = Some(Kind::Ptu);
-        assert_eq!(
-            Sum::of(&event, &unpriced).unpriced_calls,
-            0,
-            "paid by the hour"
-        );
         for (status, outcome, failed) in [
             (429, Outcome::Failed, 1),
             (400, Outcome::Completed, 1),

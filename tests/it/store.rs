@@ -243,7 +243,11 @@ pub(crate) fn event(id: &str) -> UsageEvent {
 
 /// No call has a price.
 pub(crate) fn unpriced(_: &UsageEvent) -> Charge {
-    Charge::default()
+    Charge {
+        cost: None,
+        weighted: 0,
+        is_unpriced: true,
+    }
 }
 
 /// How many calls are written.

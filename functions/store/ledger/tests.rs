@@ -72,13 +72,18 @@ fn faulty(folder: &std::path::Path, seed: u64, percent: u32) -> Arc<Faulty> {
 fn charge(event: &UsageEvent) -> Charge {
     let input = Decimal::from(event.tokens.input);
     let output = Decimal::from(event.tokens.output);
-    let weighted = input + output * Decimal::from(4);
+    let is_ptu = event.kind == Some(Kind::Ptu);
+    let weighted = event.tokens.input + event.tokens.output * 4;
     let cost = match (event.kind, &*event.model) {
         (Some(Kind::Ptu), _) | (_, "unknown") => None,
         (_, "gpt-4o") => Some(input * Decimal::new(25, 7) + output * Decimal::new(1, 5)),
-        _ => Some((input + output) * Decimal::new(123_456_789, 15)),
+        _ => Some((input + output) * Decimal::new(123_456_789, 20)),
     };
-    Charge { cost, weighted }
+    Charge {
+        is_unpriced: !is_ptu && cost.is_none(),
+        weighted: if is_ptu { weighted } else { 0 },
+        cost,
+    }
 }
 
 const DAY: u64 = 24 * 3_600_000;
@@ -125,7 +130,7 @@ async fn read(store: &dyn Store, partition: &str) -> (Sum, Sum, Vec<Row>) {
 
 fn reckoned<'a>(events: impl Iterator<Item = &'a UsageEvent>) -> Sum {
     events.fold(Sum::default(), |mut sum, event| {
-        let Charge { cost, weighted } = charge(event);
+        let Charge { cost, weighted, .. } = charge(event);
         let spilled = u64::from(event.spilled);
         sum.calls += 1;
         sum.failed_calls += u64::from(event.status == 429);

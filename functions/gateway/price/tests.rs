@@ -1,0 +1,408 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::gateway::event::Attempt;
+
+/// 2026-11-23T17:06:30.000Z.
+const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
+
+fn dec(text: &str) -> Decimal {
+    text.parse().unwrap()
+}
+
+fn price(text: &str) -> Price {
+    Price::parse(text).unwrap()
+}
+
+fn deployment(name: &str, kind: Kind) -> PricedDeployment {
+    PricedDeployment {
+        backend: "sweden".into(),
+        name: name.into(),
+        model: "chat".into(),
+        base_model: "gpt-4o".into(),
+        kind,
+        region_class: RegionClass::Global,
+        region: "swedencentral".into(),
+        ptus: if kind == Kind::Ptu { 100 } else { 0 },
+    }
+}
+
+fn of_list(deployments: impl IntoIterator<Item = PricedDeployment>) -> Prices {
+    Prices::new(deployments, Vec::new(), "USD")
+}
+
+fn tokens(input: u64, cached: u64, output: u64) -> Tokens {
+    Tokens {
+        input,
+        cached,
+        output,
+        ..Tokens::default()
+    }
+}
+
+fn call(deployment: &str, kind: Kind, tokens: Tokens) -> UsageEvent {
+    UsageEvent {
+        time: NOW,
+        model: "chat".into(),
+        backend: "sweden".into(),
+        deployment: deployment.into(),
+        kind: Some(kind),
+        tokens,
+        usage: UsageSource::Reported,
+        ..UsageEvent::default()
+    }
+}
+
+#[test]
+fn each_line_of_the_lists_is_a_row() {
+    let lines = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(list::payg().len(), lines(include_str!("payg.csv")) - 1);
+    assert_eq!(list::ptu().len(), lines(include_str!("ptu.csv")) - 1);
+    for row in list::payg() {
+        let cached = row.tokens.cached_input;
+        assert!(
+            cached.is_none_or(|cached| cached < row.tokens.input),
+            "{row:?}"
+        );
+        assert!(row.from <= NOW, "{row:?}");
+    }
+}
+
+#[test]
+fn no_two_rows_of_the_list_are_for_the_same_calls() {
+    let mut seen = std::collections::HashSet::new();
+    for row in list::payg() {
+        let regions = if row.regions.is_empty() {
+            vec!["*"]
+        } else {
+            row.regions.clone()
+        };
+        for region in regions {
+            let what = (
+                row.model,
+                row.region_class,
+                region,
+                row.from,
+                row.up_to_input,
+            );
+            assert!(seen.insert(what), "{what:?}");
+        }
+    }
+}
+
+#[test]
+fn a_call_costs_its_tokens_at_the_lists_price() {
+    let prices = of_list([deployment("payg", Kind::Payg)]);
+    // 2.50 for a million, half of that from the cache, 10.00 for generated ones.
+    let charge = prices.charge(&call("payg", Kind::Payg, tokens(1200, 200, 100)));
+    assert_eq!(charge.cost, Some(dec("0.00375")));
+    assert!(!charge.is_unpriced);
+}
+
+#[test]
+fn class_and_region_decide_the_price() {
+    let input_of = |class, region: &str| {
+        let mut payg = deployment("payg", Kind::Payg);
+        (payg.region_class, payg.region) = (class, region.into());
+        let million = call("payg", Kind::Payg, tokens(1_000_000, 0, 0));
+        of_list([payg]).charge(&million).cost
+    };
+    assert_eq!(
+        input_of(RegionClass::Global, "swedencentral"),
+        Some(dec("2.5"))
+    );
+    assert_eq!(
+        input_of(RegionClass::DataZone, "swedencentral"),
+        Some(dec("2.75"))
+    );
+    assert_eq!(
+        input_of(RegionClass::Regional, "swedencentral"),
+        Some(dec("3.025"))
+    );
+    assert_eq!(input_of(RegionClass::Regional, "eastus"), Some(dec("2.75")));
+    assert_eq!(input_of(RegionClass::Regional, ""), Some(dec("2.75")));
+}
+
+#[test]
+fn a_version_has_its_own_price_where_the_list_has_one() {
+    let input_of = |base: &str| {
+        let mut payg = deployment("payg", Kind::Payg);
+        payg.base_model = base.into();
+        let million = call("payg", Kind::Payg, tokens(1_000_000, 0, 0));
+        of_list([payg]).charge(&million).cost
+    };
+    assert_eq!(input_of("gpt-4o-2024-05-13"), Some(dec("5")));
+    assert_eq!(input_of("gpt-4o-2024-11-20"), Some(dec("2.5")));
+    assert_eq!(input_of("gpt-4o-audio-preview"), None, "another model");
+}
+
+#[test]
+fn a_long_prompt_is_charged_at_the_price_of_long_prompts() {
+    let mut payg = deployment("payg", Kind::Payg);
+    payg.base_model = "gpt-5.4".into();
+    let prices = of_list([payg]);
+    let cost = |input| {
+        prices
+            .charge(&call("payg", Kind::Payg, tokens(input, 0, 0)))
+            .cost
+    };
+    assert_eq!(cost(272_000), Some(dec("0.68")));
+    assert_eq!(cost(272_001), Some(dec("1.360005")));
+}
+
+#[test]
+fn an_unknown_model_has_no_price_and_not_zero() {
+    let mut event = call("elsewhere", Kind::Payg, tokens(10, 0, 10));
+    event.model = "llama".into();
+    let charge = of_list([]).charge(&event);
+    assert_eq!(charge.cost, None);
+    assert!(charge.is_unpriced);
+}
+
+#[test]
+fn a_call_from_elsewhere_is_pay_as_you_go_of_class_global() {
+    let mut event = call("", Kind::Payg, tokens(1_000_000, 0, 0));
+    (event.backend, event.kind, event.model) = ("".into(), None, "gpt-4o".into());
+    let prices = of_list([deployment("payg", Kind::Payg)]);
+    assert_eq!(prices.charge(&event).cost, Some(dec("2.5")));
+}
+
+#[test]
+fn a_call_before_the_first_price_has_none() {
+    let mut event = call("payg", Kind::Payg, tokens(10, 0, 10));
+    event.time = list::day("2024-11-30").unwrap();
+    let prices = of_list([deployment("payg", Kind::Payg)]);
+    assert!(prices.charge(&event).is_unpriced);
+}
+
+#[test]
+fn a_call_that_used_nothing_costs_nothing() {
+    let mut event = call("", Kind::Payg, Tokens::default());
+    event.usage = UsageSource::None;
+    let charge = of_list([]).charge(&event);
+    assert_eq!(
+        (charge.cost, charge.is_unpriced),
+        (Some(Decimal::ZERO), false)
+    );
+}
+
+#[test]
+fn a_call_at_a_ptu_has_a_weight_and_no_cost_of_its_own() {
+    let prices = of_list([deployment("ptu", Kind::Ptu)]);
+    let charge = prices.charge(&call("ptu", Kind::Ptu, tokens(1000, 400, 50)));
+    // gpt-4o: an output token weighs four; cached ones weigh nothing.
+    assert_eq!(charge.weighted, 600 + 4 * 50);
+    assert_eq!((charge.cost, charge.is_unpriced), (None, false));
+}
+
+#[test]
+fn only_the_attempt_that_was_billed_costs() {
+    let attempt = |deployment: &str, kind, billed| Attempt {
+        backend: "sweden".into(),
+        deployment: deployment.into(),
+        kind,
+        status: Some(429),
+        error: None,
+        ms: 1,
+        billed,
+    };
+    let both = || [deployment("ptu", Kind::Ptu), deployment("payg", Kind::Payg)];
+    let mut event = call("payg", Kind::Payg, tokens(1_000_000, 0, 0));
+    event.attempts = vec![
+        attempt("ptu", Kind::Ptu, false),
+        attempt("payg", Kind::Payg, true),
+    ];
+    let charge = of_list(both()).charge(&event);
+    assert_eq!((charge.cost, charge.weighted), (Some(dec("2.5")), 0));
+    // The client left before the PTU had answered: the event names no deployment that did.
+    event.attempts = vec![
+        attempt("payg", Kind::Payg, false),
+        attempt("ptu", Kind::Ptu, true),
+    ];
+    (event.deployment, event.kind) = ("".into(), None);
+    assert_eq!(of_list(both()).charge(&event).weighted, 1_000_000);
+}
+
+#[test]
+fn own_prices_win_the_narrowest_first_and_each_from_its_day() {
+    let own = |model: Option<&str>, backend: Option<&str>, from: &str, input: &str| OwnPrice {
+        model: model.map(Arc::from),
+        backend: backend.map(Arc::from),
+        from: list::day(from).unwrap(),
+        tokens: Some(TokenPrices {
+            input: price(input),
+            ..TokenPrices::default()
+        }),
+        ..OwnPrice::default()
+    };
+    let prices = |own| Prices::new([deployment("payg", Kind::Payg)], own, "USD");
+    let million = call("payg", Kind::Payg, tokens(1_000_000, 0, 0));
+    let cost = |own: Vec<OwnPrice>| prices(own).charge(&million).cost;
+    let by_app_name = own(Some("chat"), None, "2026-01-01", "1");
+    let by_model_name = own(Some("gpt-4o"), None, "2026-11-01", "2");
+    let later = own(Some("gpt-4o"), None, "2026-12-01", "3");
+    let at_backend = own(None, Some("sweden"), "2026-01-01", "4");
+    let elsewhere = own(None, Some("norway"), "2026-01-01", "5");
+    assert_eq!(cost(vec![by_app_name.clone()]), Some(dec("1")));
+    assert_eq!(
+        cost(vec![by_app_name.clone(), by_model_name]),
+        Some(dec("2")),
+        "the later"
+    );
+    assert_eq!(
+        cost(vec![by_app_name.clone(), later]),
+        Some(dec("1")),
+        "not in force yet"
+    );
+    assert_eq!(
+        cost(vec![at_backend, by_app_name]),
+        Some(dec("4")),
+        "the narrower"
+    );
+    assert_eq!(cost(vec![elsewhere]), Some(dec("2.5")), "the list's");
+}
+
+#[test]
+fn the_list_says_nothing_in_another_currency() {
+    let prices = Prices::new([deployment("payg", Kind::Payg)], Vec::new(), "EUR");
+    let charge = prices.charge(&call("payg", Kind::Payg, tokens(10, 0, 0)));
+    assert!(charge.is_unpriced);
+}
+
+#[test]
+fn a_ptu_has_its_price_and_capacity_by_the_hour() {
+    let mut regional = deployment("regional", Kind::Ptu);
+    regional.region_class = RegionClass::Regional;
+    let mut unnamed = deployment("unnamed", Kind::Ptu);
+    unnamed.ptus = 0;
+    let prices = of_list([deployment("ptu", Kind::Ptu), regional, unnamed]);
+    let ptu = |name| prices.ptu("sweden", name, NOW).unwrap();
+    assert_eq!(ptu("ptu").per_hour, Some(dec("100")));
+    // gpt-4o: 2,500 input tokens a minute and PTU.
+    assert_eq!(ptu("ptu").capacity, 100 * 2500 * 60);
+    assert_eq!(ptu("regional").per_hour, Some(dec("220")));
+    assert_eq!(ptu("unnamed").per_hour, None);
+    assert_eq!(prices.ptu("sweden", "elsewhere", NOW), None);
+}
+
+#[test]
+fn an_own_price_of_a_ptu_hour_wins() {
+    let reserved = OwnPrice {
+        ptu_hour: Some(price("0.35")),
+        ..OwnPrice::default()
+    };
+    let prices = Prices::new([deployment("ptu", Kind::Ptu)], vec![reserved], "EUR");
+    let ptu = prices.ptu("sweden", "ptu", NOW).unwrap();
+    assert_eq!(ptu.per_hour, Some(dec("35")));
+}
+
+#[test]
+fn audio_without_a_price_is_not_charged_as_text() {
+    let audio = Tokens {
+        audio_input: 5,
+        ..tokens(10, 0, 0)
+    };
+    let text_only = TokenPrices {
+        input: price("1"),
+        ..TokenPrices::default()
+    };
+    assert_eq!(text_only.cost(&audio), None);
+    let with_audio = TokenPrices {
+        audio_input: Some(price("40")),
+        ..text_only
+    };
+    assert_eq!(with_audio.cost(&audio), Some(dec("0.000205")));
+}
+
+#[test]
+fn a_price_is_exact_or_refused() {
+    assert_eq!(price("2.50").amount(), dec("2.5"));
+    assert_eq!(price("0.000000001").amount(), dec("0.000000001"));
+    for text in ["-1", "1000000", "0.0000000001", "x", ""] {
+        assert_eq!(Price::parse(text), None, "{text}");
+    }
+}
+
+fn any_price() -> impl Strategy<Value = Price> {
+    (0u64..1_000_000_000_000)
+        .prop_map(|n| Price::new(Decimal::new(i64::try_from(n).unwrap(), 9)).unwrap())
+}
+
+prop_compose! {
+    fn any_prices()(
+        input in any_price(),
+        cached_input in prop::option::of(any_price()),
+        output in any_price(),
+        reasoning in prop::option::of(any_price()),
+        audio_input in any_price(),
+        audio_output in any_price(),
+        image_input in prop::option::of(any_price()),
+    ) -> TokenPrices {
+        TokenPrices {
+            input, cached_input, output, reasoning, image_input,
+            audio_input: Some(audio_input),
+            audio_output: Some(audio_output),
+        }
+    }
+}
+
+prop_compose! {
+    /// Tokens whose parts fit: no more cached ones than text.
+    fn any_tokens()(parts in prop::array::uniform7(0u64..50_000_000)) -> Tokens {
+        let [text, cached, image, audio_input, out, reasoning, audio_output] = parts;
+        Tokens {
+            input: text + cached + image + audio_input,
+            output: out + reasoning + audio_output,
+            cached, reasoning, audio_input, audio_output,
+            image_input: image,
+        }
+    }
+}
+
+/// The cost as one would reckon it with decimals, sort by sort.
+fn reckoned(p: &TokenPrices, t: &Tokens) -> Decimal {
+    let million = dec("1000000");
+    let part = |count: u64, price: Price| Decimal::from(count) * price.amount() / million;
+    let text_in = t.input - t.cached - t.image_input - t.audio_input;
+    let text_out = t.output - t.reasoning - t.audio_output;
+    part(text_in, p.input)
+        + part(t.cached, p.cached_input.unwrap_or(p.input))
+        + part(t.image_input, p.image_input.unwrap_or(p.input))
+        + part(t.audio_input, p.audio_input.unwrap())
+        + part(text_out, p.output)
+        + part(t.reasoning, p.reasoning.unwrap_or(p.output))
+        + part(t.audio_output, p.audio_output.unwrap())
+}
+
+proptest! {
+    #[test]
+    fn a_cost_is_what_each_sort_costs_by_itself(prices in any_prices(), tokens in any_tokens()) {
+        prop_assert_eq!(prices.cost(&tokens), Some(reckoned(&prices, &tokens)));
+    }
+
+    #[test]
+    fn two_calls_cost_what_both_cost_in_one(prices in any_prices(), a in any_tokens(), b in any_tokens()) {
+        let both = Tokens {
+            input: a.input + b.input,
+            output: a.output + b.output,
+            cached: a.cached + b.cached,
+            reasoning: a.reasoning + b.reasoning,
+            audio_input: a.audio_input + b.audio_input,
+            audio_output: a.audio_output + b.audio_output,
+            image_input: a.image_input + b.image_input,
+        };
+        let sum = prices.cost(&a).unwrap() + prices.cost(&b).unwrap();
+        prop_assert_eq!(prices.cost(&both), Some(sum));
+    }
+
+    #[test]
+    fn no_tokens_however_odd_upset_the_reckoning(
+        prices in any_prices(),
+        counts in prop::array::uniform7(any::<u64>()),
+    ) {
+        let [input, output, cached, reasoning, audio_input, audio_output, image_input] = counts;
+        let tokens = Tokens { input, output, cached, reasoning, audio_input, audio_output, image_input };
+        let cost = prices.cost(&tokens);
+        prop_assert!(cost.is_none_or(|cost| cost >= Decimal::ZERO));
+    }
+}

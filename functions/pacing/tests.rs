@@ -1,0 +1,123 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::config::Config;
+use crate::store::embedded::Embedded;
+
+const MODEL: &str = "gpt-4o";
+
+fn gauge(slots: u32) -> Arc<Gauge> {
+    let text = format!(
+        "[auth]\nmode = \"off\"\n[pacing]\nslots = {slots}\n\
+         [[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
+         [[backend.deployment]]\nname = \"{MODEL}\"\nkind = \"ptu\"\nptus = 100\n\
+         [[backend.deployment]]\nname = \"other\"\nkind = \"payg\"\n"
+    );
+    let config = Config::parse(&text, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
+    Arc::new(Gauge::new(&config).unwrap())
+}
+
+/// Instances that share a store: each has slots of its own and a task that keeps them.
+struct Instances {
+    all: Vec<Arc<Slots>>,
+    clock: Clock,
+    _tasks: JoinSet<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Instances {
+    fn start(instances: usize, slots: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let (clock, gauge) = (Clock::new(), gauge(slots));
+        let mut tasks = JoinSet::new();
+        let all: Vec<Arc<Slots>> = (0..instances)
+            .map(|_| Arc::new(Slots::new(&gauge, &store, clock)))
+            .collect();
+        for slots in &all {
+            tasks.spawn(Arc::clone(slots).keep());
+        }
+        Self {
+            all,
+            clock,
+            _tasks: tasks,
+            _folder: folder,
+        }
+    }
+
+    fn in_ms(&self, ms: u64) -> Timestamp {
+        self.clock.now().plus_ms(ms)
+    }
+}
+
+#[tokio::test]
+async fn a_model_without_provisioned_deployments_needs_no_slots() {
+    let instances = Instances::start(1, 1);
+    let slots = &instances.all[0];
+    assert!(slots.are_needed_for(MODEL) && !slots.are_needed_for("other"));
+    let now = instances.in_ms(0);
+    let first = slots.acquire("other", now).await.unwrap();
+    let second = slots.acquire("other", now).await.unwrap();
+    assert_eq!((first.number(), second.number()), (None, None));
+}
+
+#[tokio::test]
+async fn a_slot_that_is_given_back_is_the_next_calls() {
+    let instances = Instances::start(1, 1);
+    let slots = &instances.all[0];
+    let first = slots.acquire(MODEL, instances.in_ms(5_000)).await.unwrap();
+    assert_eq!(first.number(), Some(0));
+    let none = slots
+        .acquire(MODEL, instances.in_ms(500))
+        .await
+        .unwrap_err();
+    assert!(none.retry_after_ms >= 1_000, "{none:?}");
+    drop(first);
+    let second = slots.acquire(MODEL, instances.in_ms(5_000)).await;
+    assert_eq!(second.unwrap().number(), Some(0));
+}
+
+#[tokio::test]
+async fn a_call_that_goes_away_leaves_its_slot_to_the_others() {
+    let instances = Instances::start(1, 1);
+    let slots = &instances.all[0];
+    let first = slots.acquire(MODEL, instances.in_ms(5_000)).await.unwrap();
+    let gone = slots.acquire(MODEL, instances.in_ms(60_000));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), gone)
+            .await
+            .is_err()
+    );
+    let next = slots.acquire(MODEL, instances.in_ms(5_000));
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(first);
+    };
+    let (next, ()) = tokio::join!(next, later);
+    assert!(next.is_ok());
+}
+
+#[tokio::test]
+async fn many_calls_of_three_instances_never_run_more_than_are_open_and_all_get_their_turn() {
+    const OPEN: u32 = 5;
+    const CALLS: usize = 40;
+    let instances = Instances::start(3, OPEN);
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let mut calls = JoinSet::new();
+    for slots in &instances.all {
+        for _ in 0..CALLS {
+            let (slots, until) = (Arc::clone(slots), instances.in_ms(60_000));
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            calls.spawn(async move {
+                let slot = slots.acquire(MODEL, until).await.unwrap();
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                drop(slot);
+            });
+        }
+    }
+    calls.join_all().await;
+    assert_eq!(most.load(Ordering::SeqCst), OPEN);
+}
