@@ -8,6 +8,7 @@
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
+//! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
@@ -17,10 +18,11 @@
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `door`, `quota`, `pacing` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
-//! clock.
+//! `door`, `quota`, `pacing`, `billing` > `store` > `azure` > `host` > `gateway`, `config`. `gateway`
+//! does no I/O and reads no clock.
 
 pub mod azure;
+pub mod billing;
 pub mod config;
 pub mod console;
 pub mod door;

@@ -6,6 +6,7 @@ use crate::gateway::strategy::{HashOn, Strategy};
 
 mod identities;
 mod limits;
+mod prices;
 
 const GOOD: &str = r#"
 [gateway]

@@ -15,6 +15,7 @@ use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 mod auth;
 mod limits;
 mod pacing;
+mod prices;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -26,6 +27,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.outbound(&path, backend);
         check.resource_id(&path, backend);
         for (path, deployment) in tables_below(backend, &path, "deployment") {
+            check.deployment_days(&path, deployment);
             let ptu = deployment.get("kind").and_then(Value::as_str) != Some("payg");
             if deployment.get("ptus").is_some() && !ptu {
                 check.at(
@@ -61,6 +63,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
+    check.price_formats();
     check.pacing();
     let tables = tree
         .value
@@ -108,6 +111,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     }
     check.all_model_limits(&models);
     check.own_deployments(&apps);
+    check.price_names(&backends, &models);
     check.keys();
     check.entra_apps();
     if tree.is_whole {

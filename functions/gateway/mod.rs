@@ -4,10 +4,11 @@
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
-//! and [`price`] says what that costs.
+//! [`price`] says what that costs, and [`bill`] who pays it.
 
 pub mod app;
 pub mod batch;
+pub mod bill;
 pub mod budget;
 pub mod classify;
 pub mod deployment;

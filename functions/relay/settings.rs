@@ -215,6 +215,9 @@ mod tests {
             tier: None,
             weight: 1,
             ptus: None,
+            base_model: None,
+            since: None,
+            region_class: crate::gateway::price::RegionClass::Global,
             apps: apps.map(|app| vec![app.to_owned()]),
         };
         let all = [deployment(Some("a")), deployment(Some("b"))];

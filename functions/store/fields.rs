@@ -52,6 +52,11 @@ impl Fields {
         self
     }
 
+    /// A field, whatever its sort.
+    pub fn get(&self, name: &str) -> Option<&Field> {
+        self.0.get(name)
+    }
+
     /// A text; empty where there is none.
     pub fn get_text(&self, name: &str) -> &str {
         match self.0.get(name) {

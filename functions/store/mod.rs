@@ -13,6 +13,7 @@
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod bill;
 pub mod blobs;
 pub mod bounds;
 pub mod chargeback;

@@ -2,7 +2,7 @@
 //!
 //! Pay-as-you-go is paid by the token: [`Prices::charge`] says what a call costs. Provisioned
 //! throughput is paid by the hour, used or not: a call at a PTU has no cost of its own, but a weight,
-//! by which the hour's price ([`Prices::ptu`]) is shared out afterwards.
+//! by which the hour's price ([`Prices::ptu`]) is shared out afterwards ([`super::bill`]).
 //!
 //! Prices are the configuration's own (`[[price]]`), else those of a dated list that comes with the
 //! program ([`list`]). What has no price is `None`, never zero, so that it can be counted and shown.
@@ -24,7 +24,7 @@ use super::ptu::ModelRate;
 use super::time::Timestamp;
 
 pub use self::own::OwnPrice;
-pub use self::rate::{Price, TokenPrices};
+pub use self::rate::{COST_DECIMALS, Price, TokenPrices};
 
 /// Minutes of an hour: PTU rates are quoted by the minute, their price by the hour.
 const MINUTES: u64 = 60;
@@ -92,17 +92,19 @@ pub struct PricedDeployment {
     pub region: Arc<str>,
     /// Its provisioned throughput units; 0 for pay-as-you-go, or where the configuration names none.
     pub ptus: u32,
+    /// When it was made: a PTU costs nothing before.
+    pub since: Timestamp,
 }
 
 /// What a call costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// In the configuration's currency, exact. `None` for a call at a PTU, whose cost is a share
     /// of the hour's, and for one without a price ([`Self::is_unpriced`]).
     pub cost: Option<Decimal>,
     /// What the call weighs in the sharing of a PTU's hour: input tokens, less cached ones, plus
-    /// output tokens by the model's ratio. 0 for pay-as-you-go.
-    pub weighted: u64,
+    /// output tokens by the model's ratio. 0 for pay-as-you-go; always whole.
+    pub weighted: Decimal,
     /// Whether the call used tokens of pay-as-you-go that no price is known of.
     pub is_unpriced: bool,
 }
@@ -189,7 +191,7 @@ impl Prices {
         let cost = row.and_then(|row| row.tokens.cost(&event.tokens));
         Charge {
             cost,
-            weighted: 0,
+            weighted: Decimal::ZERO,
             is_unpriced: cost.is_none(),
         }
     }
@@ -246,7 +248,7 @@ impl Charge {
     const fn nothing() -> Self {
         Self {
             cost: Some(Decimal::ZERO),
-            weighted: 0,
+            weighted: Decimal::ZERO,
             is_unpriced: false,
         }
     }
@@ -287,6 +289,7 @@ fn unknown(event: &UsageEvent, served: &Served) -> PricedDeployment {
         region_class: RegionClass::Global,
         region: Arc::clone(&event.region),
         ptus: 0,
+        since: Timestamp::default(),
     }
 }
 
@@ -298,8 +301,8 @@ fn in_force(rows: &[Row], event: &UsageEvent) -> Option<Row> {
 
 /// What a call weighs in its PTU's bucket, by which Azure's own utilization goes too
 /// ([`super::ptu`]).
-fn weighted(tokens: &Tokens, base_model: &str) -> u64 {
+fn weighted(tokens: &Tokens, base_model: &str) -> Decimal {
     let rate = ModelRate::of(base_model).unwrap_or(ModelRate::ASSUMED);
     let input = tokens.input.saturating_sub(tokens.cached);
-    input.saturating_add(tokens.output.saturating_mul(rate.output_ratio))
+    Decimal::from(input.saturating_add(tokens.output.saturating_mul(rate.output_ratio)))
 }
