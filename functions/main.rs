@@ -194,7 +194,7 @@ fn start(place: Place, config: &Config) -> io::Result<Gateway> {
         );
     }
     let (gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    keep(inbox, store)?;
+    keep(inbox, store, config.prices())?;
     Ok(gateway)
 }
 

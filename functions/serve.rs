@@ -235,7 +235,7 @@ fn surroundings(place: Place) -> Surroundings {
 ///
 /// # Errors
 /// When the thread can't be started.
-pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
+pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -246,7 +246,7 @@ pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
             }
         };
         let ledger = store.clone().map(Ledger::new);
-        let prices = Prices::default();
+
         let events = keep_events(inbox.events, ledger.as_ref(), &prices);
         tokio::join!(events, owners);
     };

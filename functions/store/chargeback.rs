@@ -75,7 +75,7 @@ pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
             "cost",
             charge.cost.map_or_else(String::new, |c| c.to_string()),
         )
-        .number("weighted_tokens", charge.weighted)
+        .text("weighted_tokens", charge.weighted.to_string())
         .number("first_byte_ms", event.first_byte_ms)
         .number("total_ms", event.total_ms)
         .text("attempts", attempts(event))

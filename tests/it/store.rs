@@ -245,7 +245,7 @@ pub(crate) fn event(id: &str) -> UsageEvent {
 pub(crate) fn unpriced(_: &UsageEvent) -> Charge {
     Charge {
         cost: None,
-        weighted: 0,
+        weighted: rust_decimal::Decimal::ZERO,
         is_unpriced: true,
     }
 }
