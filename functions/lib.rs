@@ -8,8 +8,8 @@
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
-//! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
+//! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |

@@ -38,11 +38,11 @@ pub struct Config {
     /// What calls cost.
     #[serde(default)]
     pub chargeback: Chargeback,
+    /// How many low-priority calls run at once on provisioned deployments; absent: as many as come.
+    pub pacing: Option<Pacing>,
     /// Prices of your own, which win over the list that comes with the program.
     #[serde(default, rename = "price")]
     pub prices: Vec<Price>,
-    /// How many low-priority calls run at once on provisioned deployments; absent: as many as come.
-    pub pacing: Option<Pacing>,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.

@@ -63,8 +63,8 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
-    check.price_formats();
     check.pacing();
+    check.price_formats();
     let tables = tree
         .value
         .pointer("/storage/tables")
