@@ -5,6 +5,7 @@
 //! | [`gateway`] | the domain, pure: which deployment, when to retry, how usage is read |
 //! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
+//! | [`chargeback`] | the Event Hub function: usage events become rows and sums |
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
@@ -23,6 +24,7 @@
 
 pub mod azure;
 pub mod billing;
+pub mod chargeback;
 pub mod config;
 pub mod console;
 pub mod door;
