@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use spillway::chargeback::{self, Consumer};
 use spillway::config::{Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
@@ -14,6 +16,7 @@ use spillway::host::server::bind;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
 use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
+use spillway::store::ledger::Ledger;
 
 /// The port that the Functions host names for its handler.
 const PORT_VARIABLE: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
@@ -193,8 +196,15 @@ fn start(place: Place, config: &Config) -> io::Result<Gateway> {
             "no storage.tables: usage events are only logged, owners of stored objects are only in memory"
         );
     }
-    let (gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    keep(inbox, store, config.prices())?;
+    let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
+    let ledger = store.clone().map(Ledger::new).map(Arc::new);
+    keep(inbox, store, ledger.clone(), config.prices())?;
+    // The Functions host alone marks what comes from outside.
+    let is_invoked = place == Place::Local || env(PORT_VARIABLE).is_some();
+    if let Some(ledger) = ledger.filter(|_| is_invoked) {
+        let consumer = Arc::new(Consumer::new(config, ledger));
+        gateway = gateway.with_trigger(chargeback::router(consumer));
+    }
     Ok(gateway)
 }
 

@@ -235,7 +235,12 @@ fn surroundings(place: Place) -> Surroundings {
 ///
 /// # Errors
 /// When the thread can't be started.
-pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::Result<()> {
+pub fn keep(
+    inbox: Inbox,
+    store: Option<Arc<dyn Store>>,
+    ledger: Option<Arc<Ledger>>,
+    prices: Prices,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -245,9 +250,7 @@ pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::
                 inbox.owners.keep(store).await;
             }
         };
-        let ledger = store.clone().map(Ledger::new);
-
-        let events = keep_events(inbox.events, ledger.as_ref(), &prices);
+        let events = keep_events(inbox.events, ledger.as_deref(), &prices);
         tokio::join!(events, owners);
     };
     let thread = std::thread::Builder::new().name("keeper".into());

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
