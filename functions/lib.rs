@@ -8,6 +8,7 @@
 //! | [`chargeback`] | the Event Hub function: usage events become rows and sums |
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
+//! | [`outbox`] | brings usage events to the Event Hub, or into the table, or into files |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
 //! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
@@ -31,6 +32,7 @@ pub mod door;
 pub mod gateway;
 pub mod host;
 pub mod local;
+pub mod outbox;
 pub mod pacing;
 pub mod package;
 pub mod quota;

@@ -15,7 +15,8 @@ use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
-use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_store};
+use spillway::serve::ending::{Starter, serve_until_asked};
+use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_store};
 use spillway::store::ledger::Ledger;
 
 /// The port that the Functions host names for its handler.
@@ -152,9 +153,10 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     may_listen(&config.auth, host.into())?;
     run(async move {
         let listener = bind(SocketAddr::from((host, port))).await?;
-        let gateway = start(Place::Azure, &config)?;
+        let (gateway, keeping) = start(Place::Azure, &config)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
-        gateway.serve(listener).await
+        let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
+        serve_until_asked(gateway, listener, keeping, starter).await
     })
 }
 
@@ -182,14 +184,14 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         let named = data.map(Tables::Embedded).or(config.storage.tables);
         config.storage.tables = Some(named.unwrap_or_else(|| Tables::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
-        let gateway = start(Place::Local, &config)?;
+        let (gateway, keeping) = start(Place::Local, &config)?;
         say_how_to_try(listener.local_addr()?, &config)?;
-        gateway.serve(listener).await
+        serve_until_asked(gateway, listener, keeping, Starter::Other).await
     })
 }
 
 /// A gateway with its store, and a thread that brings it what calls leave behind.
-fn start(place: Place, config: &Config) -> io::Result<Gateway> {
+fn start(place: Place, config: &Config) -> io::Result<(Gateway, Keeping)> {
     let store = open_store(place, &config.storage)?;
     if store.is_none() {
         tracing::warn!(
@@ -198,14 +200,14 @@ fn start(place: Place, config: &Config) -> io::Result<Gateway> {
     }
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
     let ledger = store.clone().map(Ledger::new).map(Arc::new);
-    keep(inbox, store, ledger.clone(), config.prices())?;
+    let keeping = keep(place, config, inbox, store, ledger.clone())?;
     // The Functions host alone marks what comes from outside.
     let is_invoked = place == Place::Local || env(PORT_VARIABLE).is_some();
     if let Some(ledger) = ledger.filter(|_| is_invoked) {
         let consumer = Arc::new(Consumer::new(config, ledger));
         gateway = gateway.with_trigger(chargeback::router(consumer));
     }
-    Ok(gateway)
+    Ok((gateway, keeping))
 }
 
 fn say_how_to_try(address: SocketAddr, config: &Config) -> io::Result<()> {

@@ -19,7 +19,6 @@ mod models;
 mod pace;
 mod reading;
 mod record;
-pub mod recorder;
 pub mod settings;
 mod start;
 mod upstream;
@@ -41,7 +40,6 @@ use self::headers::set;
 use self::keeper::{Inbox, Owners};
 use self::reading::Reading;
 use self::record::CallRecord;
-use self::recorder::Recorder;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
 use crate::door::Door;
@@ -53,6 +51,7 @@ use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
+use crate::outbox::recorder::{Calls, Recorder};
 use crate::pacing::Slots;
 use crate::quota::Quotas;
 use crate::store::Store;
@@ -85,7 +84,7 @@ impl Relay {
         clock: Clock,
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
-        let (recorder, events) = Recorder::new(settings.gateway.event_queue);
+        let (recorder, events) = Recorder::new(settings.gateway.event_queue, settings.is_durable);
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
         let relay = Self {
@@ -98,6 +97,11 @@ impl Relay {
             recorder,
         };
         (relay, Inbox { events, owners })
+    }
+
+    /// Knows how many calls are under way.
+    pub fn calls(&self) -> Calls {
+        self.recorder.calls()
     }
 
     /// Usage events that could not be kept, so far.

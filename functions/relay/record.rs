@@ -11,7 +11,7 @@ use crate::gateway::route::Operation;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
-use super::recorder::Recorder;
+use crate::outbox::recorder::{Lasting, Recorder};
 use crate::pacing::Slot;
 
 /// What is known of a call so far. Its event is handed on when it ends, however it ends.
@@ -79,12 +79,23 @@ impl CallRecord {
         self.event.attempts.push(attempt);
     }
 
-    /// Ends the call: `usage` as the answer reported it, `text_bytes` of generated text seen.
-    pub(super) fn finish(mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
-        self.end(outcome, usage, text_bytes);
+    /// Whether the end of the call's answer waits for its event.
+    pub(super) fn is_durable(&self) -> bool {
+        self.recorder.is_durable()
     }
 
-    fn end(&mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
+    /// Ends the call: `usage` as the answer reported it, `text_bytes` of generated text seen. Gives
+    /// what the end of the answer has to wait for, if anything.
+    pub(super) fn finish(
+        mut self,
+        outcome: Outcome,
+        usage: Option<Tokens>,
+        text_bytes: u64,
+    ) -> Option<Lasting> {
+        self.end(outcome, usage, text_bytes)
+    }
+
+    fn end(&mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) -> Option<Lasting> {
         let mut event = std::mem::take(&mut self.event);
         self.is_recorded = true;
         event.outcome = outcome;
@@ -108,7 +119,7 @@ impl CallRecord {
         if let Some(last) = event.attempts.last_mut() {
             last.billed = billed;
         }
-        self.recorder.record(event);
+        self.recorder.record(event)
     }
 }
 
@@ -172,15 +183,8 @@ pub(super) fn answered_by(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    pub(in crate::relay) fn event() -> Box<UsageEvent> {
-        let (recorder, mut events) = Recorder::new(1);
-        let record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
-        record.finish(Outcome::Failed, None, 0);
-        events.try_next().unwrap()
-    }
 
     #[test]
     fn ids_order_by_time_and_differ() {
@@ -193,7 +197,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_answer_without_usage_is_estimated_and_says_so() {
-        let (recorder, mut events) = Recorder::new(2);
+        let (recorder, mut events) = Recorder::new(2, false);
         let mut record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
         record.operation = Operation::ChatCompletions;
         record.event.status = 200;

@@ -76,6 +76,8 @@ pub struct Settings {
     pub backends: HashMap<Arc<str>, Backend>,
     /// Whether backends are told the object id of who called.
     pub passes_object_id: bool,
+    /// Whether the end of an answer waits until its usage event lasts.
+    pub is_durable: bool,
     /// What bounds a call.
     pub limits: Limits,
     /// How long marks last.
@@ -102,6 +104,7 @@ impl Settings {
             any_backend: Arc::new(any_backend(config)),
             backends,
             passes_object_id: config.auth.pass_caller_object_id,
+            is_durable: config.chargeback.durable,
             limits: Limits {
                 wait_budget_ms: gateway.wait_budget_ms,
                 max_attempts: gateway.max_attempts,
