@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{BillingError, Period, apps, csv};
-use crate::store::bill::{self, CALL, row_key};
+use crate::store::bill::{self, row_key};
+use crate::store::chargeback::CALL;
 use crate::store::{Field, Key, Row, Store, bounds, encode_key};
 
 /// The columns of a call, in this order.

@@ -90,6 +90,7 @@ pub(super) fn read(delivered: &Delivered, apps: &Apps) -> Result<UsageEvent, Str
             .unwrap_or_else(|| fields.model_time()),
         attempts: fields.word("attempts").unwrap_or_default(),
         trace_id: fields.text(&["trace_id"]).unwrap_or_default(),
+        prompt_log: String::new(),
     })
 }
 
@@ -103,6 +104,7 @@ fn checked(event: UsageEvent) -> Result<UsageEvent, String> {
         ("region", &*event.region, MAX_NAME),
         ("trace_id", &*event.trace_id, MAX_NAME),
         ("id", &*event.id, MAX_ID),
+        ("prompt_log", &*event.prompt_log, 4 * MAX_ID),
     ];
     for (name, value, most) in names {
         if value.chars().count() > most {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::gateway::event::UsageEvent;
+use crate::gateway::metrics::Shard;
 
 /// The calls' end of the queue.
 #[derive(Clone, Debug)]
@@ -20,8 +21,10 @@ pub struct Recorder {
     capacity: usize,
     dropped: Arc<AtomicU64>,
     is_durable: bool,
-    /// Held by each call that has a recorder.
-    calls: Arc<()>,
+    /// Calls under way.
+    calls: Arc<AtomicUsize>,
+    /// Where this end's calls are counted.
+    shard: Option<Arc<Shard>>,
 }
 
 /// Resolves when an event lasts, or can't be made to: either way the call need not wait any longer.
@@ -46,13 +49,22 @@ pub struct Events {
 
 /// Knows how many calls are under way.
 #[derive(Clone, Debug)]
-pub struct Calls(Arc<()>);
+pub struct Calls(Arc<AtomicUsize>);
 
 impl Calls {
     /// Calls whose events have not been recorded yet.
     pub fn count(&self) -> usize {
-        // Beside the calls': the relay's own recorder's and this.
-        Arc::strong_count(&self.0).saturating_sub(2)
+        self.0.load(Relaxed)
+    }
+}
+
+/// Held as long as a call is under way.
+#[derive(Debug)]
+pub struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -130,6 +142,7 @@ impl Recorder {
             dropped: Arc::default(),
             is_durable: durable,
             calls: Arc::default(),
+            shard: None,
         };
         let events = Events {
             queue: receiver,
@@ -139,9 +152,12 @@ impl Recorder {
         (recorder, events)
     }
 
-    /// Hands an event on. Where the end of the call's answer has to wait until it lasts, something to
+    /// Counts an event and hands it on. Where the end of the call's answer has to wait until it lasts, something to
     /// wait for.
     pub fn record(&self, event: Box<UsageEvent>) -> Option<Lasting> {
+        if let Some(shard) = &self.shard {
+            shard.count(&event);
+        }
         let (lasts, lasting) = if self.is_durable {
             let (lasts, lasting) = oneshot::channel();
             (Some(lasts), Some(lasting))
@@ -165,6 +181,21 @@ impl Recorder {
     /// Events that could not be kept, so far.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
+    }
+
+    /// This queue for one more thread, whose calls are counted in `shard`.
+    #[must_use]
+    pub fn counting(&self, shard: Arc<Shard>) -> Self {
+        Self {
+            shard: Some(shard),
+            ..self.clone()
+        }
+    }
+
+    /// What a call holds until its event is recorded.
+    pub fn under_way(&self) -> UnderWay {
+        self.calls.fetch_add(1, Relaxed);
+        UnderWay(Arc::clone(&self.calls))
     }
 
     /// Knows how many calls are under way.
@@ -207,10 +238,10 @@ mod tests {
     }
 
     #[test]
-    fn calls_under_way_are_those_that_hold_a_recorder() {
+    fn calls_under_way_are_counted() {
         let (recorder, _events) = Recorder::new(1, false);
         let calls = recorder.calls();
-        let call = recorder.clone();
+        let call = recorder.under_way();
         assert_eq!(calls.count(), 1);
         drop(call);
         assert_eq!((calls.count(), recorder.dropped()), (0, 0));

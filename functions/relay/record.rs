@@ -11,7 +11,8 @@ use crate::gateway::route::Operation;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
-use crate::outbox::recorder::{Lasting, Recorder};
+use super::prompts::Capture;
+use crate::outbox::recorder::{Lasting, Recorder, UnderWay};
 use crate::pacing::Slot;
 
 /// What is known of a call so far. Its event is handed on when it ends, however it ends.
@@ -31,7 +32,10 @@ pub(super) struct CallRecord {
     pub(super) reservation: Option<Reservation>,
     /// The slot of a low-priority call, until it ends.
     pub(super) slot: Option<Slot>,
+    /// What is kept of its text, where the app's prompts are logged.
+    pub(super) prompt: Option<Box<Capture>>,
     clock: Clock,
+    _under_way: UnderWay,
     recorder: Recorder,
     is_recorded: bool,
 }
@@ -55,7 +59,9 @@ impl CallRecord {
             in_flight: None,
             reservation: None,
             slot: None,
+            prompt: None,
             clock,
+            _under_way: recorder.under_way(),
             recorder,
             is_recorded: false,
         }
@@ -82,6 +88,11 @@ impl CallRecord {
     /// Whether the end of the call's answer waits for its event.
     pub(super) fn is_durable(&self) -> bool {
         self.recorder.is_durable()
+    }
+
+    /// Ends a call that is none yet: it makes its event when it is called.
+    pub(super) fn forget(mut self) {
+        self.is_recorded = true;
     }
 
     /// Ends the call: `usage` as the answer reported it, `text_bytes` of generated text seen. Gives
@@ -118,6 +129,9 @@ impl CallRecord {
         let billed = event.usage != UsageSource::None;
         if let Some(last) = event.attempts.last_mut() {
             last.billed = billed;
+        }
+        if let Some(prompt) = self.prompt.take() {
+            prompt.finish(&mut event);
         }
         self.recorder.record(event)
     }

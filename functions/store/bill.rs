@@ -5,25 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
-use rust_decimal::prelude::ToPrimitive;
 
-use super::{Key, Page, Range, Row, Store, StoreError, Table, encode_key};
+use super::chargeback::{CALL, INDEX, partition};
+use super::sums::{PTU, SUM, Sum};
+use super::{Key, Page, Pages, Range, Row, Store, StoreError, Table};
 use crate::gateway::bill::spill::{Call, Was};
 use crate::gateway::bill::{Figures, PtuUse, Use};
 use crate::gateway::event::{Kind, Tokens, UsageSource};
 use crate::gateway::time::Timestamp;
-
-/// What the partitions of the index of apps begin with.
-const INDEX: &str = "index|";
-
-/// What the keys of a PTU deployment's hours begin with.
-const PTU: &str = "ptu|";
-
-/// What the keys of sums begin with.
-const SUM: &str = "sum|";
-
-/// What the keys of calls begin with.
-pub const CALL: &str = "call|";
 
 /// The status of a call whose client left: no failure of anybody.
 const CLIENT_GONE: u64 = 499;
@@ -42,20 +31,10 @@ pub struct AppDay {
 /// # Errors
 /// When the store fails.
 pub async fn apps(store: &dyn Store, month: &str) -> Result<Vec<Arc<str>>, StoreError> {
-    let mut apps = Vec::new();
-    let mut range = Range::of(format!("{INDEX}{month}"), "");
-    loop {
-        let page = store.read(Table::Chargeback, &range).await?;
-        apps.extend(
-            page.rows
-                .iter()
-                .map(|row| Arc::from(row.fields.get_text("app"))),
-        );
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(apps),
-        }
-    }
+    let range = Range::of(format!("{INDEX}{month}"), "");
+    let rows = Pages::new(store, Table::Chargeback, range).rest().await?;
+    let apps = rows.iter().map(|row| row.fields.get_text("app").into());
+    Ok(apps.collect())
 }
 
 /// What an app's calls of a UTC day come to, from their sums.
@@ -64,24 +43,22 @@ pub async fn apps(store: &dyn Store, month: &str) -> Result<Vec<Arc<str>>, Store
 /// When the store fails, or a row is none of this program.
 pub async fn sums(store: &dyn Store, app: &Arc<str>, day: &Arc<str>) -> Result<AppDay, StoreError> {
     let mut sums = AppDay::default();
-    let mut range = calls_of(app, day);
     // PTU hours and sums come after the calls in the order of keys, and nothing else does.
-    range.prefix.clear();
-    range.after = Some(row_key(app, day, PTU));
-    loop {
-        let page = store.read(Table::Chargeback, &range).await?;
-        for row in &page.rows {
+    let range = Range {
+        after: Some(row_key(app, day, PTU)),
+        ..Range::of(partition(app, day), "")
+    };
+    let mut pages = Pages::new(store, Table::Chargeback, range);
+    while let Some(rows) = pages.next().await? {
+        for row in &rows {
             if row.key.row.starts_with(PTU) {
                 sums.ptu_uses.push(ptu_use(row, app)?);
             } else if row.key.row.starts_with(SUM) {
                 sums.uses.push(used(row, app, day)?);
             }
         }
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(sums),
-        }
     }
+    Ok(sums)
 }
 
 /// As [`sums`], by user too: reads each call.
@@ -95,27 +72,22 @@ pub async fn by_user(
 ) -> Result<AppDay, StoreError> {
     let mut uses: BTreeMap<[Arc<str>; 4], Figures> = BTreeMap::new();
     let mut hours: BTreeMap<(u8, [Arc<str>; 4]), u64> = BTreeMap::new();
-    let mut range = calls_of(app, day);
-    loop {
-        let page = store.read(Table::Chargeback, &range).await?;
-        for row in &page.rows {
+    let mut pages = Pages::new(store, Table::Chargeback, calls_of(app, day));
+    while let Some(rows) = pages.next().await? {
+        for row in &rows {
             let text = |name| Arc::from(row.fields.get_text(name));
             let (user, model, backend) = (text("user"), text("model"), text("backend"));
             let of: [Arc<str>; 4] = [user, model, backend, text("kind")];
             let sum = uses.entry(of.clone()).or_default();
             let figures = figures_of_call(row)?;
             sum.add(&figures).map_err(|_| damaged(row, "a count"))?;
-            let weighted = whole(row, "weighted_tokens")?;
+            let weighted = row.fields.get_number("weighted_tokens");
             if &*of[3] == Kind::Ptu.as_str() {
                 let [user, model, backend, _] = of;
                 let of = [user, model, backend, text("deployment")];
                 let sum = hours.entry((hour_of_call(row)?, of)).or_default();
                 *sum = sum.saturating_add(weighted);
             }
-        }
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => break,
         }
     }
     let uses = uses
@@ -181,7 +153,7 @@ pub fn spill(row: &Row, app: &Arc<str>) -> Result<Option<Call>, StoreError> {
             .transpose()?;
         Was::Spilled(tokens, cost)
     } else if fields.get_text("kind") == Kind::Ptu.as_str() {
-        Was::Taken(whole(row, "weighted_tokens")?)
+        Was::Taken(row.fields.get_number("weighted_tokens"))
     } else {
         return Ok(None);
     };
@@ -197,13 +169,13 @@ pub fn spill(row: &Row, app: &Arc<str>) -> Result<Option<Call>, StoreError> {
 /// The key of a row of an app's day.
 pub fn row_key(app: &str, day: &str, row: &str) -> Key {
     Key {
-        partition: format!("{}|{day}", encode_key(app)),
+        partition: partition(app, day),
         row: row.to_owned(),
     }
 }
 
 fn calls_of(app: &str, day: &str) -> Range {
-    Range::of(row_key(app, day, "").partition, CALL)
+    Range::of(partition(app, day), CALL)
 }
 
 fn ptu_use(row: &Row, app: &Arc<str>) -> Result<PtuUse, StoreError> {
@@ -218,13 +190,13 @@ fn ptu_use(row: &Row, app: &Arc<str>) -> Result<PtuUse, StoreError> {
         backend: text("backend"),
         deployment: text("deployment"),
         model: text("model"),
-        weighted: whole(row, "weighted_tokens")?,
+        weighted: row.fields.get_number("weighted_tokens"),
     })
 }
 
 fn used(row: &Row, app: &Arc<str>, day: &Arc<str>) -> Result<Use, StoreError> {
     let text = |name| Arc::from(row.fields.get_text(name));
-    let number = |name| row.fields.get_number(name);
+    let sum = Sum::read(row)?;
     Ok(Use {
         app: Arc::clone(app),
         user: "".into(),
@@ -233,15 +205,15 @@ fn used(row: &Row, app: &Arc<str>, day: &Arc<str>) -> Result<Use, StoreError> {
         backend: text("backend"),
         kind: text("kind"),
         figures: Figures {
-            calls: number("calls"),
-            failed_calls: number("failed_calls"),
-            spilled_calls: number("spilled_calls"),
-            unpriced_calls: number("unpriced_calls"),
-            estimated_calls: number("estimated_calls"),
-            tokens: tokens(row),
-            spilled_tokens: number("spilled_tokens"),
-            cost: amount(row, "cost")?,
-            spilled_cost: amount(row, "spilled_cost")?,
+            calls: sum.calls,
+            failed_calls: sum.failed_calls,
+            spilled_calls: sum.spilled_calls,
+            unpriced_calls: sum.unpriced_calls,
+            estimated_calls: sum.estimated_calls,
+            tokens: sum.tokens,
+            spilled_tokens: sum.spilled_tokens,
+            cost: sum.cost,
+            spilled_cost: sum.spilled_cost,
         },
     })
 }
@@ -295,13 +267,6 @@ fn amount(row: &Row, name: &str) -> Result<Decimal, StoreError> {
         "" => Ok(Decimal::ZERO),
         text => Decimal::from_str_exact(text).map_err(|_| damaged(row, name)),
     }
-}
-
-/// Weighted tokens are whole, because output ratios are.
-fn whole(row: &Row, name: &str) -> Result<u64, StoreError> {
-    let amount = amount(row, name)?;
-    let whole = amount.is_integer().then(|| amount.to_u64()).flatten();
-    whole.ok_or_else(|| damaged(row, name))
 }
 
 fn damaged(row: &Row, name: &str) -> StoreError {

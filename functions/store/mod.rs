@@ -10,6 +10,8 @@
 //!
 //! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
 //! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
+//! what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -17,6 +19,7 @@ pub mod bill;
 pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
+pub mod console;
 pub mod embedded;
 pub mod fields;
 pub mod instances;
@@ -52,11 +55,13 @@ pub enum Table {
     Requests,
     /// Events that could not be read.
     Rejects,
+    /// What the console shows of the past.
+    Console,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -64,6 +69,7 @@ impl Table {
         Self::Utilization,
         Self::Requests,
         Self::Rejects,
+        Self::Console,
     ];
 
     /// The name in Table Storage.
@@ -76,6 +82,7 @@ impl Table {
             Self::Utilization => "utilization",
             Self::Requests => "requests",
             Self::Rejects => "chargebackrejects",
+            Self::Console => "console",
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct Sum {
     /// The part of `cost` of spilled calls.
     pub spilled_cost: Decimal,
     /// Tokens as a provisioned deployment counts them; 0 for pay-as-you-go.
-    pub weighted: Decimal,
+    pub weighted: u64,
 }
 
 impl Sum {
@@ -90,7 +90,7 @@ impl Sum {
             spilled_tokens: add(self.spilled_tokens, other.spilled_tokens)?,
             cost: exact(self.cost, other.cost)?,
             spilled_cost: exact(self.spilled_cost, other.spilled_cost)?,
-            weighted: exact(self.weighted, other.weighted)?,
+            weighted: add(self.weighted, other.weighted)?,
         })
     }
 
@@ -118,7 +118,7 @@ impl Sum {
             spilled_tokens: n("spilled_tokens"),
             cost: amount(row, "cost")?,
             spilled_cost: amount(row, "spilled_cost")?,
-            weighted: amount(row, "weighted_tokens")?,
+            weighted: n("weighted_tokens"),
         })
     }
 
@@ -139,7 +139,7 @@ impl Sum {
             .number("audio_output_tokens", tokens.audio_output)
             .number("image_input_tokens", tokens.image_input)
             .number("spilled_tokens", self.spilled_tokens)
-            .text("weighted_tokens", self.weighted.to_string())
+            .number("weighted_tokens", self.weighted)
             .text("cost", self.cost.to_string())
             .text("spilled_cost", self.spilled_cost.to_string())
     }
@@ -321,7 +321,7 @@ mod tests {
         };
         let priced = Charge {
             cost: Some(Decimal::TWO),
-            weighted: Decimal::ZERO,
+            weighted: 0,
             is_unpriced: false,
         };
         let sum = Sum::of(&event, &priced);
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(sum.unpriced_calls, 0);
         let unpriced = Charge {
             cost: None,
-            weighted: Decimal::ZERO,
+            weighted: 0,
             is_unpriced: true,
         };
         assert_eq!(Sum::of(&event, &unpriced).unpriced_calls, 1);

@@ -8,20 +8,25 @@
 
 mod answers;
 mod azurite;
+mod batch;
 mod blobs;
 mod bodies;
+mod console;
 mod door;
+mod double;
 mod faults;
 mod fixtures;
 mod gateway;
 mod handler;
 mod host;
+mod hosted;
 mod identity_endpoint;
 mod limits;
 mod openings;
 mod outbound;
 mod outcomes;
 mod process;
+mod prompts;
 mod purity;
 mod raw;
 mod restart;

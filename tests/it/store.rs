@@ -243,11 +243,7 @@ pub(crate) fn event(id: &str) -> UsageEvent {
 
 /// No call has a price.
 pub(crate) fn unpriced(_: &UsageEvent) -> Charge {
-    Charge {
-        cost: None,
-        weighted: rust_decimal::Decimal::ZERO,
-        is_unpriced: true,
-    }
+    Charge::default()
 }
 
 /// How many calls are written.

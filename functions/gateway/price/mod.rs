@@ -103,8 +103,8 @@ pub struct Charge {
     /// of the hour's, and for one without a price ([`Self::is_unpriced`]).
     pub cost: Option<Decimal>,
     /// What the call weighs in the sharing of a PTU's hour: input tokens, less cached ones, plus
-    /// output tokens by the model's ratio. 0 for pay-as-you-go; always whole.
-    pub weighted: Decimal,
+    /// output tokens by the model's ratio. 0 for pay-as-you-go.
+    pub weighted: u64,
     /// Whether the call used tokens of pay-as-you-go that no price is known of.
     pub is_unpriced: bool,
 }
@@ -191,7 +191,7 @@ impl Prices {
         let cost = row.and_then(|row| row.tokens.cost(&event.tokens));
         Charge {
             cost,
-            weighted: Decimal::ZERO,
+            weighted: 0,
             is_unpriced: cost.is_none(),
         }
     }
@@ -248,7 +248,7 @@ impl Charge {
     const fn nothing() -> Self {
         Self {
             cost: Some(Decimal::ZERO),
-            weighted: Decimal::ZERO,
+            weighted: 0,
             is_unpriced: false,
         }
     }
@@ -301,8 +301,8 @@ fn in_force(rows: &[Row], event: &UsageEvent) -> Option<Row> {
 
 /// What a call weighs in its PTU's bucket, by which Azure's own utilization goes too
 /// ([`super::ptu`]).
-fn weighted(tokens: &Tokens, base_model: &str) -> Decimal {
+fn weighted(tokens: &Tokens, base_model: &str) -> u64 {
     let rate = ModelRate::of(base_model).unwrap_or(ModelRate::ASSUMED);
     let input = tokens.input.saturating_sub(tokens.cached);
-    Decimal::from(input.saturating_add(tokens.output.saturating_mul(rate.output_ratio)))
+    input.saturating_add(tokens.output.saturating_mul(rate.output_ratio))
 }

@@ -81,7 +81,7 @@ fn charge(event: &UsageEvent) -> Charge {
     };
     Charge {
         is_unpriced: !is_ptu && cost.is_none(),
-        weighted: Decimal::from(if is_ptu { weighted } else { 0 }),
+        weighted: if is_ptu { weighted } else { 0 },
         cost,
     }
 }
