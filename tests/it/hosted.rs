@@ -25,7 +25,11 @@ const PLATFORM: [(&str, &str); 7] = [
 ];
 
 /// The app settings that infra/ makes, as far as they are no endpoints.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 9] = [
+    (
+        "FIRST_APP_KEY_HASH",
+        "sha256:0000000000000000000000000000000000000000000000000000000000000000",
+    ),
     ("REGION_NAME", "swedencentral"),
     ("TENANT_ID", "00000000-0000-0000-0000-000000000001"),
     ("SPILLWAY_AUDIENCE", "api://spillway"),
