@@ -550,8 +550,8 @@ module apps 'modules/function-app.bicep' = [for (app, i) in appList: {
       { name: 'FIRST_APP_KEY_HASH', value: firstAppKeyHash }
       { name: 'TABLES_ENDPOINT', value: 'https://${dataName}.table.${environment().suffixes.storage}' }
       { name: 'BLOBS_ENDPOINT', value: 'https://${dataName}.blob.${environment().suffixes.storage}' }
-      { name: 'CHARGEBACK_EVENT_HUB', value: 'https://${eventHubs.outputs.hostName}/${hub}' }
-      { name: 'CHARGEBACK_HUB', value: hub }
+      { name: 'CHARGEBACK_URL', value: 'https://${eventHubs.outputs.hostName}/${hub}' }
+      { name: 'CHARGEBACK_EVENT_HUB', value: hub }
       { name: 'CHARGEBACK_CONSUMER_GROUP', value: consumerGroup }
       { name: 'EventHubConnection__fullyQualifiedNamespace', value: eventHubs.outputs.hostName }
       { name: 'BATCH_NAMESPACE', value: 'https://${serviceBus.outputs.hostName}' }
@@ -594,7 +594,7 @@ module alerts 'modules/alerts.bicep' = {
     name: 'spillway-${token}'
     emails: alertEmails
     // Azure Monitor calls from the internet: an app that is only reached privately can't be told.
-    webhookUrl: isPrivate ? '' : '${apps[0].outputs.url}/spillway/alert'
+    webhookUrl: isPrivate ? '' : '${apps[0].outputs.url}/alerts'
     webhookApplicationObjectId: alertApplicationObjectId
     webhookAudience: audience
     ptuAccounts: concat(ptuAccounts, existingPtuAccounts)
