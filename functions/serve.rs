@@ -54,8 +54,8 @@ pub struct Gateway {
     slots: Arc<Slots>,
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
-    /// Stores whose old requests are deleted.
-    sweeps: Vec<Arc<dyn Store>>,
+    /// Where old requests are deleted, with their answers.
+    sweeps: Vec<(Arc<dyn Store>, Option<Arc<dyn Blobs>>)>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -194,8 +194,8 @@ impl Gateway {
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
-        for store in &self.sweeps {
-            tasks.spawn(sweep_requests(Arc::clone(store)));
+        for (store, blobs) in &self.sweeps {
+            tasks.spawn(sweep_requests(Arc::clone(store), blobs.clone()));
         }
         tasks
     }
@@ -204,12 +204,12 @@ impl Gateway {
 /// How often requests that have expired are deleted, and how long after the start at first.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(300));
 
-async fn sweep_requests(store: Arc<dyn Store>) {
+async fn sweep_requests(store: Arc<dyn Store>, blobs: Option<Arc<dyn Blobs>>) {
     let (every, first) = SWEEP;
     let clock = Clock::new();
     tokio::time::sleep(first).await;
     loop {
-        match requests_table::sweep(&*store, clock.now()).await {
+        match requests_table::sweep(&*store, blobs.as_deref(), clock.now()).await {
             Ok(deleted) => tracing::debug!(deleted, "requests that had expired were deleted"),
             Err(error) => tracing::warn!(%error, "requests that have expired can't be deleted"),
         }
