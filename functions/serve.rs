@@ -65,8 +65,6 @@ pub struct Gateway {
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
     batches: Option<Arc<Batches>>,
-    /// Stores whose old requests are deleted.
-    sweeps: Vec<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -138,7 +136,6 @@ impl Gateway {
             slots,
             background: JoinSet::new(),
             batches: None,
-            sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
     }
@@ -242,9 +239,6 @@ impl Gateway {
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
-        for store in &self.sweeps {
-            tasks.spawn(sweep_requests(Arc::clone(store)));
-        }
         tasks
     }
 }
@@ -252,12 +246,12 @@ impl Gateway {
 /// How often requests that have expired are deleted, and how long after the start at first.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(300));
 
-async fn sweep_requests(store: Arc<dyn Store>) {
+async fn sweep_requests(store: Arc<dyn Store>, blobs: Option<Arc<dyn Blobs>>) {
     let (every, first) = SWEEP;
     let clock = Clock::new();
     tokio::time::sleep(first).await;
     loop {
-        match requests_table::sweep(&*store, clock.now()).await {
+        match requests_table::sweep(&*store, blobs.as_deref(), clock.now()).await {
             Ok(deleted) => tracing::debug!(deleted, "requests that had expired were deleted"),
             Err(error) => tracing::warn!(%error, "requests that have expired can't be deleted"),
         }
