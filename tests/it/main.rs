@@ -37,6 +37,7 @@ mod secrets;
 mod seeds;
 mod served;
 mod simulated;
+mod slots;
 mod store;
 mod table_faults;
 mod tenant;
