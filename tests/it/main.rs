@@ -22,6 +22,7 @@ mod host;
 mod hosted;
 mod identity_endpoint;
 mod limits;
+mod monitor;
 mod openings;
 mod outbound;
 mod outcomes;
