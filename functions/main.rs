@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Batch, Blobs, Config, KeyHash, Source, Tables, schema};
+use spillway::config::{Batch, BatchApi, Blobs, Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
@@ -193,8 +193,11 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             Some(config) => config,
             None => {
                 let text = embedded::start(latency).await?;
-                Config::parse(&text, "the embedded configuration", &env)
-                    .map_err(io::Error::other)?
+                let config = Config::parse(&text, "the embedded configuration", &env);
+                Config {
+                    batch_api: Some(BatchApi::default()),
+                    ..config.map_err(io::Error::other)?
+                }
             }
         };
         let named = data.map(Tables::Embedded).or(config.storage.tables);
@@ -254,7 +257,7 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway>
     keep(inbox, store.clone(), config.prices())?;
     let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
-        gateway = gateway.with_blobs(config, blobs);
+        gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
         gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;

@@ -1,6 +1,7 @@
 //! Puts the functions together to one process.
 
 pub mod batch;
+mod batches;
 mod requests;
 mod utilization;
 
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::alert::{self, Alerts};
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
+use crate::batches::{self as batch_api, Batches, Kept};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
@@ -57,6 +59,7 @@ pub struct Gateway {
     slots: Arc<Slots>,
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
+    batches: Option<Arc<Batches>>,
     /// Stores whose old requests are deleted.
     sweeps: Vec<Arc<dyn Store>>,
 }
@@ -129,6 +132,7 @@ impl Gateway {
             triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
+            batches: None,
             sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
@@ -148,11 +152,23 @@ impl Gateway {
 
     /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
     #[must_use]
-    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+    pub fn with_blobs(
+        mut self,
+        config: &Config,
+        blobs: &Arc<dyn Blobs>,
+        store: Option<&Arc<dyn Store>>,
+    ) -> Self {
         if config.apps.iter().any(|app| app.log_prompts) {
             let (prompts, inbox) = Prompts::new(&config.prompts);
             self.relay.log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));
+        }
+        if let (Some(settings), Some(store)) = (&config.batch_api, store) {
+            let kept = Kept {
+                store: Arc::clone(store),
+                blobs: Arc::clone(blobs),
+            };
+            self = self.with_batch_api(settings, kept);
         }
         self
     }
@@ -173,12 +189,21 @@ impl Gateway {
         let router = || {
             Router::new()
                 .route("/", get(ready))
-                .merge(relay::router(&self.relay, &self.tls))
+                .merge(self.api())
                 .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
+    }
+
+    /// What apps call: the relay, and the batch API where there is one.
+    fn api(&self) -> Router {
+        let relay = relay::router(&self.relay, &self.tls);
+        match &self.batches {
+            Some(batches) => batch_api::router(batches, relay.clone()).merge(relay),
+            None => relay,
+        }
     }
 
     /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
