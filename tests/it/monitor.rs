@@ -233,13 +233,10 @@ async fn a_monitor_that_throttles_is_left_alone_for_as_long_as_it_says() {
 
 #[tokio::test]
 async fn many_resources_of_a_region_are_asked_for_together() {
-    let part = |i| {
-        metrics(&[Some(f64::from(i))]).replacen(
+    let part = |i: usize| {
+        metrics(&[Some(5.0)]).replacen(
             '{',
-            &format!(
-                r#"{{"resourceid":"{}","#,
-                resource_id(i as usize).to_lowercase()
-            ),
+            &format!(r#"{{"resourceid":"{}","#, resource_id(i).to_lowercase()),
             1,
         )
     };
