@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
+use crate::billing::Billing;
 use crate::config::{Auth, Config, Scheme, Storage, Tables};
 use crate::console;
 use crate::door::{Door, may_be_reached};
@@ -41,6 +42,7 @@ pub struct Gateway {
     auth: Auth,
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
+    billing: Option<Billing>,
     slots: Arc<Slots>,
 }
 
@@ -92,6 +94,7 @@ impl Gateway {
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
         let gauge = Gauge::new(config).map(Arc::new);
         let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
+        let billing = store.clone().map(|store| Billing::new(config, store));
         let (relay, inbox) = Relay::new(settings, door, quotas, Arc::clone(&slots), clock, store);
         let gateway = Self {
             relay: Arc::new(relay),
@@ -100,6 +103,7 @@ impl Gateway {
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
             triggers: Router::new(),
+            billing,
             slots,
         };
         Ok((gateway, inbox))
@@ -134,7 +138,7 @@ impl Gateway {
             Router::new()
                 .route("/", get(ready))
                 .merge(relay::router(&self.relay, &self.tls))
-                .merge(console::router(&self.relay))
+                .merge(console::router(&self.relay, self.billing.as_ref()))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };

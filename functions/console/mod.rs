@@ -1,6 +1,7 @@
 //! What operators look at: health, and a page of it. Only administrators get to them; the status
 //! path, which says nothing, is everybody's.
 
+mod chargeback;
 mod page;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use crate::billing::Billing;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
 use crate::relay::{Relay, refused};
@@ -20,13 +22,14 @@ use crate::relay::{Relay, refused};
 pub const STATUS_PATH: &str = "/status-0123456789abcdef";
 
 /// The console's routes.
-pub fn router(relay: &Arc<Relay>) -> Router {
+pub fn router(relay: &Arc<Relay>, billing: Option<&Billing>) -> Router {
     Router::new()
         .route("/spillway/", get(page::show))
         .route("/spillway/health", get(health))
         .route_layer(from_fn_with_state(Arc::clone(relay), admins_only))
         .route(STATUS_PATH, get(async || "ok"))
         .with_state(Arc::clone(relay))
+        .merge(chargeback::router(relay, billing))
 }
 
 async fn admins_only(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
