@@ -2,6 +2,7 @@
 //! in one run. `tests/bench/run` installs what it takes and calls it.
 
 mod apps;
+mod bill;
 mod callgrind;
 mod canned;
 mod dump;
@@ -45,6 +46,8 @@ enum Command {
     Measure(Measure),
     /// Counts the instructions of a call.
     Callgrind(Callgrind),
+    /// Writes a month of calls into an embedded store and makes its bill.
+    Bill(bill::Bill),
     /// Serves the backend alone, for a look by hand.
     Mock {
         #[arg(long, default_value_t = 18000)]
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(args) => measure(args),
         Command::Callgrind(args) => callgrind(&args),
+        Command::Bill(args) => bill::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Mock { port, chunks } => Mock::start(port).map(|mock| {
             mock.play(Behaviour {
                 chunks,

@@ -8,6 +8,7 @@
 
 mod answers;
 mod azurite;
+mod bill;
 mod blobs;
 mod bodies;
 mod door;
