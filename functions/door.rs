@@ -22,6 +22,7 @@ const MAX_KEY: usize = 1024;
 #[derive(Debug)]
 pub struct Door {
     mode: AuthMode,
+    by_name: HashMap<Arc<str>, Arc<App>>,
     by_key: HashMap<KeyHash, Arc<App>>,
     by_entra_id: HashMap<String, Arc<App>>,
     anonymous: Arc<App>,
@@ -42,6 +43,7 @@ impl Door {
         let entra = if is_open { None } else { Entra::new(auth)? };
         let mut door = Self {
             mode: auth.mode,
+            by_name: HashMap::new(),
             by_key: HashMap::new(),
             by_entra_id: HashMap::new(),
             anonymous: Arc::new(App::unrestricted(ANONYMOUS)),
@@ -57,6 +59,8 @@ impl Door {
 
     fn admit(&mut self, app: &crate::config::App) {
         let known = Arc::new(read_app(app));
+        self.by_name
+            .insert(Arc::clone(&known.name), Arc::clone(&known));
         for hash in &app.key_hashes {
             self.by_key.insert(*hash, Arc::clone(&known));
         }
@@ -69,6 +73,20 @@ impl Door {
     /// What keeps the signing keys of callers' tokens, where tokens are taken.
     pub fn entra(&self) -> Option<&Arc<Entra>> {
         self.entra.as_ref()
+    }
+
+    /// The app of this name, for those who have been let in elsewhere and say whom they act for.
+    /// Where callers have to show nothing, that is anybody: an empty name is nobody's in particular.
+    pub fn named(&self, name: &str) -> Option<Arc<App>> {
+        let known = self.by_name.get(name).cloned();
+        if known.is_some() || self.mode != AuthMode::Off {
+            return known;
+        }
+        if name.is_empty() || name == ANONYMOUS {
+            return Some(Arc::clone(&self.anonymous));
+        }
+        let is_free = self.by_name.is_empty() && is_name(name);
+        is_free.then(|| Arc::new(App::unrestricted(name)))
     }
 
     /// Who calls.
@@ -134,32 +152,54 @@ impl Door {
         }
     }
 
+    /// Whether it is an admin key's hash.
+    pub fn is_admin_key(&self, hash: &KeyHash) -> bool {
+        self.admin_keys.contains(hash)
+    }
+
     /// Lets administrators through: an admin key, or a token with the admin role, of whatever app.
     /// Where callers have to show nothing, administrators have to only if there are admin keys.
     ///
     /// # Errors
     /// Why the call is turned away.
-    pub async fn admin(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
+    pub async fn admin(&self, headers: &HeaderMap, now: Timestamp) -> Result<Admin, Refusal> {
         if self.mode == AuthMode::Off && self.admin_keys.is_empty() {
-            return Ok(());
+            return Ok(Admin::Anybody);
         }
         let shown = Shown::read(headers);
         let key = shown.key.or(shown.bearer);
         let key = key.ok_or_else(|| Refusal::NothingShown(self.wanted()))?;
         let hash = hash(key);
-        if hash.is_some_and(|hash| self.admin_keys.contains(&hash)) {
-            return Ok(());
+        if let Some(hash) = hash.filter(|hash| self.is_admin_key(hash)) {
+            return Ok(Admin::Key(hash));
         }
         if let (Some(entra), Some(token)) = (&self.entra, shown.bearer.filter(|t| is_token(t))) {
             let principal = entra.verify(token, now).await?;
             let is_admin = principal.has_role(&self.admin_role);
-            return is_admin.then_some(()).ok_or(Refusal::NotAdmin);
+            let admin = is_admin.then_some(Admin::Token {
+                ends: principal.ends,
+            });
+            return admin.ok_or(Refusal::NotAdmin);
         }
         match hash.and_then(|hash| self.by_key.get(&hash)) {
             Some(_) => Err(Refusal::NotAdmin),
             None => Err(Refusal::WrongKey),
         }
     }
+}
+
+/// Who an administrator has shown to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// Nobody has to show anything here.
+    Anybody,
+    /// Who has the admin key of this hash.
+    Key(KeyHash),
+    /// Who has a token with the admin role.
+    Token {
+        /// When the token ends.
+        ends: Timestamp,
+    },
 }
 
 /// What a key begins with, so that it is known for one wherever it turns up.
@@ -187,6 +227,12 @@ pub const fn may_be_reached(auth: &Auth) -> bool {
     !matches!(auth.mode, AuthMode::Off) || auth.allow_open
 }
 
+/// Whether an app could be called so (docs/configuration.md).
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    name.len() <= 64 && name.bytes().all(plain)
+}
+
 /// An app that no token stands behind.
 fn nobody(app: &Arc<App>) -> Identity {
     Identity {
@@ -206,6 +252,7 @@ fn read_app(app: &crate::config::App) -> App {
         backends: shared(&app.backends),
         tiers: app.tiers.as_deref().map_or(Tiers::ALL, Tiers::only),
         priority: app.priority,
+        log_prompts: app.log_prompts,
     }
 }
 

@@ -5,11 +5,13 @@
 //! | [`gateway`] | the domain, pure: which deployment, when to retry, how usage is read |
 //! | [`config`] | `spillway.toml`: its types, reading, every mistake with its line |
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
+//! | [`batch`] | the Service Bus function: messages wait for a slot, are called, and answered |
 //! | [`console`] | health, and what operators look at |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
 //! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
+//! | [`async_calls`] | calls over HTTP that are answered later, by way of the batch queue |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
@@ -20,8 +22,13 @@
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
 //! `door`, `quota`, `pacing`, `billing` > `store` > `azure` > `host` > `gateway`, `config`. `gateway`
 //! does no I/O and reads no clock.
+//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `console`) >
+//! `door`, `quota`, `pacing`, `async_calls` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
+//! clock.
 
+pub mod async_calls;
 pub mod azure;
+pub mod batch;
 pub mod billing;
 pub mod config;
 pub mod console;

@@ -1,8 +1,12 @@
 //! Puts the functions together to one process.
 
+pub mod batch;
+mod requests;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -15,9 +19,9 @@ use tokio::task::JoinSet;
 
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
-use crate::billing::Billing;
-use crate::config::{Auth, Config, Scheme, Storage, Tables};
-use crate::console;
+use crate::billing::{Billing, price_check};
+use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
+use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
@@ -26,24 +30,35 @@ use crate::host::server::{self, Settings as ServerSettings};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::{Inbox, keep_events};
+use crate::relay::prompts::Prompts;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
 use crate::store::azure_tables::{self, AzureTables};
+use crate::store::blobs::Blobs;
+use crate::store::blobs::azure::AzureBlobs;
+use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
 use crate::store::ledger::Ledger;
+use crate::store::requests as requests_table;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
 pub struct Gateway {
     relay: Arc<Relay>,
+    console: Console,
     tls: rustls::ClientConfig,
     server: ServerSettings,
     auth: Auth,
     tokens: Vec<Arc<OwnToken>>,
     triggers: Router,
-    billing: Option<Billing>,
     slots: Arc<Slots>,
+    /// What was started before serving; it ends with the gateway.
+    background: JoinSet<()>,
+    /// Stores whose old requests are deleted.
+    sweeps: Vec<Arc<dyn Store>>,
+    /// Where proposals of Azure's prices are kept, where they are looked at.
+    prices: Option<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -95,16 +110,27 @@ impl Gateway {
         let gauge = Gauge::new(config).map(Arc::new);
         let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
         let billing = store.clone().map(|store| Billing::new(config, store));
-        let (relay, inbox) = Relay::new(settings, door, quotas, Arc::clone(&slots), clock, store);
+        let (relay, inbox) = Relay::new(
+            settings,
+            door,
+            quotas,
+            Arc::clone(&slots),
+            clock,
+            store.clone(),
+        );
+        let relay = Arc::new(relay);
         let gateway = Self {
-            relay: Arc::new(relay),
+            console: Console::new(Arc::clone(&relay), store.clone(), billing),
+            relay,
             tls,
             server,
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
             triggers: Router::new(),
-            billing,
             slots,
+            background: JoinSet::new(),
+            sweeps: Vec::new(),
+            prices: store.filter(|_| config.chargeback.check_prices),
         };
         Ok((gateway, inbox))
     }
@@ -118,6 +144,17 @@ impl Gateway {
             .layer(DefaultBodyLimit::max(MAX_INVOCATION))
             .route_layer(from_fn(from_the_host));
         self.triggers = self.triggers.merge(trigger);
+        self
+    }
+
+    /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
+    #[must_use]
+    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+        if config.apps.iter().any(|app| app.log_prompts) {
+            let (prompts, inbox) = Prompts::new(&config.prompts);
+            self.relay.log_prompts(prompts);
+            self.background.spawn(inbox.keep(Arc::clone(blobs)));
+        }
         self
     }
 
@@ -138,15 +175,16 @@ impl Gateway {
             Router::new()
                 .route("/", get(ready))
                 .merge(relay::router(&self.relay, &self.tls))
-                .merge(console::router(&self.relay, self.billing.as_ref()))
+                .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
     }
 
-    /// Starts what fetches signing keys and tokens, shares limits and reads what apps have spent, in
-    /// the accepting thread's runtime: workers have calls to serve. It ends with the set.
+    /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
+    /// what the console shows, in the accepting thread's runtime: workers have calls to serve. It ends
+    /// with the set.
     fn keep_fresh(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let clock = self.relay.clock;
@@ -156,11 +194,34 @@ impl Gateway {
         let quotas = &self.relay.quotas;
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
+        tasks.spawn(self.console.clone().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
+        if let Some(store) = &self.prices {
+            tasks.spawn(price_check::keep(Arc::clone(store), clock));
+        }
+        for store in &self.sweeps {
+            tasks.spawn(sweep_requests(Arc::clone(store)));
+        }
         tasks
+    }
+}
+
+/// How often requests that have expired are deleted, and how long after the start at first.
+const SWEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(300));
+
+async fn sweep_requests(store: Arc<dyn Store>) {
+    let (every, first) = SWEEP;
+    let clock = Clock::new();
+    tokio::time::sleep(first).await;
+    loop {
+        match requests_table::sweep(&*store, clock.now()).await {
+            Ok(deleted) => tracing::debug!(deleted, "requests that had expired were deleted"),
+            Err(error) => tracing::warn!(%error, "requests that have expired can't be deleted"),
+        }
+        tokio::time::sleep(every).await;
     }
 }
 
@@ -226,6 +287,39 @@ async fn make_tables(store: Arc<AzureTables>) {
         Err(error) => tracing::error!(
             ?store, %error,
             "the tables can't be made or reached; each write tries again"
+        ),
+    }
+}
+
+/// The store of blobs that a configuration names; `None` where it names none. As [`open_store`].
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_blobs(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Blobs>>> {
+    let azure = match &storage.blobs {
+        None => return Ok(None),
+        Some(BlobsPlace::Embedded(folder)) => return Ok(Some(Arc::new(Files::open(folder)?))),
+        Some(BlobsPlace::Emulator(endpoint)) => AzureBlobs::emulator(endpoint),
+        Some(BlobsPlace::Account(endpoint)) => {
+            let mut tokens = OwnTokens::new(surroundings(place));
+            let token = tokens.get(None, azure_tables::SCOPE);
+            let token = token.map_err(io::Error::other)?;
+            tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
+            AzureBlobs::account(endpoint, token)
+        }
+    };
+    let azure = Arc::new(azure.map_err(io::Error::other)?);
+    tokio::spawn(make_containers(Arc::clone(&azure)));
+    Ok(Some(azure))
+}
+
+/// As [`make_tables`].
+async fn make_containers(blobs: Arc<AzureBlobs>) {
+    match blobs.make_containers().await {
+        Ok(()) => tracing::info!(?blobs, "the containers are there"),
+        Err(error) => tracing::error!(
+            ?blobs, %error,
+            "the containers can't be made or reached; each write tries again"
         ),
     }
 }

@@ -7,6 +7,7 @@
 //! case of a property's name and any text.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::own_token::OwnToken;
 use crate::config::{Endpoint, Scheme};
 use crate::gateway::batch::message::{Message, Outgoing};
 use crate::gateway::time::Timestamp;
+use crate::host::clock::Clock;
 
 /// The scope of tokens for Service Bus.
 pub const SCOPE: &str = "https://servicebus.azure.net/.default";
@@ -76,13 +78,28 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
+/// What sending comes to, some time later.
+pub type Sent<'a> = Pin<Box<dyn Future<Output = Result<(), SendError>> + Send + 'a>>;
+
+/// Where messages are sent.
+pub trait Sends: fmt::Debug + Send + Sync {
+    /// Sends a message to a queue.
+    fn send<'a>(&'a self, queue: &'a str, message: &'a Outgoing) -> Sent<'a>;
+}
+
+impl Sends for ServiceBus {
+    fn send<'a>(&'a self, queue: &'a str, message: &'a Outgoing) -> Sent<'a> {
+        Box::pin(Self::send(self, queue, message))
+    }
+}
+
 /// A namespace that messages are sent to.
 #[derive(Debug)]
 pub struct ServiceBus {
     namespace: Endpoint,
     token: Option<Arc<OwnToken>>,
     client: reqwest::Client,
-    now: fn() -> Timestamp,
+    clock: Clock,
 }
 
 /// A request, before it has a token.
@@ -106,7 +123,7 @@ impl ServiceBus {
             namespace,
             token,
             client: super::http_client()?,
-            now: wall_clock,
+            clock: Clock::new(),
         })
     }
 
@@ -117,10 +134,10 @@ impl ServiceBus {
     pub async fn send(&self, queue: &str, message: &Outgoing) -> Result<(), SendError> {
         let Form { mut headers, body } = form(message)?;
         if let Some(token) = &self.token {
-            let header = token.header((self.now)(), PATIENCE).await;
+            let header = token.header(self.clock.now(), PATIENCE).await;
             let header = header.map_err(|lack| SendError::Unavailable {
                 why: "the gateway has no token for Service Bus".into(),
-                retry_after_ms: Some(lack.next.ms_since((self.now)())),
+                retry_after_ms: Some(lack.next.ms_since(self.clock.now())),
             })?;
             headers.insert(AUTHORIZATION, header);
         }
@@ -135,10 +152,6 @@ impl ServiceBus {
             })?;
         judge(answer).await
     }
-}
-
-fn wall_clock() -> Timestamp {
-    crate::host::clock::Clock::new().now()
 }
 
 async fn judge(mut answer: reqwest::Response) -> Result<(), SendError> {

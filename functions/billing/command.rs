@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::export::{Export, RowFormat};
 use super::render::{self, About, Format};
-use super::{Billing, BillingError, Period};
+use super::{Billing, BillingError, Period, price_check};
 use crate::gateway::bill::By;
 use crate::gateway::time::Timestamp;
+use crate::store::prices;
 
 /// Digits after the point of a table's amounts, where nobody says how many.
 pub const DECIMALS: u32 = 2;
@@ -38,6 +39,8 @@ pub enum What {
     Spill,
     /// The calls, one by one.
     Calls,
+    /// What the last look at Azure's list prices proposed.
+    PriceProposals,
 }
 
 /// Makes what is asked for and writes it to `out`.
@@ -56,6 +59,14 @@ pub async fn run(
     };
     let text = match request.what {
         What::Calls => return calls(billing, &request, out).await,
+        What::PriceProposals => {
+            let latest = prices::latest(billing.store.as_ref()).await;
+            let latest = latest.map_err(io::Error::other)?;
+            match request.format {
+                Format::Json => format!("{:#}\n", price_check::to_json(latest.as_ref())),
+                Format::Table | Format::Csv => price_check::to_text(latest.as_ref()),
+            }
+        }
         What::Spill => {
             let lines = billing
                 .spilled(request.period)

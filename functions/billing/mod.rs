@@ -8,6 +8,7 @@ pub mod command;
 pub mod csv;
 pub mod export;
 pub mod period;
+pub mod price_check;
 pub mod render;
 #[cfg(test)]
 mod tests;

@@ -95,6 +95,9 @@ pub struct Chargeback {
     pub currency: String,
     /// Who bears what nobody used of a PTU.
     pub idle: Idle,
+    /// Whether Azure's list prices are read once a day from https://prices.azure.com and changes of the
+    /// list proposed, to be seen with `spillway bill --price-proposals`. Nothing is changed by it.
+    pub check_prices: bool,
 }
 
 impl Default for Chargeback {
@@ -102,6 +105,7 @@ impl Default for Chargeback {
         Self {
             currency: "USD".into(),
             idle: Idle::default(),
+            check_prices: false,
         }
     }
 }

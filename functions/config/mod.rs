@@ -16,6 +16,7 @@
 //! A message never holds a value that came from the environment or from a key.
 
 mod auth;
+mod batch;
 mod blobs;
 mod endpoint;
 mod env;
@@ -25,6 +26,7 @@ mod mistakes;
 mod pacing;
 mod place;
 mod prices;
+mod prompts;
 mod read;
 mod secret;
 mod shape;
@@ -38,6 +40,7 @@ mod validate;
 mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
+pub use batch::Batch;
 pub use blobs::Blobs;
 pub use endpoint::{Endpoint, Scheme};
 pub use key_hash::KeyHash;
@@ -45,6 +48,7 @@ pub use limits::{AppLimit, Chargeback, Money};
 pub use mistakes::{Mistake, Mistakes};
 pub use pacing::{Pacing, ResourceId};
 pub use prices::{Amount, Day, Price};
+pub use prompts::Prompts;
 pub use read::schema;
 pub use secret::Secret;
 pub use source::{Source, SourceError};

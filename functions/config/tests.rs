@@ -4,9 +4,11 @@ use super::*;
 use crate::gateway::event::Kind;
 use crate::gateway::strategy::{HashOn, Strategy};
 
+mod batch;
 mod identities;
 mod limits;
 mod prices;
+mod prompts;
 
 const GOOD: &str = r#"
 [gateway]

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Blobs, Chargeback, Day, Endpoint, KeyHash, Money, Pacing, Price, Secret, Tables,
+    AppLimit, Auth, Batch, Blobs, Chargeback, Day, Endpoint, KeyHash, Money, Pacing, Price,
+    Prompts, Secret, Tables,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
@@ -38,11 +39,16 @@ pub struct Config {
     /// What calls cost.
     #[serde(default)]
     pub chargeback: Chargeback,
+    /// Batch messages. Absent: there are none.
+    pub batch: Option<Batch>,
     /// How many low-priority calls run at once on provisioned deployments; absent: as many as come.
     pub pacing: Option<Pacing>,
     /// Prices of your own, which win over the list that comes with the program.
     #[serde(default, rename = "price")]
     pub prices: Vec<Price>,
+    /// How prompts are kept of apps with `log_prompts = true`.
+    #[serde(default)]
+    pub prompts: Prompts,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.
@@ -348,6 +354,10 @@ pub struct App {
     pub budget_per_month: Option<Money>,
     /// What becomes of its calls when that is spent; absent: they are refused.
     pub on_exhausted: Option<OnExhausted>,
+    /// Whether its requests and answers are kept, whole, in `[storage] blobs`. What they say is then
+    /// there for whoever may read that.
+    #[serde(default)]
+    pub log_prompts: bool,
 }
 
 /// Where things are kept.

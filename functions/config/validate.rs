@@ -13,9 +13,11 @@ use super::types::read_hash_on;
 use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 
 mod auth;
+mod batch;
 mod limits;
 mod pacing;
 mod prices;
+mod prompts;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -51,6 +53,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.key_hashes(&path, "key_hashes", app);
         check.guids(&path, "entra_app_ids", app);
         check.budget(&path, app);
+        check.prompts_have_a_place(&path, app);
         if app
             .get("tiers")
             .and_then(Value::as_array)
@@ -63,8 +66,10 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.currency();
+    check.batch();
     check.pacing();
     check.price_formats();
+    check.redaction();
     let tables = tree
         .value
         .pointer("/storage/tables")

@@ -3,26 +3,25 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::Console;
 use crate::billing::export::{Export, RowFormat};
 use crate::billing::render::{self, About, Format};
-use crate::billing::{Billing, BillingError, Period, Span};
+use crate::billing::{Billing, BillingError, Period, Span, price_check};
 use crate::gateway::bill::By;
 use crate::gateway::identity::Refusal;
 use crate::gateway::time::Timestamp;
-use crate::relay::{Relay, refused};
-use crate::store::StoreError;
+use crate::relay::refused;
+use crate::store::{StoreError, prices};
 
 /// Most calls of an answer that says where the next one goes on: it is held in memory.
 const MAX_LIMIT: usize = 10_000;
@@ -30,17 +29,10 @@ const MAX_LIMIT: usize = 10_000;
 /// The header that says where the next answer goes on.
 const CONTINUATION: &str = "x-spillway-continuation";
 
-/// What the route needs.
-#[derive(Clone)]
-struct Desk {
-    relay: Arc<Relay>,
-    billing: Option<Billing>,
-}
-
 /// What can be asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+pub(super) struct Asked {
     month: Option<String>,
     from: Option<String>,
     to: Option<String>,
@@ -52,31 +44,22 @@ struct Asked {
     rows: bool,
     /// What spilling cost instead.
     spill: bool,
+    /// What the last look at Azure's list prices proposed instead.
+    price_proposals: bool,
     /// Only with `rows`: at most so many, and a header that says where the next ones begin.
     limit: Option<usize>,
     /// Only with `rows`: what that header said.
     continuation: Option<String>,
 }
 
-pub(super) fn router(relay: &Arc<Relay>, billing: Option<&Billing>) -> Router {
-    let desk = Desk {
-        relay: Arc::clone(relay),
-        billing: billing.cloned(),
-    };
-    Router::new()
-        .route("/spillway/chargeback", get(answer))
-        .with_state(desk)
-}
-
-async fn answer(
-    State(desk): State<Desk>,
+pub(super) async fn answer(
+    State(console): State<Console>,
     headers: HeaderMap,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let now = desk.relay.clock.now();
+    let now = console.relay.clock.now();
     // Who may ask comes before what is asked.
-    let allowed = allowed(&desk.relay, &headers, now).await;
-    let only = match allowed {
+    let only = match allowed(&console, &headers, now).await {
         Ok(only) => only,
         Err(why) => return refused(why),
     };
@@ -89,7 +72,7 @@ async fn answer(
         (Some(own), _) => Some(own),
         (None, app) => app.map(Arc::from),
     };
-    let Some(billing) = &desk.billing else {
+    let Some(billing) = &console.billing else {
         return problem(
             StatusCode::NOT_FOUND,
             "nothing_kept",
@@ -106,12 +89,16 @@ async fn answer(
 
 /// The only app whose bill the caller may see; `None`: all of them.
 async fn allowed(
-    relay: &Relay,
+    console: &Console,
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Result<Option<Arc<str>>, Refusal> {
+    let relay = &console.relay;
+    if console.is_signed_in(headers, now).await {
+        return Ok(None);
+    }
     match relay.door.admin(headers, now).await {
-        Ok(()) => Ok(None),
+        Ok(_) => Ok(None),
         Err(Refusal::NotAdmin) => {
             let identity = relay.door.identify(headers, now).await?;
             Ok(Some(Arc::clone(&identity.app.name)))
@@ -152,6 +139,11 @@ async fn made(
         currency: &billing.currency,
     };
     let name = format!("spillway-{}-{}", period.from(), period.to());
+    if asked.price_proposals {
+        let latest = prices::latest(billing.store.as_ref()).await?;
+        let text = price_check::to_json(latest.as_ref()).to_string();
+        return Ok(document(Format::Json, "spillway-price-proposals", text));
+    }
     if asked.spill {
         if app.is_some() {
             let why = "what spilling cost is told for all apps together, to administrators";

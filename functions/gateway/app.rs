@@ -18,6 +18,8 @@ pub struct App {
     pub tiers: Tiers,
     /// How urgent its calls are unless they say that they are less.
     pub priority: Priority,
+    /// Whether its requests and answers are kept.
+    pub log_prompts: bool,
 }
 
 impl App {
@@ -29,6 +31,7 @@ impl App {
             backends: None,
             tiers: Tiers::ALL,
             priority: Priority::High,
+            log_prompts: false,
         }
     }
 

@@ -156,6 +156,10 @@ pub struct UsageEvent {
     /// The trace that the call belongs to (W3C trace-id), when the client named one.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub trace_id: String,
+    /// The blob that has the request and the answer, with its container, where the app's prompts are
+    /// logged; it is written soon after. Empty where they are not.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub prompt_log: String,
 }
 
 /// How a call ended, as the gateway saw it.

@@ -5,6 +5,8 @@
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`price`] says what that costs, and [`bill`] who pays it.
+//! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
+//! [`price`] says what that costs and [`metrics`] what is counted of all.
 
 pub mod app;
 pub mod batch;
@@ -16,6 +18,7 @@ pub mod estimate;
 pub mod event;
 pub mod identity;
 pub mod limit;
+pub mod metrics;
 pub mod multipart;
 pub mod opening;
 pub mod pacing;
@@ -23,6 +26,7 @@ pub mod plan;
 pub mod pool;
 pub mod price;
 pub mod priority;
+pub mod prompt;
 pub mod ptu;
 pub mod request;
 pub mod retry_after;

@@ -32,6 +32,8 @@ pub struct Caller<'a> {
     pub app: Option<&'a App>,
     /// How urgent the call is.
     pub priority: Priority,
+    /// The one kind of deployment that it goes to; `None`: any.
+    pub only: Option<Kind>,
     /// The one backend that has what the call names.
     pub pinned: Option<&'a str>,
     /// The gateway's own region.
@@ -44,6 +46,7 @@ impl Caller<'_> {
     fn may_use(&self, deployment: &Deployment) -> bool {
         let backend = &deployment.spec.backend;
         self.pinned.is_none_or(|pinned| pinned == &**backend)
+            && self.only.is_none_or(|kind| kind == deployment.spec.kind)
             && self.app.is_none_or(|app| app.may_use(&deployment.spec))
     }
 

@@ -4,4 +4,5 @@
 //! fill up like the real ones and say so, and answer with made-up text. No model runs anywhere.
 
 pub mod embedded;
+pub mod queue;
 pub mod simulation;

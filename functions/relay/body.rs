@@ -165,6 +165,13 @@ impl RelayBody {
     }
 
     fn take(&mut self, chunk: Bytes) {
+        if let Some(prompt) = self
+            .record
+            .as_mut()
+            .and_then(|record| record.prompt.as_mut())
+        {
+            prompt.take(&chunk);
+        }
         self.reader.push(chunk, &mut self.out);
         // At once: a client may cancel a response while it streams.
         if self.made.is_some()

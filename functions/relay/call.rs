@@ -25,7 +25,7 @@ use crate::gateway::classify::{
     NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
 };
 use crate::gateway::deployment::{Deployment, MarkReason};
-use crate::gateway::event::Attempt;
+use crate::gateway::event::{Attempt, Kind};
 use crate::gateway::identity::Identity;
 use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
@@ -53,6 +53,10 @@ pub(super) struct Call<'a> {
     pub(super) model: Arc<ModelPool>,
     /// The backend that owns what the call names.
     pub(super) pinned: Option<Arc<str>>,
+    /// The one kind of deployment that it goes to; `None`: any.
+    pub(super) only: Option<Kind>,
+    /// Whether whoever makes the call holds its slot, or has it go where it needs none.
+    pub(super) is_paced: bool,
     pub(super) started: Instant,
 }
 
@@ -96,6 +100,7 @@ impl Call<'_> {
         let caller = Caller {
             app: Some(&self.caller.app),
             priority: record.event.priority,
+            only: self.only,
             pinned: self.pinned.as_deref(),
             region: settings.gateway.region.as_deref(),
             hash: self.hash(),
@@ -122,8 +127,8 @@ impl Call<'_> {
                         Ok((response, first)) => {
                             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                             deployment.succeeded(us);
-                            record.event.spilled = plan.passed_ptu()
-                                && deployment.spec.kind == crate::gateway::event::Kind::Payg;
+                            record.event.spilled =
+                                plan.passed_ptu() && deployment.spec.kind == Kind::Payg;
                             return Ok(Answered {
                                 deployment,
                                 response,
@@ -362,6 +367,9 @@ impl Call<'_> {
         let reader = Reader::new(&parts.headers, self.route.operation, hides_usage);
         let is_events = matches!(reader, Reader::Events(_));
         record.event.streamed = is_events;
+        if let Some(prompt) = record.prompt.as_mut().filter(|_| is_events) {
+            prompt.is_streamed();
+        }
         let mut headers = to_client(&parts.headers, !is_events);
         if self.relay.settings.gateway.answer_headers {
             if let Some(backend) = self.relay.settings.backends.get(&spec.backend) {
@@ -386,6 +394,9 @@ impl Call<'_> {
         });
         let body = match answered.first {
             First::Whole(body) => {
+                if let Some(prompt) = &mut record.prompt {
+                    prompt.take(&body);
+                }
                 record.finish(crate::gateway::event::Outcome::Completed, None, 0);
                 Body::from(body)
             }

@@ -3,7 +3,8 @@
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
 //! route and the body say which model, `admission` whether the app's limits and budget allow it, `pace`
 //! has a low-priority call wait for its slot, `call` tries deployments as the plan says until one answers, `body` passes the answer on and reads its
-//! usage, `record` makes the usage event of it and settles the limits.
+//! usage, `record` makes the usage event of it and settles the limits, `prompts` keeps the text of calls
+//! whose app wants that.
 
 mod admission;
 mod affinity;
@@ -14,9 +15,12 @@ mod client_body;
 mod credential;
 mod error;
 mod headers;
+pub mod inside;
 pub mod keeper;
+mod later;
 mod models;
 mod pace;
+pub mod prompts;
 mod reading;
 mod record;
 pub mod recorder;
@@ -24,7 +28,7 @@ pub mod settings;
 mod start;
 mod upstream;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -39,16 +43,19 @@ use self::call::{Call, CallEnd};
 use self::error::RelayError;
 use self::headers::set;
 use self::keeper::{Inbox, Owners};
+use self::prompts::Prompts;
 use self::reading::Reading;
 use self::record::CallRecord;
 use self::recorder::Recorder;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
+use crate::async_calls::AsyncCalls;
 use crate::door::Door;
 use crate::gateway::app::App;
 use crate::gateway::estimate;
 use crate::gateway::event::Outcome;
 use crate::gateway::identity::Refusal;
+use crate::gateway::metrics::Metrics;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::time::Timestamp;
@@ -68,10 +75,16 @@ pub struct Relay {
     pub door: Door,
     /// What apps may still use.
     pub quotas: Arc<Quotas>,
+    /// What has been counted of calls.
+    pub metrics: Metrics,
     /// The slots of low-priority calls.
     pub slots: Arc<Slots>,
     affinity: Affinity,
     recorder: Recorder,
+    /// Empty where no app's prompts are logged.
+    prompts: OnceLock<Prompts>,
+    /// Where calls go that need no answer now, where there is a queue.
+    async_calls: OnceLock<Arc<AsyncCalls>>,
 }
 
 impl Relay {
@@ -86,6 +99,8 @@ impl Relay {
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
         let (recorder, events) = Recorder::new(settings.gateway.event_queue);
+        let metrics = Metrics::new(Arc::clone(&settings.names));
+        let recorder = recorder.counting(metrics.shard());
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
         let relay = Self {
@@ -93,16 +108,36 @@ impl Relay {
             clock,
             door,
             quotas,
+            metrics,
             slots,
             affinity,
             recorder,
+            prompts: OnceLock::new(),
+            async_calls: OnceLock::new(),
         };
         (relay, Inbox { events, owners })
+    }
+
+    /// From now on calls are taken in that need no answer now. Only the first time counts.
+    pub fn take_async_calls(&self, calls: Arc<AsyncCalls>) {
+        // The second of two would be of the same configuration.
+        let _ = self.async_calls.set(calls);
     }
 
     /// Usage events that could not be kept, so far.
     pub fn dropped_events(&self) -> u64 {
         self.recorder.dropped()
+    }
+
+    /// Has the prompts kept of apps that want it, from the first call of this on.
+    pub fn log_prompts(&self, prompts: Prompts) {
+        // Where they are kept already, they stay.
+        let _ = self.prompts.set(prompts);
+    }
+
+    /// Calls whose prompts were to be kept and are not, so far.
+    pub fn dropped_prompts(&self) -> u64 {
+        self.prompts.get().map_or(0, Prompts::dropped)
     }
 }
 
@@ -129,6 +164,8 @@ fn unrecorded(error: RelayError) -> Response {
 struct Worker {
     relay: Arc<Relay>,
     upstream: Upstream,
+    /// Counts this worker's calls.
+    recorder: Recorder,
 }
 
 /// The relay's routes, for one worker with connections of its own.
@@ -137,6 +174,7 @@ pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
     let worker = Worker {
         relay: Arc::clone(relay),
         upstream: Upstream::new(tls.clone(), timeout),
+        recorder: relay.recorder.counting(relay.metrics.shard()),
     };
     Router::new()
         .route("/openai/{*path}", axum::routing::any(handle))
@@ -177,7 +215,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         return models::answer(&relay.settings, &app, &route)
             .unwrap_or_else(RelayError::into_response);
     }
-    let recorder = relay.recorder.clone();
+    let recorder = worker.recorder.clone();
     let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
     record.called_by(&caller);
     record.operation = route.operation;
@@ -200,6 +238,13 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         Ok(bytes) => bytes,
         Err(error) => return refuse(error, record),
     };
+    if app.log_prompts
+        && route.operation.is_billed()
+        && let Some(prompts) = relay.prompts.get()
+    {
+        let capture = prompts.capture(route.operation, bytes.clone());
+        record.prompt = Some(Box::new(capture));
+    }
     let call = Call {
         relay,
         upstream: &worker.upstream,
@@ -208,6 +253,8 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         reading: Reading::none(),
         model: Arc::clone(&relay.settings.any_backend),
         pinned: None,
+        only: None,
+        is_paced: false,
         body: bytes.clone(),
         route,
         caller,
@@ -217,6 +264,11 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         Ok(call) => call,
         Err(error) => return refuse(error, record),
     };
+    if let Some(calls) = relay.async_calls.get()
+        && let Some(path) = later::wanted(&call, &record)
+    {
+        return later::accept(calls, &path, &call, record).await;
+    }
     admit_and_run(call, record).await
 }
 

@@ -7,10 +7,10 @@ use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
 
 /// Waits for the call's slot, where it needs one: a low-priority call that uses tokens and may go to a
-/// provisioned deployment. The record holds the slot until the call has ended. One that brings
-/// its own needs no other.
+/// provisioned deployment. The record holds the slot until the call has ended. One whose maker
+/// has seen to that needs no other.
 pub(super) async fn take_slot(call: &Call<'_>, record: &mut CallRecord) -> Result<(), RelayError> {
-    if record.slot.is_some() || !needs_slot(call, record) {
+    if call.is_paced || !needs_slot(call, record) {
         return Ok(());
     }
     let limits = &call.relay.settings.limits;

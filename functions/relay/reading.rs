@@ -84,6 +84,14 @@ impl<'a> Reading<'a> {
         model.into_iter().chain(self.ask_usage.clone()).collect()
     }
 
+    /// Whether a stream is asked for.
+    pub(super) const fn stream(&self) -> bool {
+        match &self.format {
+            Format::Json(head) => head.stream(),
+            Format::Form(_) | Format::Opaque => false,
+        }
+    }
+
     /// Whether the usage chunk was not the client's wish.
     pub(super) const fn hides_usage(&self) -> bool {
         self.ask_usage.is_some()

@@ -11,6 +11,7 @@ use crate::gateway::route::Operation;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
+use super::prompts::Capture;
 use super::recorder::Recorder;
 use crate::pacing::Slot;
 
@@ -31,6 +32,8 @@ pub(super) struct CallRecord {
     pub(super) reservation: Option<Reservation>,
     /// The slot of a low-priority call, until it ends.
     pub(super) slot: Option<Slot>,
+    /// What is kept of its text, where the app's prompts are logged.
+    pub(super) prompt: Option<Box<Capture>>,
     clock: Clock,
     recorder: Recorder,
     is_recorded: bool,
@@ -55,6 +58,7 @@ impl CallRecord {
             in_flight: None,
             reservation: None,
             slot: None,
+            prompt: None,
             clock,
             recorder,
             is_recorded: false,
@@ -84,6 +88,11 @@ impl CallRecord {
         self.end(outcome, usage, text_bytes);
     }
 
+    /// Ends a call that is none yet: it makes its event when it is called.
+    pub(super) fn forget(mut self) {
+        self.is_recorded = true;
+    }
+
     fn end(&mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
         let mut event = std::mem::take(&mut self.event);
         self.is_recorded = true;
@@ -107,6 +116,9 @@ impl CallRecord {
         let billed = event.usage != UsageSource::None;
         if let Some(last) = event.attempts.last_mut() {
             last.billed = billed;
+        }
+        if let Some(prompt) = self.prompt.take() {
+            prompt.finish(&mut event);
         }
         self.recorder.record(event);
     }

@@ -45,6 +45,14 @@ pub fn index(app: &str, time: Timestamp) -> (String, Write) {
 
 /// What stands in an event's row.
 pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
+    let cost = charge.cost.map(|cost| cost.to_string());
+    call(event)
+        .text("cost", cost.unwrap_or_default())
+        .number("weighted_tokens", charge.weighted)
+}
+
+/// As [`fields`], without what the call costs.
+pub fn call(event: &UsageEvent) -> Fields {
     let tokens = &event.tokens;
     Fields::new()
         .text("id", &*event.id)
@@ -71,15 +79,11 @@ pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
         .number("audio_output_tokens", tokens.audio_output)
         .number("image_input_tokens", tokens.image_input)
         .text("usage", event.usage.as_str())
-        .text(
-            "cost",
-            charge.cost.map_or_else(String::new, |c| c.to_string()),
-        )
-        .number("weighted_tokens", charge.weighted)
         .number("first_byte_ms", event.first_byte_ms)
         .number("total_ms", event.total_ms)
         .text("attempts", attempts(event))
         .text("trace_id", &*event.trace_id)
+        .text("prompt_log", &*event.prompt_log)
 }
 
 /// The attempts as JSON. There are at most 32, so that they fit a field.

@@ -10,6 +10,8 @@
 //!
 //! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
 //! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
+//! what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -17,12 +19,14 @@ pub mod bill;
 pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
+pub mod console;
 pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
 pub mod ledger;
 mod pages;
+pub mod prices;
 pub mod rejects;
 pub mod requests;
 pub mod slots;
@@ -52,11 +56,15 @@ pub enum Table {
     Requests,
     /// Events that could not be read.
     Rejects,
+    /// What the console shows of the past.
+    Console,
+    /// What the last look at Azure's list prices proposed.
+    Prices,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -64,6 +72,8 @@ impl Table {
         Self::Utilization,
         Self::Requests,
         Self::Rejects,
+        Self::Console,
+        Self::Prices,
     ];
 
     /// The name in Table Storage.
@@ -76,6 +86,8 @@ impl Table {
             Self::Utilization => "utilization",
             Self::Requests => "requests",
             Self::Rejects => "chargebackrejects",
+            Self::Console => "console",
+            Self::Prices => "prices",
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::blobs::{Blob, Container};
 use super::{
     Change, Etag, Fields, Key, Range, Row, Store, StoreError, Table, Write, bounds, encode_key,
 };
@@ -123,6 +124,18 @@ pub fn key(app: &str, id: &str) -> Key {
             digits
         },
     }
+}
+
+/// The blob of a request's answer, where its row can't hold it.
+pub fn answer_blob(app: &str, id: &str) -> Blob {
+    let name = format!("{}/{}/answer", digest(app), digest(id));
+    Blob::new(Container::Replies, name)
+}
+
+/// The blob of a request, where a message can't hold it.
+pub fn request_blob(app: &str, id: &str) -> Blob {
+    let name = format!("{}/{}/request", digest(app), digest(id));
+    Blob::new(Container::Replies, name)
 }
 
 /// A text that names the request in places where an id can't stand.

@@ -1,4 +1,4 @@
-//! The store on Azurite, Microsoft's emulator of Table Storage, as a process of its own.
+//! The stores on Azurite, Microsoft's emulator of Table and Blob Storage, as processes of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spillway::store::azure_tables::AzureTables;
+use spillway::store::blobs::azure::AzureBlobs;
 use spillway::store::ledger::Ledger;
 use spillway::store::{Change, Fields, Key, Range, Store, StoreError, Table, Write};
 
 use crate::process::PATIENCE;
 use crate::store::{calls, check, event, unpriced};
 
-/// Azurite's table service, below the folder that `npm ci` fills.
-const MAIN: &str = "tests/azurite/node_modules/azurite/dist/src/table/main.js";
+/// Azurite's services, below the folder that `npm ci` fills.
+const SERVICES: &str = "tests/azurite/node_modules/azurite/dist/src";
 
 /// A running Azurite; it ends with the test.
 pub(crate) struct Azurite {
@@ -24,9 +25,19 @@ pub(crate) struct Azurite {
 }
 
 impl Azurite {
-    /// An empty one.
+    /// An empty one of tables.
     pub(crate) fn start() -> Self {
-        let main = Path::new(env!("CARGO_MANIFEST_DIR")).join(MAIN);
+        Self::serve("table")
+    }
+
+    /// An empty one of blobs.
+    pub(crate) fn start_blobs() -> Self {
+        Self::serve("blob")
+    }
+
+    fn serve(service: &str) -> Self {
+        let services = Path::new(env!("CARGO_MANIFEST_DIR")).join(SERVICES);
+        let main = services.join(service).join("main.js");
         assert!(
             main.exists(),
             "Azurite is not installed. Run tests/run once, or: npm ci --prefix tests/azurite"
@@ -36,7 +47,8 @@ impl Azurite {
         // It would report its use to Microsoft.
         let mut child = Command::new("node")
             .arg(main)
-            .args(["--tableHost", "127.0.0.1", "--tablePort"])
+            .args([&format!("--{service}Host"), "127.0.0.1"])
+            .arg(format!("--{service}Port"))
             .arg(address.port().to_string())
             .args(["--inMemoryPersistence", "--silent", "--disableTelemetry"])
             .current_dir(&folder)
@@ -60,6 +72,12 @@ impl Azurite {
     /// The store on it.
     pub(crate) fn store(&self) -> AzureTables {
         emulator(self.address)
+    }
+
+    /// The store of blobs on it.
+    pub(crate) fn blobs(&self) -> AzureBlobs {
+        let endpoint = format!("http://{}", self.address).parse().unwrap();
+        AzureBlobs::emulator(&endpoint).unwrap()
     }
 }
 

@@ -10,6 +10,8 @@ use spillway::store::blobs::reading::{stream, whole};
 use spillway::store::blobs::upload::Upload;
 use spillway::store::blobs::{Blob, BlobError, Blobs, Container, When};
 
+use crate::azurite::Azurite;
+
 fn blob(name: &str) -> Blob {
     Blob::new(Container::Files, name)
 }
@@ -40,6 +42,34 @@ async fn the_embedded_store_does_what_every_store_of_blobs_does() {
     let folder = tempfile::tempdir().unwrap();
     let blobs: Arc<dyn Blobs> = Arc::new(Embedded::open(folder.path()).unwrap());
     check(&blobs).await;
+}
+
+#[tokio::test]
+async fn azure_blobs_do_what_every_store_of_blobs_does() {
+    let azurite = Azurite::start_blobs();
+    let blobs: Arc<dyn Blobs> = Arc::new(azurite.blobs());
+    check(&blobs).await;
+}
+
+#[tokio::test]
+async fn containers_are_made_once_whoever_comes_first() {
+    let azurite = Azurite::start_blobs();
+    let (first, second) = (azurite.blobs(), azurite.blobs());
+    let (a, b) = tokio::join!(first.make_containers(), second.make_containers());
+    assert_eq!((a, b), (Ok(()), Ok(())));
+    assert_eq!(second.length(&blob("x")).await, Ok(None));
+}
+
+#[tokio::test]
+async fn blob_storage_that_is_not_there_is_unavailable() {
+    let azurite = Azurite::start_blobs();
+    let blobs = azurite.blobs();
+    blobs.make_containers().await.unwrap();
+    drop(azurite);
+    let put = blobs.put(&blob("x"), Bytes::from("1"), When::Always).await;
+    assert!(matches!(put, Err(BlobError::Unavailable(_))), "{put:?}");
+    let read = blobs.read(&blob("x"), 0..1).await;
+    assert!(matches!(read, Err(BlobError::Unavailable(_))), "{read:?}");
 }
 
 async fn a_blob_is_read_as_it_was_written(blobs: &dyn Blobs) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::UsageEvent;
 use spillway::relay::recorder::Events;
-use spillway::serve::{Gateway, Place, open_store};
+use spillway::serve::{Gateway, Place, open_blobs, open_store};
 use spillway::store::Store;
 use tokio::net::TcpListener;
 
@@ -38,7 +38,10 @@ fn read(config: &str) -> Config {
 async fn start_read(config: &Config, store: Option<Arc<dyn Store>>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (gateway, inbox) = Gateway::new(config, store.clone()).unwrap();
+    let (mut gateway, inbox) = Gateway::new(config, store.clone()).unwrap();
+    if let Some(blobs) = open_blobs(Place::Azure, &config.storage).unwrap() {
+        gateway = gateway.with_blobs(config, &blobs);
+    }
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {
         tokio::spawn(async move { inbox.owners.keep(store.as_ref()).await });

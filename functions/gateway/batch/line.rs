@@ -124,7 +124,7 @@ fn at(error: &serde_json::Error) -> BodyError {
 }
 
 /// The v1 path of an operation that a batch can ask for.
-fn path(url: &str) -> Option<String> {
+pub fn path(url: &str) -> Option<String> {
     let named = |prefix: &&str| {
         let operation = url.strip_prefix(*prefix)?;
         OPERATIONS.contains(&operation).then_some(operation)

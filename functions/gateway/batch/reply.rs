@@ -52,6 +52,20 @@ pub struct Pointer {
     pub bytes: usize,
 }
 
+/// The path by which its app gets a request's answer. `~` and what else ids mostly have need no
+/// encoding.
+pub fn fetch_path(key: &str) -> String {
+    let mut path = String::from("/spillway/requests/");
+    for byte in key.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path += &format!("%{byte:02X}");
+        }
+    }
+    path
+}
+
 /// The line that answers a request.
 pub fn line(sender: &Sender, custom_id: &str, answer: &Answer) -> Bytes {
     match answer {

@@ -276,6 +276,23 @@ fn an_apps_own_deployment_is_its_first_choice_and_nobody_elses() {
 }
 
 #[test]
+fn a_call_of_one_kind_goes_to_no_other_though_all_of_it_are_full() {
+    let pool = ptu_and_payg(Selection::default());
+    let mut call = Call::new(&pool);
+    call.caller.only = Some(Kind::Payg);
+    assert_eq!(call.backend(0), "payg");
+    let mut call = Call::new(&pool);
+    call.caller.only = Some(Kind::Ptu);
+    assert_eq!(call.fails(MarkReason::Throttled, 9000, 0), "ptu");
+    assert!(matches!(
+        call.step(0),
+        Step::GiveUp(GiveUp::AllThrottled {
+            retry_after_ms: 9000
+        })
+    ));
+}
+
+#[test]
 fn an_app_keeps_to_its_tiers() {
     let model = ptu_and_payg(Selection::default());
     let mut app = App::unrestricted("batch");

@@ -9,6 +9,7 @@
 //! A blob's name is made once and never used for something else, so that a reader never meets half
 //! of one version and half of another.
 
+pub mod azure;
 pub mod bounds;
 pub mod embedded;
 pub mod reading;

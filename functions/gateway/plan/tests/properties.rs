@@ -183,6 +183,7 @@ impl World {
         let caller = Caller {
             app: Some(&app),
             priority: Priority::High,
+            only: None,
             pinned: pinned.as_deref(),
             region: self.prefers.then_some("near"),
             hash: self.seed,

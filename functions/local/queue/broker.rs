@@ -1,0 +1,598 @@
+//! The rules of Service Bus queues, in memory, with the time as an argument: scheduled messages,
+//! locks that run out, delivery counts, dead letters, expiry and duplicate detection.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::gateway::batch::message::{Message, Outgoing, Received};
+use crate::gateway::time::Timestamp;
+
+/// What a queue goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a lock holds, ms.
+    pub lock_ms: u64,
+    /// A message that was delivered as often and abandoned is dead-lettered.
+    pub max_deliveries: u64,
+    /// How long a `MessageId` is remembered, ms.
+    pub duplicates_ms: u64,
+}
+
+impl Default for Limits {
+    /// The service's own, but for the day of duplicate detection, which infra/ sets.
+    fn default() -> Self {
+        Self {
+            lock_ms: 60_000,
+            max_deliveries: 10,
+            duplicates_ms: 24 * 3_600_000,
+        }
+    }
+}
+
+/// What the dead letters of a queue are called.
+pub const DEAD_LETTERS: &str = "$deadletterqueue";
+
+/// A message in a queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Its number.
+    pub sequence: u64,
+    /// How often it was delivered.
+    pub deliveries: u64,
+    /// When it became, or becomes, visible.
+    pub visible: Timestamp,
+    /// When it is discarded.
+    pub expires: Option<Timestamp>,
+    /// Whether it is dead.
+    pub is_dead: bool,
+    /// The message.
+    pub message: Message,
+}
+
+/// A message that was delivered under a lock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The lock's token.
+    pub token: u64,
+    /// The message.
+    pub received: Received,
+}
+
+/// What a step changes in what is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A message is, or stands, so.
+    Put(String, Box<Stored>),
+    /// A message is gone.
+    Gone(String, u64),
+    /// An id was seen.
+    Id(String, String, Timestamp),
+    /// An id is forgotten.
+    Forgotten(String, String),
+}
+
+/// There is no such queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSuchQueue;
+
+/// Queues.
+#[derive(Debug)]
+pub struct Broker {
+    queues: BTreeMap<String, Queue>,
+    last_sequence: u64,
+    last_token: u64,
+    changes: Vec<Change>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    ready: BTreeMap<u64, Stored>,
+    scheduled: BTreeMap<(Timestamp, u64), Stored>,
+    locked: BTreeMap<u64, (Timestamp, Stored)>,
+    dead: BTreeMap<u64, Stored>,
+    ids: HashMap<String, Timestamp>,
+    /// The ids in the order in which they are forgotten.
+    order: VecDeque<(Timestamp, String)>,
+    limits: Limits,
+}
+
+impl Broker {
+    /// Empty queues of these names.
+    pub fn new<'n>(queues: impl IntoIterator<Item = (&'n str, Limits)>) -> Self {
+        let empty = |limits| Queue {
+            limits,
+            ..Queue::default()
+        };
+        let queues = queues.into_iter();
+        Self {
+            queues: queues
+                .map(|(name, limits)| (lower(name), empty(limits)))
+                .collect(),
+            last_sequence: 0,
+            last_token: 0,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Puts back what was kept. Locks are not: whoever held them is gone.
+    pub fn restore(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            match change {
+                Change::Put(name, stored) => {
+                    self.last_sequence = self.last_sequence.max(stored.sequence);
+                    let Some(queue) = self.queues.get_mut(&name) else {
+                        continue;
+                    };
+                    if stored.is_dead {
+                        queue.dead.insert(stored.sequence, *stored);
+                    } else {
+                        let key = (stored.visible, stored.sequence);
+                        queue.scheduled.insert(key, *stored);
+                    }
+                }
+                Change::Id(name, id, until) => {
+                    if let Some(queue) = self.queues.get_mut(&name) {
+                        queue.ids.insert(id.clone(), until);
+                        queue.order.push_back((until, id));
+                    }
+                }
+                Change::Gone(..) | Change::Forgotten(..) => {}
+            }
+        }
+    }
+
+    /// What has changed since the last time, to be kept.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Takes a message in; `false` where it is a duplicate, which is dropped.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub fn send(
+        &mut self,
+        name: &str,
+        outgoing: Outgoing,
+        now: Timestamp,
+    ) -> Result<bool, NoSuchQueue> {
+        let name = lower(name);
+        let queue = self.queues.get_mut(&name).ok_or(NoSuchQueue)?;
+        if let Some(id) = &outgoing.message.id {
+            if queue.ids.get(id).is_some_and(|until| *until > now) {
+                return Ok(false);
+            }
+            let until = now.plus_ms(queue.limits.duplicates_ms);
+            queue.ids.insert(id.clone(), until);
+            queue.order.push_back((until, id.clone()));
+            self.changes
+                .push(Change::Id(name.clone(), id.clone(), until));
+        }
+        self.last_sequence += 1;
+        let visible = outgoing.scheduled.unwrap_or(now).max(now);
+        let ttl = outgoing.ttl_s;
+        let stored = Stored {
+            sequence: self.last_sequence,
+            deliveries: 0,
+            visible,
+            expires: ttl.map(|s| visible.plus_ms(s.saturating_mul(1000))),
+            is_dead: false,
+            message: outgoing.message,
+        };
+        self.changes
+            .push(Change::Put(name, Box::new(stored.clone())));
+        queue.scheduled.insert((visible, stored.sequence), stored);
+        Ok(true)
+    }
+
+    /// Delivers the next message under a lock.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub fn receive(&mut self, name: &str, now: Timestamp) -> Result<Option<Delivery>, NoSuchQueue> {
+        let name = lower(name);
+        self.tick(&name, now)?;
+        let queue = self.queues.get_mut(&name).ok_or(NoSuchQueue)?;
+        let Some(mut stored) = queue.next_ready(&name, now, &mut self.changes) else {
+            return Ok(None);
+        };
+        stored.deliveries += 1;
+        self.last_token += 1;
+        self.changes
+            .push(Change::Put(name, Box::new(stored.clone())));
+        let received = stored.received();
+        let until = now.plus_ms(queue.limits.lock_ms);
+        queue.locked.insert(self.last_token, (until, stored));
+        Ok(Some(Delivery {
+            token: self.last_token,
+            received,
+        }))
+    }
+
+    /// Takes the next message out. `name` may be that of dead letters: `QUEUE/$deadletterqueue`.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub fn take(&mut self, name: &str, now: Timestamp) -> Result<Option<Received>, NoSuchQueue> {
+        let name = lower(name);
+        let (name, of_dead) = match name.strip_suffix(DEAD_LETTERS) {
+            Some(queue) => (queue.trim_end_matches('/').to_owned(), true),
+            None => (name, false),
+        };
+        self.tick(&name, now)?;
+        let queue = self.queues.get_mut(&name).ok_or(NoSuchQueue)?;
+        let next = if of_dead {
+            queue.dead.pop_first().map(|(_, stored)| stored)
+        } else {
+            queue.next_ready(&name, now, &mut self.changes)
+        };
+        let Some(mut stored) = next else {
+            return Ok(None);
+        };
+        stored.deliveries += 1;
+        self.changes.push(Change::Gone(name, stored.sequence));
+        Ok(Some(stored.received()))
+    }
+
+    /// Renews a lock; `false` where it has run out.
+    pub fn renew(&mut self, name: &str, token: u64, now: Timestamp) -> bool {
+        let Some(queue) = self.queues.get_mut(&lower(name)) else {
+            return false;
+        };
+        let lock_ms = queue.limits.lock_ms;
+        match queue.locked.get_mut(&token) {
+            Some((until, _)) if *until > now => {
+                *until = now.plus_ms(lock_ms);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends a delivered message; `false` where its lock has run out.
+    pub fn complete(&mut self, name: &str, token: u64, now: Timestamp) -> bool {
+        match self.unlock(name, token, now) {
+            Some(stored) => {
+                self.changes
+                    .push(Change::Gone(lower(name), stored.sequence));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives a delivered message back: it comes again at once, or goes to the dead letters.
+    pub fn abandon(&mut self, name: &str, token: u64, now: Timestamp) {
+        if let Some(stored) = self.unlock(name, token, now) {
+            self.back(&lower(name), stored);
+        }
+    }
+
+    fn unlock(&mut self, name: &str, token: u64, now: Timestamp) -> Option<Stored> {
+        let queue = self.queues.get_mut(&lower(name))?;
+        let (until, stored) = queue.locked.remove(&token)?;
+        if until > now {
+            return Some(stored);
+        }
+        self.back(&lower(name), stored);
+        None
+    }
+
+    fn back(&mut self, name: &str, mut stored: Stored) {
+        let Some(queue) = self.queues.get_mut(name) else {
+            return;
+        };
+        if stored.deliveries < queue.limits.max_deliveries {
+            queue.ready.insert(stored.sequence, stored);
+            return;
+        }
+        stored.is_dead = true;
+        let reason = ("DeadLetterReason", "MaxDeliveryCountExceeded");
+        stored
+            .message
+            .properties
+            .insert(reason.0.into(), reason.1.into());
+        self.changes
+            .push(Change::Put(name.to_owned(), Box::new(stored.clone())));
+        queue.dead.insert(stored.sequence, stored);
+    }
+
+    /// Does what is due: shows scheduled messages, takes back those whose locks have run out,
+    /// forgets ids.
+    fn tick(&mut self, name: &str, now: Timestamp) -> Result<(), NoSuchQueue> {
+        let queue = self.queues.get_mut(name).ok_or(NoSuchQueue)?;
+        let later = queue.scheduled.split_off(&(now.plus_ms(1), 0));
+        let due = std::mem::replace(&mut queue.scheduled, later);
+        queue
+            .ready
+            .extend(due.into_values().map(|stored| (stored.sequence, stored)));
+        let run_out = |_: &u64, (until, _): &mut (Timestamp, Stored)| *until <= now;
+        let back: Vec<Stored> = queue
+            .locked
+            .extract_if(.., run_out)
+            .map(|(_, (_, stored))| stored)
+            .collect();
+        while let Some((until, _)) = queue.order.front()
+            && *until <= now
+            && let Some((until, id)) = queue.order.pop_front()
+        {
+            // It may have been seen again since.
+            if queue.ids.get(&id) == Some(&until) {
+                queue.ids.remove(&id);
+                self.changes.push(Change::Forgotten(name.to_owned(), id));
+            }
+        }
+        back.into_iter().for_each(|stored| self.back(name, stored));
+        Ok(())
+    }
+
+    /// Messages in a queue, those under way and scheduled ones too; not its dead letters.
+    pub fn length(&self, name: &str) -> usize {
+        self.queues.get(&lower(name)).map_or(0, |queue| {
+            queue.ready.len() + queue.scheduled.len() + queue.locked.len()
+        })
+    }
+
+    /// Dead letters of a queue.
+    pub fn dead(&self, name: &str) -> usize {
+        self.queues
+            .get(&lower(name))
+            .map_or(0, |queue| queue.dead.len())
+    }
+}
+
+impl Queue {
+    /// The next visible message, past those that have expired.
+    fn next_ready(
+        &mut self,
+        name: &str,
+        now: Timestamp,
+        changes: &mut Vec<Change>,
+    ) -> Option<Stored> {
+        loop {
+            let (sequence, stored) = self.ready.pop_first()?;
+            if stored.expires.is_none_or(|expires| expires > now) {
+                return Some(stored);
+            }
+            changes.push(Change::Gone(name.to_owned(), sequence));
+        }
+    }
+}
+
+/// Names of queues have no case.
+fn lower(name: &str) -> String {
+    name.to_lowercase()
+}
+
+impl Stored {
+    fn received(&self) -> Received {
+        Received {
+            message: self.message.clone(),
+            sequence: self.sequence,
+            deliveries: self.deliveries,
+            enqueued: self.visible,
+            expires: self.expires,
+        }
+    }
+}
+
+/// A stored message as it is kept in a file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    deliveries: u64,
+    visible: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    expires: Option<Timestamp>,
+    is_dead: bool,
+    texts: [Option<String>; 9],
+    properties: Map<String, Value>,
+}
+
+impl Record {
+    /// A message's record and body.
+    pub(super) fn of(stored: &Stored) -> (Self, &bytes::Bytes) {
+        let m = &stored.message;
+        let texts = [
+            &m.id,
+            &m.content_type,
+            &m.correlation_id,
+            &m.session_id,
+            &m.reply_to,
+            &m.reply_to_session_id,
+            &m.subject,
+            &m.to,
+            &m.partition_key,
+        ];
+        let record = Self {
+            deliveries: stored.deliveries,
+            visible: stored.visible,
+            expires: stored.expires,
+            is_dead: stored.is_dead,
+            texts: texts.map(Clone::clone),
+            properties: m.properties.clone(),
+        };
+        (record, &m.body)
+    }
+
+    /// The message again.
+    pub(super) fn into_stored(self, sequence: u64, body: bytes::Bytes) -> Stored {
+        let [
+            id,
+            content_type,
+            correlation_id,
+            session_id,
+            reply_to,
+            reply_to_session_id,
+            subject,
+            to,
+            partition_key,
+        ] = self.texts;
+        Stored {
+            sequence,
+            deliveries: self.deliveries,
+            visible: self.visible,
+            expires: self.expires,
+            is_dead: self.is_dead,
+            message: Message {
+                id,
+                body,
+                content_type,
+                correlation_id,
+                session_id,
+                reply_to,
+                reply_to_session_id,
+                subject,
+                to,
+                partition_key,
+                properties: self.properties,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: u64) -> Timestamp {
+        Timestamp::from_unix_ms(1_700_000_000_000 + s * 1000)
+    }
+
+    fn broker() -> Broker {
+        Broker::new(["batch", "results"].map(|name| (name, Limits::default())))
+    }
+
+    fn message(id: &str) -> Outgoing {
+        Outgoing {
+            message: Message {
+                id: Some(id.into()),
+                body: "x".into(),
+                ..Message::default()
+            },
+            ..Outgoing::default()
+        }
+    }
+
+    #[test]
+    fn a_message_is_delivered_until_it_is_completed() {
+        let mut broker = broker();
+        assert_eq!(broker.send("Batch", message("a"), at(0)), Ok(true));
+        let first = broker.receive("batch", at(0)).unwrap().unwrap();
+        assert_eq!(broker.receive("batch", at(59)), Ok(None), "it is locked");
+        let second = broker.receive("batch", at(60)).unwrap().unwrap();
+        assert_eq!(
+            (second.received.deliveries, second.received.sequence),
+            (2, first.received.sequence)
+        );
+        assert!(
+            !broker.complete("batch", first.token, at(61)),
+            "its lock ran out"
+        );
+        assert!(broker.renew("batch", second.token, at(100)));
+        assert!(broker.complete("batch", second.token, at(150)));
+        assert_eq!(broker.length("batch"), 0);
+    }
+
+    #[test]
+    fn a_duplicate_is_dropped_as_long_as_its_id_is_remembered() {
+        let mut broker = broker();
+        assert_eq!(broker.send("batch", message("a"), at(0)), Ok(true));
+        assert_eq!(broker.send("batch", message("a"), at(86_399)), Ok(false));
+        assert_eq!(
+            broker.send("results", message("a"), at(0)),
+            Ok(true),
+            "of that queue only"
+        );
+        broker.receive("batch", at(86_400)).unwrap();
+        assert_eq!(broker.send("batch", message("a"), at(86_400)), Ok(true));
+        assert_eq!(
+            broker.send("nowhere", message("a"), at(0)),
+            Err(NoSuchQueue)
+        );
+    }
+
+    #[test]
+    fn a_scheduled_message_appears_in_its_time_and_an_expired_one_is_gone() {
+        let mut broker = broker();
+        let later = Outgoing {
+            scheduled: Some(at(10)),
+            ttl_s: Some(5),
+            ..message("a")
+        };
+        broker.send("batch", later.clone(), at(0)).unwrap();
+        assert_eq!(broker.receive("batch", at(9)), Ok(None));
+        let delivery = broker.receive("batch", at(10)).unwrap().unwrap();
+        assert_eq!(delivery.received.enqueued, at(10));
+        assert_eq!(delivery.received.expires, Some(at(15)));
+        let other = Outgoing {
+            message: message("b").message,
+            ..later
+        };
+        broker.send("batch", other, at(10)).unwrap();
+        assert_eq!(broker.receive("batch", at(20)), Ok(None));
+        assert_eq!(broker.length("batch"), 1, "the locked one");
+    }
+
+    #[test]
+    fn what_is_abandoned_too_often_is_a_dead_letter() {
+        let mut broker = broker();
+        broker.send("batch", message("a"), at(0)).unwrap();
+        for delivery in 1..=10 {
+            let next = broker.receive("batch", at(0)).unwrap().unwrap();
+            assert_eq!(next.received.deliveries, delivery);
+            broker.abandon("batch", next.token, at(0));
+        }
+        assert_eq!(broker.receive("batch", at(0)), Ok(None));
+        assert_eq!(broker.dead("batch"), 1);
+        let dead = broker
+            .take("batch/$DeadLetterQueue", at(0))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            dead.message.properties["DeadLetterReason"],
+            "MaxDeliveryCountExceeded"
+        );
+        assert_eq!(broker.dead("batch"), 0);
+    }
+
+    #[test]
+    fn what_was_kept_is_put_back_with_its_counts_and_without_its_locks() {
+        let mut first = broker();
+        first.send("batch", message("a"), at(0)).unwrap();
+        first.send("batch", message("b"), at(0)).unwrap();
+        let locked = first.receive("batch", at(0)).unwrap().unwrap();
+        let mut kept = BTreeMap::new();
+        let mut ids = Vec::new();
+        for change in first.take_changes() {
+            match change {
+                Change::Put(_, stored) => drop(kept.insert(stored.sequence, stored)),
+                Change::Gone(_, sequence) => drop(kept.remove(&sequence)),
+                id => ids.push(id),
+            }
+        }
+        let mut second = broker();
+        let put = |stored| Change::Put("batch".into(), stored);
+        second.restore(kept.into_values().map(put).chain(ids));
+        assert_eq!(second.send("batch", message("a"), at(1)), Ok(false));
+        let again = second.receive("batch", at(1)).unwrap().unwrap();
+        assert_eq!(again.received.message.id.as_deref(), Some("a"));
+        assert_eq!(
+            (again.received.deliveries, locked.received.deliveries),
+            (2, 1)
+        );
+        second.send("batch", message("c"), at(1)).unwrap();
+        assert_eq!(
+            second
+                .take("batch", at(1))
+                .unwrap()
+                .unwrap()
+                .message
+                .id
+                .as_deref(),
+            Some("b")
+        );
+        assert_eq!(second.take("batch", at(1)).unwrap().unwrap().sequence, 3);
+    }
+}

@@ -1,0 +1,115 @@
+//! The way into the relay from within this process: a call that another function makes for an app
+//! that it has identified itself. It is attempted, limited and charged like any other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use super::call::Call;
+use super::error::RelayError;
+use super::headers::set;
+use super::reading::Reading;
+use super::record::{CallRecord, new_id};
+use super::{Relay, Upstream, Worker, admit_and_run, prepare, refuse};
+use crate::gateway::app::App;
+use crate::gateway::event::Kind;
+use crate::gateway::identity::Identity;
+use crate::gateway::priority::Priority;
+use crate::gateway::route::Route;
+
+/// The relay, for other functions.
+#[derive(Clone)]
+pub struct Inside {
+    worker: Worker,
+}
+
+/// A call for an app.
+#[derive(Debug)]
+pub struct Errand {
+    /// Who pays.
+    pub app: Arc<App>,
+    /// The path, as an app would call it.
+    pub path: String,
+    /// The body, JSON.
+    pub body: Bytes,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// The one kind of deployment that it goes to; `None`: any.
+    pub only: Option<Kind>,
+    /// Whether its slot is held until the answer has ended, or it goes where it needs none.
+    pub is_paced: bool,
+}
+
+impl std::fmt::Debug for Inside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inside").finish_non_exhaustive()
+    }
+}
+
+impl Inside {
+    /// A way into `relay`, with connections of its own.
+    pub fn new(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Self {
+        let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
+        let worker = Worker {
+            recorder: relay.recorder.counting(relay.metrics.shard()),
+            relay: Arc::clone(relay),
+            upstream: Upstream::new(tls.clone(), timeout),
+        };
+        Self { worker }
+    }
+
+    /// The relay.
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.worker.relay
+    }
+
+    /// Makes a call. Its answer has the id of its usage event in `x-spillway-request-id`.
+    pub async fn call(&self, errand: Errand) -> Response {
+        let relay = &self.worker.relay;
+        let id = new_id(relay.clock.now(), &mut fastrand::Rng::new());
+        let mut response = self.answer(errand, &id).await;
+        set(response.headers_mut(), "x-spillway-request-id", &id);
+        response
+    }
+
+    async fn answer(&self, errand: Errand, id: &str) -> Response {
+        let relay = &self.worker.relay;
+        let Some(route) = Route::parse(&errand.path, "") else {
+            return RelayError::NoSuchPath(errand.path).into_response();
+        };
+        let caller = Identity {
+            app: errand.app,
+            principal: None,
+        };
+        let recorder = relay.recorder.clone();
+        let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
+        record.called_by(&caller);
+        record.operation = route.operation;
+        record.event.priority = errand.priority;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let call = Call {
+            relay,
+            upstream: &self.worker.upstream,
+            method: Method::POST,
+            headers: &headers,
+            reading: Reading::none(),
+            model: Arc::clone(&relay.settings.any_backend),
+            pinned: None,
+            only: errand.only,
+            is_paced: errand.is_paced,
+            body: errand.body.clone(),
+            route,
+            caller,
+            started: Instant::now(),
+        };
+        match prepare(call, &errand.body, &mut record).await {
+            Ok(call) => admit_and_run(call, record).await,
+            Err(error) => refuse(error, record),
+        }
+    }
+}

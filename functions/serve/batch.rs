@@ -1,0 +1,178 @@
+//! Puts the batch function into the process: its way into the relay, Service Bus, and the calls that
+//! are answered later.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::http::HeaderMap;
+use serde::Deserialize;
+
+use super::requests;
+use super::{Gateway, Place, surroundings};
+use crate::async_calls::AsyncCalls;
+use crate::azure::own_token::OwnTokens;
+use crate::azure::service_bus::{SCOPE, Sends, ServiceBus};
+use crate::batch;
+use crate::batch::settings::Settings;
+use crate::batch::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
+use crate::batch::worker::Worker;
+use crate::config::{self, Scheme};
+use crate::gateway::app::App;
+use crate::gateway::event::Kind;
+use crate::gateway::time::Timestamp;
+use crate::relay::inside::{self, Inside};
+use crate::store::Store;
+use crate::store::blobs::Blobs;
+
+/// Whether this process is handed messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// By the Functions host, or by the embedded queue.
+    Invoked,
+    /// By nobody: it only takes calls in that are answered later.
+    Absent,
+}
+
+impl Gateway {
+    /// This gateway, with batch messages as the configuration's section says.
+    ///
+    /// # Errors
+    /// When the system has no usable certificate roots although the namespace needs them.
+    pub fn with_batch(
+        mut self,
+        place: Place,
+        batch: &config::Batch,
+        store: &Arc<dyn Store>,
+        blobs: Option<&Arc<dyn Blobs>>,
+        trigger: Trigger,
+    ) -> io::Result<Self> {
+        let bus = self.service_bus(place, batch)?;
+        let calls = Arc::new(AsyncCalls::new(
+            batch,
+            Arc::clone(store),
+            blobs.cloned(),
+            Arc::clone(&bus),
+        ));
+        self.relay.take_async_calls(Arc::clone(&calls));
+        self.triggers = self.triggers.merge(requests::router(&self.relay, &calls));
+        self.sweeps.push(Arc::clone(store));
+        if trigger == Trigger::Absent {
+            return Ok(self);
+        }
+        let clock = self.relay.clock;
+        let max_mb = usize::try_from(self.relay.settings.gateway.max_body_mb).unwrap_or(usize::MAX);
+        let way = IntoRelay {
+            inside: Inside::new(&self.relay, &self.tls),
+            max_answer: max_mb.saturating_mul(1 << 20),
+        };
+        let worker = Worker::new(
+            Settings::new(batch),
+            Arc::new(way),
+            Arc::clone(store),
+            blobs.cloned(),
+            bus,
+            Arc::new(move || clock.now()),
+        );
+        Ok(self.with_trigger(batch::router(Arc::new(worker))))
+    }
+
+    fn service_bus(&mut self, place: Place, batch: &config::Batch) -> io::Result<Arc<dyn Sends>> {
+        let mut tokens = OwnTokens::new(surroundings(place));
+        let token = match batch.namespace.scheme() {
+            Scheme::Http => None,
+            Scheme::Https => {
+                let token = tokens.get(batch.client_id.as_deref(), SCOPE);
+                Some(token.map_err(io::Error::other)?)
+            }
+        };
+        self.tokens.extend(tokens.into_all());
+        let bus = ServiceBus::new(batch.namespace.clone(), token).map_err(io::Error::other)?;
+        Ok(Arc::new(bus))
+    }
+}
+
+/// The batch function's way into the relay.
+#[derive(Debug)]
+struct IntoRelay {
+    inside: Inside,
+    max_answer: usize,
+}
+
+impl Way for IntoRelay {
+    fn app(&self, name: &str) -> Option<Arc<App>> {
+        self.inside.relay().door.named(name)
+    }
+
+    fn kinds(&self, app: &App, model: &str) -> Kinds {
+        let settings = &self.inside.relay().settings;
+        let has = |kind: Kind| {
+            let pool = settings.pool.model(model);
+            pool.is_some_and(|pool| {
+                let mut all = pool.deployments();
+                all.any(|one| one.spec.kind == kind && app.may_use(&one.spec))
+            })
+        };
+        Kinds {
+            ptu: has(Kind::Ptu),
+            payg: has(Kind::Payg),
+        }
+    }
+
+    fn slot<'a>(&'a self, model: &'a str, until: Timestamp) -> Later<'a, Result<Slot, NoSlot>> {
+        Box::pin(async move {
+            match self.inside.relay().slots.acquire(model, until).await {
+                Ok(slot) => Ok(Box::new(slot) as Slot),
+                Err(none) => Err(NoSlot {
+                    retry_after_ms: none.retry_after_ms,
+                }),
+            }
+        })
+    }
+
+    fn call(&self, errand: Errand, slot: Option<Slot>) -> Later<'_, Result<Called, String>> {
+        Box::pin(async move {
+            let is_paced = slot.is_some() || errand.only == Some(Kind::Payg);
+            let answer = self.inside.call(inside::Errand {
+                app: errand.app,
+                path: errand.path,
+                body: errand.body,
+                priority: errand.priority,
+                only: errand.only,
+                is_paced,
+            });
+            let (parts, body) = answer.await.into_parts();
+            let body = to_bytes(body, self.max_answer).await;
+            // Its place is free when its answer has ended.
+            drop(slot);
+            let body = body.map_err(|error| format!("the answer broke off: {error}"))?;
+            let status = parts.status.as_u16();
+            let text = |name: &str| text(&parts.headers, name);
+            Ok(Called {
+                status,
+                request_id: text("x-spillway-request-id").unwrap_or_default().to_owned(),
+                retry_after_ms: text("retry-after-ms").and_then(|ms| ms.parse().ok()),
+                code: if status < 400 { None } else { code(&body) },
+                body,
+            })
+        })
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The code of an error in OpenAI's shape.
+fn code(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Detail,
+    }
+    #[derive(Deserialize)]
+    struct Detail {
+        code: String,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    Some(answer.error.code)
+}

@@ -1,0 +1,5 @@
+//! The batch function: messages in, replies out.
+
+mod chaos;
+mod memory;
+mod world;
