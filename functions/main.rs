@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use spillway::billing::command::{self, DECIMALS, Request, What};
 use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
-use spillway::config::{Batch, Blobs, Config, KeyHash, Source, Storage, Tables, schema};
+use spillway::config::{Batch, BatchApi, Blobs, Config, KeyHash, Source, Storage, Tables, schema};
 use spillway::door::new_key;
 use spillway::gateway::bill::By;
 use spillway::host::clock::Clock;
@@ -242,8 +242,11 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             Some(config) => config,
             None => {
                 let text = embedded::start(latency).await?;
-                Config::parse(&text, "the embedded configuration", &env)
-                    .map_err(io::Error::other)?
+                let config = Config::parse(&text, "the embedded configuration", &env);
+                Config {
+                    batch_api: Some(BatchApi::default()),
+                    ..config.map_err(io::Error::other)?
+                }
             }
         };
         let named = data.map(Tables::Embedded).or(config.storage.tables);
@@ -300,10 +303,13 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway>
     keep(inbox, store.clone(), config.prices())?;
     let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
-        gateway = gateway.with_blobs(config, blobs);
+        gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
         gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
+    }
+    if let (Some(store), Trigger::Invoked) = (&store, trigger) {
+        gateway = gateway.with_utilization(place, config, store)?;
     }
     Ok(gateway)
 }

@@ -1,7 +1,9 @@
 //! Puts the functions together to one process.
 
 pub mod batch;
+mod batches;
 mod requests;
+mod utilization;
 
 use std::io;
 use std::net::IpAddr;
@@ -17,12 +19,15 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::alert::{self, Alerts};
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
-use crate::billing::{Billing, price_check};
+use crate::batches::{self as batch_api, Batches, Kept};
+use crate::billing::price_check;
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
+use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
@@ -39,7 +44,7 @@ use crate::store::blobs::Blobs;
 use crate::store::blobs::azure::AzureBlobs;
 use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
-use crate::store::ledger::Ledger;
+use crate::store::ledger::{Ledger, Observer};
 use crate::store::requests as requests_table;
 
 /// A gateway that is ready to serve.
@@ -55,6 +60,7 @@ pub struct Gateway {
     slots: Arc<Slots>,
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
+    batches: Option<Arc<Batches>>,
     /// Stores whose old requests are deleted.
     sweeps: Vec<Arc<dyn Store>>,
     /// Where proposals of Azure's prices are kept, where they are looked at.
@@ -107,9 +113,8 @@ impl Gateway {
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
-        let gauge = Gauge::new(config).map(Arc::new);
-        let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
-        let billing = store.clone().map(|store| Billing::new(config, store));
+        let gauge = Arc::new(Gauge::new(config, store.clone()));
+        let slots = Arc::new(Slots::of(&gauge, store.as_ref(), clock));
         let (relay, inbox) = Relay::new(
             settings,
             door,
@@ -119,16 +124,18 @@ impl Gateway {
             store.clone(),
         );
         let relay = Arc::new(relay);
+        let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
-            console: Console::new(Arc::clone(&relay), store.clone(), billing),
+            console: Console::new(config, Arc::clone(&relay), store.clone()),
             relay,
             tls,
             server,
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
-            triggers: Router::new(),
+            triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
+            batches: None,
             sweeps: Vec::new(),
             prices: store.filter(|_| config.chargeback.check_prices),
         };
@@ -149,11 +156,23 @@ impl Gateway {
 
     /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
     #[must_use]
-    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+    pub fn with_blobs(
+        mut self,
+        config: &Config,
+        blobs: &Arc<dyn Blobs>,
+        store: Option<&Arc<dyn Store>>,
+    ) -> Self {
         if config.apps.iter().any(|app| app.log_prompts) {
             let (prompts, inbox) = Prompts::new(&config.prompts);
             self.relay.log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));
+        }
+        if let (Some(settings), Some(store)) = (&config.batch_api, store) {
+            let kept = Kept {
+                store: Arc::clone(store),
+                blobs: Arc::clone(blobs),
+            };
+            self = self.with_batch_api(settings, kept);
         }
         self
     }
@@ -174,12 +193,21 @@ impl Gateway {
         let router = || {
             Router::new()
                 .route("/", get(ready))
-                .merge(relay::router(&self.relay, &self.tls))
+                .merge(self.api())
                 .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
+    }
+
+    /// What apps call: the relay, and the batch API where there is one.
+    fn api(&self) -> Router {
+        let relay = relay::router(&self.relay, &self.tls);
+        match &self.batches {
+            Some(batches) => batch_api::router(batches, relay.clone()).merge(relay),
+            None => relay,
+        }
     }
 
     /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
@@ -196,6 +224,7 @@ impl Gateway {
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
         tasks.spawn(self.console.clone().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
+        tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
@@ -343,12 +372,20 @@ pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::
                 inbox.owners.keep(store).await;
             }
         };
-        let ledger = store.clone().map(Ledger::new);
+        let gauge = inbox.gauge;
+        let ledger = store.clone().map(|store| ledger(store, &gauge));
         let events = keep_events(inbox.events, ledger.as_ref(), &prices);
         tokio::join!(events, owners);
     };
     let thread = std::thread::Builder::new().name("keeper".into());
     thread.spawn(move || runtime.block_on(keeping)).map(drop)
+}
+
+/// A ledger in a store. What it counts it tells `gauge`.
+pub fn ledger(store: Arc<dyn Store>, gauge: &Arc<Gauge>) -> Ledger {
+    let (gauge, clock) = (Arc::clone(gauge), Clock::new());
+    let told = move |event: &UsageEvent| gauge.note([event], clock.now());
+    Ledger::new(store).observed_by(Observer::new(told))
 }
 
 /// Lets only the host's own invocations through. The host's proxy passes calls from outside to

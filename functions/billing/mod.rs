@@ -130,7 +130,10 @@ impl Billing {
 }
 
 /// The bill of a period. PTUs cost what they do up to `now`.
-async fn make(
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn make(
     store: &dyn Store,
     prices: &Prices,
     period: Period,

@@ -8,13 +8,13 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
-//! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
-//! what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`], [`utilization`],
+//! [`requests`] and [`console`] say what stands in their rows; [`ledger`] writes usage events and their
+//! sums, each once.
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod batches;
 pub mod bill;
 pub mod blobs;
 pub mod bounds;
@@ -31,6 +31,7 @@ pub mod rejects;
 pub mod requests;
 pub mod slots;
 pub mod sums;
+pub mod utilization;
 
 use std::fmt;
 use std::pin::Pin;
@@ -58,13 +59,17 @@ pub enum Table {
     Rejects,
     /// What the console shows of the past.
     Console,
+    /// Files of the batch API.
+    Files,
+    /// Batches of the batch API.
+    Batches,
     /// What the last look at Azure's list prices proposed.
     Prices,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -73,6 +78,8 @@ impl Table {
         Self::Requests,
         Self::Rejects,
         Self::Console,
+        Self::Files,
+        Self::Batches,
         Self::Prices,
     ];
 
@@ -87,6 +94,8 @@ impl Table {
             Self::Requests => "requests",
             Self::Rejects => "chargebackrejects",
             Self::Console => "console",
+            Self::Files => "batchfiles",
+            Self::Batches => "batches",
             Self::Prices => "prices",
         }
     }

@@ -9,6 +9,7 @@
 mod answers;
 mod azurite;
 mod batch;
+mod batches;
 mod bill;
 mod blobs;
 mod bodies;
