@@ -25,6 +25,7 @@ use crate::azure::credential::Surroundings;
 use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
+use crate::billing::price_check;
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
@@ -65,6 +66,8 @@ pub struct Gateway {
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
     batches: Option<Arc<Batches>>,
+    /// Where proposals of Azure's prices are kept, where they are looked at.
+    prices: Option<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -126,7 +129,7 @@ impl Gateway {
         let relay = Arc::new(relay);
         let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
-            console: Console::new(config, Arc::clone(&relay), store),
+            console: Console::new(config, Arc::clone(&relay), store.clone()),
             relay,
             tls,
             server,
@@ -136,6 +139,7 @@ impl Gateway {
             slots,
             background: JoinSet::new(),
             batches: None,
+            prices: store.filter(|_| config.chargeback.check_prices),
         };
         Ok((gateway, inbox))
     }
@@ -238,6 +242,9 @@ impl Gateway {
         tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
+        }
+        if let Some(store) = &self.prices {
+            tasks.spawn(price_check::keep(Arc::clone(store), clock));
         }
         tasks
     }

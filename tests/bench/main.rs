@@ -2,6 +2,7 @@
 //! in one run. `tests/bench/run` installs what it takes and calls it.
 
 mod apps;
+mod bill;
 mod callgrind;
 mod canned;
 mod dump;
@@ -55,6 +56,8 @@ enum Command {
         #[arg(long)]
         plot: Option<PathBuf>,
     },
+    /// Writes a month of calls into an embedded store and makes its bill.
+    Bill(bill::Bill),
     /// Serves the backend alone, for a look by hand.
     Mock {
         #[arg(long, default_value_t = 18000)]
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Command::Pacing { seed, plot } => pacing::run(seed, plot.as_deref())
             .and_then(|table| io::stdout().write_all(table.as_bytes()))
             .map(|()| ExitCode::SUCCESS),
+        Command::Bill(args) => bill::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Mock { port, chunks } => Mock::start(port).map(|mock| {
             mock.play(Behaviour {
                 chunks,
