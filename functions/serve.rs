@@ -331,8 +331,9 @@ fn surroundings(place: Place) -> Surroundings {
     Surroundings::read(&env, place == Place::Local)
 }
 
-/// What brings to the store, or to the hub, what calls leave behind.
+/// What brings to the store, or to the hub, what calls leave behind. It ends when this is dropped.
 #[derive(Debug)]
+#[must_use = "what calls leave behind is lost without it"]
 pub struct Keeping {
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,

@@ -4,6 +4,7 @@
 mod apps;
 mod callgrind;
 mod canned;
+mod chargeback;
 mod dump;
 mod footprint;
 mod http;
@@ -45,6 +46,20 @@ enum Command {
     Measure(Measure),
     /// Counts the instructions of a call.
     Callgrind(Callgrind),
+    /// Measures how fast usage events become rows and sums.
+    Chargeback {
+        /// Azurite's table service.
+        #[arg(
+            long,
+            default_value = "tests/azurite/node_modules/azurite/dist/src/table/main.js"
+        )]
+        azurite: PathBuf,
+        #[arg(long, default_value_t = 18000)]
+        port: u16,
+        /// Seconds for each size of batch.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// Serves the backend alone, for a look by hand.
     Mock {
         #[arg(long, default_value_t = 18000)]
@@ -92,6 +107,14 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(args) => measure(args),
         Command::Callgrind(args) => callgrind(&args),
+        Command::Chargeback {
+            azurite,
+            port,
+            seconds,
+        } => chargeback::run(&azurite, port, seconds).and_then(|text| {
+            io::stdout().write_all(text.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }),
         Command::Mock { port, chunks } => Mock::start(port).map(|mock| {
             mock.play(Behaviour {
                 chunks,
