@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use spillway::chargeback::{self, Consumer};
-use spillway::config::{Batch, Blobs, Config, KeyHash, Source, Tables, schema};
+use spillway::config::{Batch, BatchApi, Blobs, Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
@@ -18,8 +18,9 @@ use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
 use spillway::serve::batch::Trigger;
 use spillway::serve::ending::{Starter, serve_until_asked};
-use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
-use spillway::store::ledger::Ledger;
+use spillway::serve::{
+    Gateway, Keeping, Place, keep, ledger, may_listen, may_run, open_blobs, open_store,
+};
 use tokio::net::TcpListener;
 
 /// The port that the Functions host names for its handler.
@@ -198,8 +199,11 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             Some(config) => config,
             None => {
                 let text = embedded::start(latency).await?;
-                Config::parse(&text, "the embedded configuration", &env)
-                    .map_err(io::Error::other)?
+                let config = Config::parse(&text, "the embedded configuration", &env);
+                Config {
+                    batch_api: Some(BatchApi::default()),
+                    ..config.map_err(io::Error::other)?
+                }
             }
         };
         let named = data.map(Tables::Embedded).or(config.storage.tables);
@@ -253,14 +257,18 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
         );
     }
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    let ledger = store.clone().map(Ledger::new).map(Arc::new);
+    let counted = |store| Arc::new(ledger(store, &inbox.gauge));
+    let ledger = store.clone().map(counted);
     let keeping = keep(place, config, inbox, store.clone(), ledger.clone())?;
     let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
-        gateway = gateway.with_blobs(config, blobs);
+        gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
         gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
+    }
+    if let (Some(store), Trigger::Invoked) = (&store, trigger) {
+        gateway = gateway.with_utilization(place, config, store)?;
     }
     if let (Trigger::Invoked, Some(ledger)) = (trigger, ledger) {
         let consumer = Arc::new(Consumer::new(config, ledger));

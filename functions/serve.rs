@@ -1,7 +1,9 @@
 //! Puts the functions together to one process.
 
 pub mod batch;
+mod batches;
 mod requests;
+mod utilization;
 
 use std::io;
 use std::net::IpAddr;
@@ -18,12 +20,15 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::alert::{self, Alerts};
 use crate::azure::credential::Surroundings;
 use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
+use crate::batches::{self as batch_api, Batches, Kept};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
+use crate::gateway::event::UsageEvent;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
@@ -41,7 +46,7 @@ use crate::store::blobs::Blobs;
 use crate::store::blobs::azure::AzureBlobs;
 use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
-use crate::store::ledger::Ledger;
+use crate::store::ledger::{Ledger, Observer};
 use crate::store::requests as requests_table;
 
 pub mod ending;
@@ -59,6 +64,7 @@ pub struct Gateway {
     slots: Arc<Slots>,
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
+    batches: Option<Arc<Batches>>,
     /// Stores whose old requests are deleted.
     sweeps: Vec<Arc<dyn Store>>,
 }
@@ -109,8 +115,8 @@ impl Gateway {
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
-        let gauge = Gauge::new(config).map(Arc::new);
-        let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
+        let gauge = Arc::new(Gauge::new(config, store.clone()));
+        let slots = Arc::new(Slots::of(&gauge, store.as_ref(), clock));
         let (relay, inbox) = Relay::new(
             settings,
             door,
@@ -120,16 +126,18 @@ impl Gateway {
             store.clone(),
         );
         let relay = Arc::new(relay);
+        let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
-            console: Console::new(Arc::clone(&relay), store),
+            console: Console::new(config, Arc::clone(&relay), store),
             relay,
             tls,
             server,
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
-            triggers: Router::new(),
+            triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
+            batches: None,
             sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
@@ -149,11 +157,23 @@ impl Gateway {
 
     /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
     #[must_use]
-    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+    pub fn with_blobs(
+        mut self,
+        config: &Config,
+        blobs: &Arc<dyn Blobs>,
+        store: Option<&Arc<dyn Store>>,
+    ) -> Self {
         if config.apps.iter().any(|app| app.log_prompts) {
             let (prompts, inbox) = Prompts::new(&config.prompts);
             self.relay.log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));
+        }
+        if let (Some(settings), Some(store)) = (&config.batch_api, store) {
+            let kept = Kept {
+                store: Arc::clone(store),
+                blobs: Arc::clone(blobs),
+            };
+            self = self.with_batch_api(settings, kept);
         }
         self
     }
@@ -179,12 +199,21 @@ impl Gateway {
         let router = || {
             Router::new()
                 .route("/", get(ready))
-                .merge(relay::router(&self.relay, &self.tls))
+                .merge(self.api())
                 .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
+    }
+
+    /// What apps call: the relay, and the batch API where there is one.
+    fn api(&self) -> Router {
+        let relay = relay::router(&self.relay, &self.tls);
+        match &self.batches {
+            Some(batches) => batch_api::router(batches, relay.clone()).merge(relay),
+            None => relay,
+        }
     }
 
     /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
@@ -201,6 +230,7 @@ impl Gateway {
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
         tasks.spawn(self.console.clone().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
+        tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
@@ -371,7 +401,7 @@ pub fn keep(
     let outbox = Outbox::new(ways, outbox::Settings::new(config));
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = oneshot::channel();
-    let Inbox { events, owners } = inbox;
+    let Inbox { events, owners, .. } = inbox;
     let keeping = async move {
         let owners = async {
             if let Some(store) = store.as_deref() {
@@ -402,6 +432,13 @@ fn open_hub(place: Place, config: &Config) -> io::Result<Option<EventHub>> {
     EventHub::new(hub, token)
         .map(Some)
         .map_err(io::Error::other)
+}
+
+/// A ledger in a store. What it counts it tells `gauge`.
+pub fn ledger(store: Arc<dyn Store>, gauge: &Arc<Gauge>) -> Ledger {
+    let (gauge, clock) = (Arc::clone(gauge), Clock::new());
+    let told = move |event: &UsageEvent| gauge.note([event], clock.now());
+    Ledger::new(store).observed_by(Observer::new(told))
 }
 
 /// Lets only the host's own invocations through. The host's proxy passes calls from outside to

@@ -1,13 +1,14 @@
 //! Thin clients for Azure's own services.
 //!
 //! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
-//! own for its backends; [`event_hub`] sends usage events. All of it runs off the request path, in tasks of the accepting thread.
-//! [`service_bus`] sends messages.
+//! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
+//! [`service_bus`] sends messages, [`event_hub`] usage events, [`monitor`] asks for metrics.
 
 pub mod credential;
 pub mod entra;
 pub mod event_hub;
 mod jwks;
+pub mod monitor;
 pub mod own_token;
 pub mod service_bus;
 mod verified;

@@ -17,6 +17,7 @@
 
 mod auth;
 mod batch;
+mod batch_api;
 mod blobs;
 mod endpoint;
 mod env;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
 pub use batch::Batch;
+pub use batch_api::BatchApi;
 pub use blobs::Blobs;
 pub use endpoint::{Endpoint, Scheme};
 pub use hub::Hub;

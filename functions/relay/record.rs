@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::gateway::deployment::InFlight;
 use crate::gateway::estimate;
 use crate::gateway::event::{Attempt, Outcome, Tokens, UsageEvent, UsageSource};
+pub(super) use crate::gateway::id::new_id;
 use crate::gateway::identity::Identity;
 use crate::gateway::limit::Reservation;
 use crate::gateway::route::Operation;
@@ -162,21 +163,6 @@ fn estimated(prompt_tokens: u64, text_bytes: u64) -> Tokens {
     }
 }
 
-/// A call's id: 26 characters that order by time (ULID's alphabet and layout).
-pub(super) fn new_id(now: Timestamp, random: &mut fastrand::Rng) -> String {
-    const ALPHABET: [char; 32] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H',
-        'J', 'K', 'M', 'N', 'P', 'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
-    ];
-    let value = (u128::from(now.unix_ms()) << 80) | (random.u128(..) >> 48);
-    let mut id = String::with_capacity(26);
-    for place in (0..26).rev() {
-        let digit = usize::try_from((value >> (place * 5)) & 31).unwrap_or_default();
-        id.extend(ALPHABET.get(digit));
-    }
-    id
-}
-
 /// The trace-id of a `traceparent` (W3C Trace Context).
 pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
     let mut parts = traceparent.trim().split('-');
@@ -199,15 +185,6 @@ pub(super) fn answered_by(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_order_by_time_and_differ() {
-        let mut random = fastrand::Rng::with_seed(1);
-        let early = new_id(Timestamp::from_unix_ms(1000), &mut random);
-        let late = new_id(Timestamp::from_unix_ms(1001), &mut random);
-        assert!(early < late && early.len() == 26);
-        assert_ne!(late, new_id(Timestamp::from_unix_ms(1001), &mut random));
-    }
 
     #[test]
     fn an_answer_without_usage_is_estimated_and_says_so() {

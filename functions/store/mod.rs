@@ -8,13 +8,13 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
-//! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
-//! what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`], [`utilization`],
+//! [`requests`] and [`console`] say what stands in their rows; [`ledger`] writes usage events and their
+//! sums, each once.
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod batches;
 pub mod bill;
 pub mod blobs;
 pub mod bounds;
@@ -30,6 +30,7 @@ pub mod rejects;
 pub mod requests;
 pub mod slots;
 pub mod sums;
+pub mod utilization;
 
 use std::fmt;
 use std::pin::Pin;
@@ -57,11 +58,15 @@ pub enum Table {
     Rejects,
     /// What the console shows of the past.
     Console,
+    /// Files of the batch API.
+    Files,
+    /// Batches of the batch API.
+    Batches,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -70,6 +75,8 @@ impl Table {
         Self::Requests,
         Self::Rejects,
         Self::Console,
+        Self::Files,
+        Self::Batches,
     ];
 
     /// The name in Table Storage.
@@ -83,6 +90,8 @@ impl Table {
             Self::Requests => "requests",
             Self::Rejects => "chargebackrejects",
             Self::Console => "console",
+            Self::Files => "batchfiles",
+            Self::Batches => "batches",
         }
     }
 }

@@ -40,7 +40,7 @@ async fn start_read(config: &Config, store: Option<Arc<dyn Store>>) -> Running {
     let address = listener.local_addr().unwrap();
     let (mut gateway, inbox) = Gateway::new(config, store.clone()).unwrap();
     if let Some(blobs) = open_blobs(Place::Azure, &config.storage).unwrap() {
-        gateway = gateway.with_blobs(config, &blobs);
+        gateway = gateway.with_blobs(config, &blobs, store.as_ref());
     }
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {

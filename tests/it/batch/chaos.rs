@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use spillway::batch::settings::Settings;
-use spillway::batch::way::Kinds;
 use spillway::batch::worker::{End, Worker};
 use spillway::gateway::batch::message::{Message, Outgoing, Received};
 use spillway::gateway::batch::order::Rules;
 use spillway::gateway::batch::patience::Patience;
 use spillway::local::queue::broker::{Broker, Delivery, Limits};
+use spillway::way::Kinds;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinSet, LocalSet};
 
 use super::world::{Bus, KILL, Rates, Relay, Tables, World};
 
 /// Deliveries at the same time: host.json's maxConcurrentCalls.
-const CONCURRENCY: usize = 32;
+const CONCURRENCY: usize = 16;
 
 fn settings() -> Settings {
     Settings {
