@@ -193,7 +193,7 @@ async fn the_api_management_policys_events_are_charged_to_the_app_by_its_id() {
     let sum = function.sum().await;
     // At 2.50 and 10 dollars a million, the list's prices for gpt-4o.
     assert_eq!((sum.tokens.input, sum.tokens.output), (28, 12));
-    assert_eq!(sum.cost.to_string(), "0.00019");
+    assert_eq!(sum.cost, rust_decimal::Decimal::new(19, 5));
 }
 
 #[tokio::test]

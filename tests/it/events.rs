@@ -90,10 +90,10 @@ type Answered = Arc<Mutex<HashMap<String, Instant>>>;
 /// Calls again and again, from several clients, until the gateway is gone.
 fn load(address: SocketAddr, clients: usize, streamed: bool) -> Answered {
     let answered = Answered::default();
+    let client = reqwest::Client::new();
     for _ in 0..clients {
-        let answered = Arc::clone(&answered);
+        let (answered, client) = (Arc::clone(&answered), client.clone());
         tokio::spawn(async move {
-            let client = reqwest::Client::new();
             let url = format!("http://{address}/v1/chat/completions");
             loop {
                 let call = client.post(&url).json(&chat_body(streamed)).send().await;
@@ -107,6 +107,12 @@ fn load(address: SocketAddr, clients: usize, streamed: bool) -> Answered {
         });
     }
     answered
+}
+
+/// Waits until calls have come for a while, more than the gateway takes to bring their events out.
+async fn under_load(answered: &Answered) {
+    wait_for(|| (answered.lock().unwrap().len() > 20).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
 }
 
 const CLIENTS: usize = 8;
@@ -246,7 +252,7 @@ async fn a_killed_process_loses_at_most_what_came_in_its_last_moments() {
     let scene = Scene::new().await;
     let relay = scene.start(&scene.config("gather_ms = 200\n"));
     let answered = load(relay.address, CLIENTS, false);
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    under_load(&answered).await;
     let killed = Instant::now();
     relay.kill();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -278,7 +284,7 @@ async fn durable_loses_nothing(backend: Scripted, streamed: bool) {
     let config = scene.config("durable = true\n");
     let relay = scene.start(&config);
     let answered = load(relay.address, CLIENTS, streamed);
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    under_load(&answered).await;
     relay.kill();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let answered = answered.lock().unwrap().clone();
