@@ -146,8 +146,8 @@ async fn pass_on(
     };
     let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
-        let fault = active.load(SeqCst).then(|| random.u32(0..1000));
-        if matches!(fault, Some(0..30 | 995..)) {
+        let fault = active.load(SeqCst).then(|| random.u32(0..10_000));
+        if matches!(fault, Some(0..20 | 9999)) {
             count.fetch_add(1, SeqCst);
         }
         tokio::select! {
@@ -169,7 +169,7 @@ async fn pass_on(
                 match fault {
                     Some(0..20) => return,
                     // Longer than the store waits.
-                    Some(999) => tokio::time::sleep(Duration::from_secs(11)).await,
+                    Some(9999) => tokio::time::sleep(Duration::from_secs(11)).await,
                     _ => {}
                 }
                 if client.write_all(&answered[..n]).await.is_err() { return }
@@ -216,7 +216,7 @@ async fn consume(consumer: Consumer, all: Vec<Delivered>, mut random: fastrand::
     let mut failures = 0;
     let mut rest = all.as_slice();
     while !rest.is_empty() {
-        let (batch, left) = rest.split_at(random.usize(1..=rest.len().min(300)));
+        let (batch, left) = rest.split_at(random.usize(1..=rest.len().min(200)));
         loop {
             match consumer.take(batch).await {
                 Ok(_) => break,
@@ -232,7 +232,7 @@ async fn consume(consumer: Consumer, all: Vec<Delivered>, mut random: fastrand::
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_money_adds_up_whatever_fails() {
-    let count = setting("SPILLWAY_MONEY_EVENTS", 3000);
+    let count = setting("SPILLWAY_MONEY_EVENTS", 2000);
     let seed = setting("SPILLWAY_MONEY_SEED", fastrand::u64(..));
     eprintln!("SPILLWAY_MONEY_SEED={seed} SPILLWAY_MONEY_EVENTS={count}");
     let mut random = fastrand::Rng::with_seed(seed);
