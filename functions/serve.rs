@@ -370,8 +370,9 @@ fn surroundings(place: Place) -> Surroundings {
     Surroundings::read(&env, place == Place::Local)
 }
 
-/// What brings to the store, or to the hub, what calls leave behind.
+/// What brings to the store, or to the hub, what calls leave behind. It ends when this is dropped.
 #[derive(Debug)]
+#[must_use = "what calls leave behind is lost without it"]
 pub struct Keeping {
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
@@ -409,7 +410,7 @@ pub fn keep(
     let outbox = Outbox::new(ways, outbox::Settings::new(config));
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = oneshot::channel();
-    let Inbox { events, owners } = inbox;
+    let Inbox { events, owners, .. } = inbox;
     let keeping = async move {
         let owners = async {
             if let Some(store) = store.as_deref() {

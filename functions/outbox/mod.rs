@@ -217,15 +217,19 @@ impl Outbox {
     }
 
     async fn deliver_or_spool(&self, spool: &Mutex<Spool>, all: &[&UsageEvent], events: &Events) {
+        let mut why = None;
         // Where others wait already, something is wrong that need not be found out again.
         if !self.settings.is_durable && lock(spool).is_empty() {
-            match timeout(PATIENCE, self.deliver(all)).await {
+            why = match timeout(PATIENCE, self.deliver(all)).await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::error!(%error, "usage events wait in a file"),
-                Err(_) => tracing::error!("usage events wait in a file: their delivery is slow"),
-            }
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("their delivery is slow".to_owned()),
+            };
         }
         let appended = lock(spool).append(all.iter().copied());
+        if let Some(why) = why {
+            tracing::error!(why, "usage events wait in a file");
+        }
         let left = match appended {
             Ok(fitted) => all.get(fitted..).unwrap_or_default(),
             Err(error) => {

@@ -89,6 +89,7 @@ impl Spool {
 
     fn take_over(&mut self) -> io::Result<()> {
         let mut segments = Vec::new();
+        let mut dead = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if path.extension().is_some_and(|ending| ending == ENDING) {
@@ -98,22 +99,32 @@ impl Spool {
                 // Another process may have finished and deleted it.
                 let Ok(lock) = lock else { continue };
                 match lock.try_lock() {
-                    Ok(()) => self.locks.push((path, lock)),
+                    Ok(()) => dead.push((path, lock)),
                     Err(TryLockError::WouldBlock) => {}
                     Err(TryLockError::Error(error)) => return Err(error),
                 }
             }
         }
         segments.sort();
-        for path in segments {
-            let is_ours = self.locks.iter().any(|(lock, _)| belongs(&path, lock));
-            if is_ours && let Ok(about) = fs::metadata(&path) {
-                self.bytes += about.len();
+        for (lock, file) in dead {
+            let left: Vec<&PathBuf> = segments
+                .iter()
+                .filter(|path| belongs(path, &lock))
+                .collect();
+            for path in &left {
+                let bytes = fs::metadata(path)?.len();
+                self.bytes += bytes;
                 self.closed.push_back(Segment {
-                    path,
-                    bytes: about.len(),
+                    path: (*path).clone(),
+                    bytes,
                     file: None,
                 });
+            }
+            if left.is_empty() {
+                // Another process may have deleted it already.
+                let _ = fs::remove_file(lock);
+            } else {
+                self.locks.push((lock, file));
             }
         }
         Ok(())

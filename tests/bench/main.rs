@@ -5,6 +5,7 @@ mod apps;
 mod bill;
 mod callgrind;
 mod canned;
+mod chargeback;
 mod dump;
 mod footprint;
 mod http;
@@ -58,6 +59,20 @@ enum Command {
     },
     /// Writes a month of calls into an embedded store and makes its bill.
     Bill(bill::Bill),
+    /// Measures how fast usage events become rows and sums.
+    Chargeback {
+        /// Azurite's table service.
+        #[arg(
+            long,
+            default_value = "tests/azurite/node_modules/azurite/dist/src/table/main.js"
+        )]
+        azurite: PathBuf,
+        #[arg(long, default_value_t = 18000)]
+        port: u16,
+        /// Seconds for each size of batch.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// Serves the backend alone, for a look by hand.
     Mock {
         #[arg(long, default_value_t = 18000)]
@@ -109,6 +124,14 @@ fn main() -> ExitCode {
             .and_then(|table| io::stdout().write_all(table.as_bytes()))
             .map(|()| ExitCode::SUCCESS),
         Command::Bill(args) => bill::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Chargeback {
+            azurite,
+            port,
+            seconds,
+        } => chargeback::run(&azurite, port, seconds).and_then(|text| {
+            io::stdout().write_all(text.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }),
         Command::Mock { port, chunks } => Mock::start(port).map(|mock| {
             mock.play(Behaviour {
                 chunks,

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use spillway::config::{Config, KeyHash};
 use spillway::local::embedded;
 use spillway::local::simulation::Latency;
-use spillway::serve::{Gateway, Place, keep};
+use spillway::serve::{Gateway, Keeping, Place, keep};
 use spillway::store::Store;
 use spillway::store::embedded::Embedded;
 use tokio::net::TcpListener;
@@ -94,7 +94,7 @@ async fn serve(name: Name, port: u16, data: &Path) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     let address = listener.local_addr()?;
     let days = if name == Name::Large { 2 } else { 10 };
-    let gateway = start(name, data, days).await?;
+    let (gateway, _keeping) = start(name, data, days).await?;
     let mut out = io::stdout();
     writeln!(out, "http://{address}")?;
     out.flush()?;
@@ -102,7 +102,7 @@ async fn serve(name: Name, port: u16, data: &Path) -> io::Result<()> {
 }
 
 /// A gateway with a past of so many days.
-async fn start(name: Name, data: &Path, days: u64) -> io::Result<Gateway> {
+async fn start(name: Name, data: &Path, days: u64) -> io::Result<(Gateway, Keeping)> {
     let text = config(name).await?;
     let config = Config::parse(&text, "the scene", &|_| None).map_err(io::Error::other)?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(data)?);
@@ -114,8 +114,8 @@ async fn start(name: Name, data: &Path, days: u64) -> io::Result<Gateway> {
     }
     let (gateway, inbox) = Gateway::at(Place::Local, &config, Some(Arc::clone(&store)))?;
     let ledger = Arc::new(gateway.ledger(Arc::clone(&store)));
-    keep(Place::Local, &config, inbox, Some(store), Some(ledger))?;
-    Ok(gateway)
+    let keeping = keep(Place::Local, &config, inbox, Some(store), Some(ledger))?;
+    Ok((gateway, keeping))
 }
 
 async fn config(name: Name) -> io::Result<String> {
@@ -189,7 +189,7 @@ async fn measure(times: u32) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let root = format!("http://{}", listener.local_addr()?);
     let started = Instant::now();
-    let gateway = start(Name::Large, data.path(), DAYS).await?;
+    let (gateway, _keeping) = start(Name::Large, data.path(), DAYS).await?;
     let mut out = io::stdout();
     writeln!(
         out,

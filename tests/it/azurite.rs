@@ -1,7 +1,8 @@
 //! The stores on Azurite, Microsoft's emulator of Table and Blob Storage, as processes of its own.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,36 +22,60 @@ const SERVICES: &str = "tests/azurite/node_modules/azurite/dist/src";
 pub(crate) struct Azurite {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where it keeps its rows when it is asked to end; `None`: in memory.
+    kept: Option<PathBuf>,
     _folder: tempfile::TempDir,
 }
 
 impl Azurite {
     /// An empty one of tables.
     pub(crate) fn start() -> Self {
-        Self::serve("table")
+        Self::serve("table", free_address(), None)
+    }
+
+    /// One of tables that keeps its rows in a folder when it is asked to end.
+    pub(crate) fn start_in(folder: &Path) -> Self {
+        Self::serve("table", free_address(), Some(folder.to_owned()))
+    }
+
+    /// Asks one of tables to end, and starts it again with the rows that it had.
+    pub(crate) fn restart(mut self) -> Self {
+        let (address, kept) = (self.address, self.kept.take());
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        let begun = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "Azurite does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self::serve("table", address, kept)
     }
 
     /// An empty one of blobs.
     pub(crate) fn start_blobs() -> Self {
-        Self::serve("blob")
+        Self::serve("blob", free_address(), None)
     }
 
-    fn serve(service: &str) -> Self {
+    fn serve(service: &str, address: SocketAddr, kept: Option<PathBuf>) -> Self {
         let services = Path::new(env!("CARGO_MANIFEST_DIR")).join(SERVICES);
         let main = services.join(service).join("main.js");
         assert!(
             main.exists(),
             "Azurite is not installed. Run tests/run once, or: npm ci --prefix tests/azurite"
         );
-        let address = free_address();
         let folder = tempfile::tempdir().unwrap();
+        let rows: &[&OsStr] = match &kept {
+            None => &["--inMemoryPersistence".as_ref()],
+            Some(kept) => &["--location".as_ref(), kept.as_os_str()],
+        };
         // It would report its use to Microsoft.
         let mut child = Command::new("node")
             .arg(main)
+            .args(rows)
             .args([&format!("--{service}Host"), "127.0.0.1"])
             .arg(format!("--{service}Port"))
             .arg(address.port().to_string())
-            .args(["--inMemoryPersistence", "--silent", "--disableTelemetry"])
+            .args(["--silent", "--disableTelemetry"])
             .current_dir(&folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -65,6 +90,7 @@ impl Azurite {
         Self {
             child,
             address,
+            kept,
             _folder: folder,
         }
     }

@@ -114,6 +114,9 @@ fn a_package_has_what_the_host_needs_and_nothing_else() {
     list(&out, &out, &mut files);
     files.sort();
     let expected = [
+        "alert/function.json",
+        "batch/function.json",
+        "chargeback/function.json",
         "console/function.json",
         "host.json",
         "relay/function.json",
@@ -122,6 +125,7 @@ fn a_package_has_what_the_host_needs_and_nothing_else() {
         "spillway",
         "spillway.toml",
         "status/function.json",
+        "utilization/function.json",
     ];
     assert_eq!(files, expected);
     let host = json(&out.join("host.json"));
@@ -154,11 +158,19 @@ fn check_http_function(function: &serde_json::Value, file: &str) {
         .iter()
         .map(|b| b["type"].as_str().unwrap())
         .collect();
-    assert_eq!(types, ["httpTrigger", "http"], "{file}");
+    if types != ["httpTrigger", "http"] {
+        // The trigger of another service, which the host calls by itself.
+        let [trigger] = types.as_slice() else {
+            panic!("{file}: {types:?}")
+        };
+        assert!(trigger.ends_with("Trigger"), "{file}: {trigger}");
+        return;
+    }
     let route = bindings[0]["route"].as_str().unwrap();
     assert!(!route.starts_with('{'), "{file}: {route}");
+    // Azure Monitor posts; what apps call is for the relay to say.
     assert!(
-        bindings[0].get("methods").is_none(),
+        file.starts_with("alert") || bindings[0].get("methods").is_none(),
         "{file} serves all methods"
     );
 }

@@ -1,9 +1,15 @@
 //! The gateway from outside: over HTTP, in front of backends that are simulated or scripted.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a test fails by a panic, in its helpers too, which clippy.toml does not know as tests"
+)]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "what a test measured, and the seed that repeats it"
 )]
 
 mod answers;
@@ -13,9 +19,12 @@ mod batches;
 mod bill;
 mod blobs;
 mod bodies;
+mod chargeback;
 mod console;
 mod door;
 mod double;
+mod event_hub;
+mod events;
 mod faults;
 mod fixtures;
 mod gateway;
@@ -24,6 +33,7 @@ mod host;
 mod hosted;
 mod identity_endpoint;
 mod limits;
+mod money;
 mod monitor;
 mod openings;
 mod outbound;

@@ -1,0 +1,353 @@
+//! Usage events on their way out of the gateway, while hubs and tables fail and processes are killed.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use spillway::store::embedded::Embedded;
+use spillway::store::{Pages, Range, Store, Table};
+
+use crate::azurite::{Azurite, emulator};
+use crate::event_hub::EventHub;
+use crate::gateway::{OPEN, backend, chat_body, header};
+use crate::identity_endpoint::{HEADER, IdentityEndpoint, Reply};
+use crate::process::free_port;
+use crate::scripted::{Scripted, good, stream};
+use crate::served::{command, wait_for};
+
+/// A gateway as a process that can be killed, or asked to end, and started again.
+struct Relay {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Relay {
+    fn start(folder: &Path, config: &str, env: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let file = folder.join("spillway.toml");
+        std::fs::write(&file, config).unwrap();
+        let port_text = port.to_string();
+        let arguments = [
+            "serve",
+            "--port",
+            &port_text,
+            "--config",
+            file.to_str().unwrap(),
+        ];
+        let log = std::fs::File::create(folder.join("log")).unwrap();
+        let mut command: Command = command(&arguments, env);
+        let child = command
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null());
+        let relay = Self {
+            child: child.spawn().unwrap(),
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+        };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(relay.address).is_err() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(15),
+                "it does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        relay
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits; its exit code.
+    async fn terminate(mut self) -> i32 {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        for _ in 0..1000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not end");
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Calls that got their whole answer, and when: by id.
+type Answered = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// Calls again and again, from several clients, until the gateway is gone.
+fn load(address: SocketAddr, clients: usize, streamed: bool) -> Answered {
+    let answered = Answered::default();
+    let client = reqwest::Client::new();
+    for _ in 0..clients {
+        let (answered, client) = (Arc::clone(&answered), client.clone());
+        tokio::spawn(async move {
+            let url = format!("http://{address}/v1/chat/completions");
+            loop {
+                let call = client.post(&url).json(&chat_body(streamed)).send().await;
+                let Ok(answer) = call else { return };
+                let id = header(&answer, "x-spillway-request-id");
+                assert_eq!(answer.status(), 200);
+                if answer.bytes().await.is_ok() {
+                    answered.lock().unwrap().insert(id, Instant::now());
+                }
+            }
+        });
+    }
+    answered
+}
+
+/// Waits until calls have come for a while, more than the gateway takes to bring their events out.
+async fn under_load(answered: &Answered) {
+    wait_for(|| (answered.lock().unwrap().len() > 20).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+const CLIENTS: usize = 8;
+
+struct Scene {
+    hub: EventHub,
+    identity: IdentityEndpoint,
+    backend: Scripted,
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        Self {
+            hub: EventHub::start().await,
+            identity: IdentityEndpoint::start(&[Reply::Token(3600)]).await,
+            backend: Scripted::start(vec![good()]).await,
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// A configuration with the hub, and this in `[chargeback]`.
+    fn config(&self, more: &str) -> String {
+        format!(
+            "{OPEN}{}[chargeback]\n{}spool = \"{}\"\n{more}",
+            backend("a", self.backend.address, "payg", ""),
+            self.hub.key(),
+            self.folder.path().join("spool").display(),
+        )
+    }
+
+    fn start(&self, config: &str) -> Relay {
+        let url = self.identity.url();
+        let env = [
+            ("IDENTITY_ENDPOINT", url.as_str()),
+            ("IDENTITY_HEADER", HEADER),
+        ];
+        Relay::start(self.folder.path(), config, &env)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+}
+
+async fn call(address: SocketAddr) -> String {
+    let client = reqwest::Client::new();
+    let url = format!("http://{address}/v1/chat/completions");
+    let answer = client
+        .post(&url)
+        .json(&chat_body(false))
+        .send()
+        .await
+        .unwrap();
+    let id = header(&answer, "x-spillway-request-id");
+    assert_eq!(
+        answer.bytes().await.map(|bytes| bytes.is_empty()).ok(),
+        Some(false)
+    );
+    id
+}
+
+async fn rows(store: &dyn Store) -> HashSet<String> {
+    let rows = Pages::new(store, Table::Chargeback, Range::all())
+        .rest()
+        .await
+        .unwrap();
+    let calls = rows
+        .iter()
+        .filter_map(|row| row.key.row.strip_prefix("call|"));
+    calls.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn events_go_to_the_hub_in_batches_and_with_the_gateways_token() {
+    let scene = Scene::new().await;
+    let relay = scene.start(&scene.config(""));
+    let mut ids = HashSet::new();
+    for _ in 0..20 {
+        ids.insert(call(relay.address).await);
+    }
+    wait_for(|| (scene.hub.ids() == ids).then_some(())).await;
+    assert!(
+        scene.hub.requests().len() < 20,
+        "{:?}",
+        scene.hub.requests()
+    );
+}
+
+#[tokio::test]
+async fn without_the_hub_the_rows_are_written_straight() {
+    let scene = Scene::new().await;
+    scene.hub.be_down(true);
+    let data = scene.folder.path().join("data");
+    let tables = format!("[storage]\ntables = \"embedded:{}\"\n", data.display());
+    let relay = scene.start(&(scene.config("") + &tables));
+    let ids: HashSet<String> = [call(relay.address).await, call(relay.address).await].into();
+    assert_eq!(relay.terminate().await, 0);
+    let store = Embedded::open(&data).unwrap();
+    assert_eq!(rows(&store).await, ids);
+    assert!(scene.hub.ids().is_empty());
+}
+
+#[tokio::test]
+async fn without_hub_and_table_events_wait_in_files_until_one_is_back() {
+    let scene = Scene::new().await;
+    scene.hub.be_down(true);
+    let table: SocketAddr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let tables = format!("[storage]\ntables = \"http://{table}/devstoreaccount1\"\n");
+    let config = scene.config("") + &tables;
+    let relay = scene.start(&config);
+    let mut ids: HashSet<String> = [call(relay.address).await].into();
+    wait_for(|| scene.log().contains("wait in a file").then_some(())).await;
+    // Nothing of it is in memory any more.
+    relay.kill();
+    let relay = scene.start(&config);
+    ids.insert(call(relay.address).await);
+    wait_for(|| scene.log().contains("go on waiting in files").then_some(())).await;
+    let azurite = Azurite::start();
+    let proxy = crate::table_faults::relay_to(azurite.address, table).await;
+    let store = emulator(azurite.address);
+    let mut found = HashSet::new();
+    for _ in 0..300 {
+        found = rows(&store).await;
+        if found == ids {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(found, ids);
+    proxy.abort();
+}
+
+/// What a killed process loses without `durable`: what gathered in memory, and was being sent.
+#[tokio::test]
+async fn a_killed_process_loses_at_most_what_came_in_its_last_moments() {
+    let scene = Scene::new().await;
+    let relay = scene.start(&scene.config("gather_ms = 200\n"));
+    let answered = load(relay.address, CLIENTS, false);
+    under_load(&answered).await;
+    let killed = Instant::now();
+    relay.kill();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answered = answered.lock().unwrap().clone();
+    let arrived = scene.hub.ids();
+    let lost: Vec<Duration> = answered
+        .iter()
+        .filter(|(id, _)| !arrived.contains(*id))
+        .map(|(_, at)| killed.saturating_duration_since(*at))
+        .collect();
+    let oldest = lost.iter().max().copied().unwrap_or_default();
+    let at_backend = scene.backend.calls();
+    eprintln!(
+        "{at_backend} calls at the backend, {} answered whole, {} at the hub, {} lost, the oldest {oldest:?} before the kill",
+        answered.len(),
+        arrived.len(),
+        lost.len()
+    );
+    assert!(arrived.len() > 20, "there was no load");
+    // Gathering, and the send that was under way, with room for a machine that is busy.
+    assert!(oldest < Duration::from_millis(1200), "{oldest:?}");
+    // What only the backend saw were the calls under way.
+    assert!(at_backend - answered.len() <= CLIENTS);
+}
+
+async fn durable_loses_nothing(backend: Scripted, streamed: bool) {
+    let mut scene = Scene::new().await;
+    scene.backend = backend;
+    let config = scene.config("durable = true\n");
+    let relay = scene.start(&config);
+    let answered = load(relay.address, CLIENTS, streamed);
+    under_load(&answered).await;
+    relay.kill();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answered = answered.lock().unwrap().clone();
+    let before = scene.hub.ids();
+    let missing =
+        |arrived: &HashSet<String>| answered.keys().filter(|id| !arrived.contains(*id)).count();
+    let at_backend = scene.backend.calls();
+    let relay = scene.start(&config);
+    wait_for(|| (missing(&scene.hub.ids()) == 0).then_some(())).await;
+    let after = scene.hub.ids();
+    eprintln!(
+        "{at_backend} calls at the backend, {} answered whole, {} at the hub when killed, {} after the restart",
+        answered.len(),
+        before.len(),
+        after.len()
+    );
+    assert!(answered.len() > 20, "there was no load");
+    assert!(
+        at_backend - after.len() <= CLIENTS,
+        "{at_backend} {}",
+        after.len()
+    );
+    assert_eq!(relay.terminate().await, 0);
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_nothing_where_events_are_durable() {
+    durable_loses_nothing(Scripted::start(vec![good()]).await, false).await;
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_no_stream_where_events_are_durable() {
+    let chunks = [
+        "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"Hello\"}}]}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13}}\n\n",
+        "data: [DONE]\n\n",
+    ];
+    let bytes = stream(&chunks, true).concat();
+    let backend = Scripted::start(vec![crate::scripted::Act::Say(bytes)]).await;
+    durable_loses_nothing(backend, true).await;
+}
+
+#[tokio::test]
+async fn whoever_asks_a_process_to_end_waits_for_its_events() {
+    let scene = Scene::new().await;
+    // They would gather for longer than the test takes.
+    let relay = scene.start(&scene.config("gather_ms = 10000\n"));
+    let id = call(relay.address).await;
+    assert_eq!(relay.terminate().await, 0);
+    assert_eq!(scene.hub.ids(), [id].into());
+}
+
+#[tokio::test]
+async fn below_the_functions_host_the_end_is_no_success() {
+    let scene = Scene::new().await;
+    let url = scene.identity.url();
+    let env = [
+        ("IDENTITY_ENDPOINT", url.as_str()),
+        ("IDENTITY_HEADER", HEADER),
+        ("FUNCTIONS_CUSTOMHANDLER_PORT", "1"),
+    ];
+    let relay = Relay::start(scene.folder.path(), &scene.config(""), &env);
+    let id = call(relay.address).await;
+    assert_eq!(relay.terminate().await, 1);
+    assert_eq!(scene.hub.ids(), [id].into());
+}
