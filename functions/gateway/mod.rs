@@ -9,12 +9,14 @@
 
 pub mod app;
 pub mod batch;
+pub mod batches;
 pub mod bill;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
+pub mod id;
 pub mod identity;
 pub mod limit;
 pub mod metrics;
