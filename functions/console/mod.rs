@@ -52,6 +52,7 @@ pub struct Console {
     sessions: Arc<Sessions>,
     accounts: Arc<Accounts>,
     capacities: Arc<Capacities>,
+    past: Arc<plan::Kept>,
     /// Between which utilizations low-priority calls are paced, percent.
     limits: Option<(u32, u32)>,
     /// Room for pages that follow live.
@@ -68,6 +69,7 @@ impl Console {
             capacities: Arc::new(Capacities::new(&accounts.prices)),
             accounts: Arc::new(accounts),
             limits: capacity::limits(config),
+            past: Arc::default(),
             watch: Arc::new(Watch::new(&relay.metrics, relay.clock.now())),
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
