@@ -152,32 +152,54 @@ impl Door {
         }
     }
 
+    /// Whether it is an admin key's hash.
+    pub fn is_admin_key(&self, hash: &KeyHash) -> bool {
+        self.admin_keys.contains(hash)
+    }
+
     /// Lets administrators through: an admin key, or a token with the admin role, of whatever app.
     /// Where callers have to show nothing, administrators have to only if there are admin keys.
     ///
     /// # Errors
     /// Why the call is turned away.
-    pub async fn admin(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
+    pub async fn admin(&self, headers: &HeaderMap, now: Timestamp) -> Result<Admin, Refusal> {
         if self.mode == AuthMode::Off && self.admin_keys.is_empty() {
-            return Ok(());
+            return Ok(Admin::Anybody);
         }
         let shown = Shown::read(headers);
         let key = shown.key.or(shown.bearer);
         let key = key.ok_or_else(|| Refusal::NothingShown(self.wanted()))?;
         let hash = hash(key);
-        if hash.is_some_and(|hash| self.admin_keys.contains(&hash)) {
-            return Ok(());
+        if let Some(hash) = hash.filter(|hash| self.is_admin_key(hash)) {
+            return Ok(Admin::Key(hash));
         }
         if let (Some(entra), Some(token)) = (&self.entra, shown.bearer.filter(|t| is_token(t))) {
             let principal = entra.verify(token, now).await?;
             let is_admin = principal.has_role(&self.admin_role);
-            return is_admin.then_some(()).ok_or(Refusal::NotAdmin);
+            let admin = is_admin.then_some(Admin::Token {
+                ends: principal.ends,
+            });
+            return admin.ok_or(Refusal::NotAdmin);
         }
         match hash.and_then(|hash| self.by_key.get(&hash)) {
             Some(_) => Err(Refusal::NotAdmin),
             None => Err(Refusal::WrongKey),
         }
     }
+}
+
+/// Who an administrator has shown to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// Nobody has to show anything here.
+    Anybody,
+    /// Who has the admin key of this hash.
+    Key(KeyHash),
+    /// Who has a token with the admin role.
+    Token {
+        /// When the token ends.
+        ends: Timestamp,
+    },
 }
 
 /// What a key begins with, so that it is known for one wherever it turns up.

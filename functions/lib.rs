@@ -11,6 +11,7 @@
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
+//! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
 //! | [`async_calls`] | calls over HTTP that are answered later, by way of the batch queue |
 //! | [`way`] | the way into the relay, for functions that make calls for apps |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
@@ -20,14 +21,15 @@
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
-//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `batches`, `console`) >
-//! `door`, `quota`, `pacing`, `async_calls`, `way` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
-//! clock.
+//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `batches`,
+//! `console`) > `door`, `quota`, `pacing`, `billing`, `async_calls`, `way` > `store` > `azure` > `host` >
+//! `gateway`, `config`. `gateway` does no I/O and reads no clock.
 
 pub mod async_calls;
 pub mod azure;
 pub mod batch;
 pub mod batches;
+pub mod billing;
 pub mod config;
 pub mod console;
 pub mod door;

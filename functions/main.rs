@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{BatchApi, Blobs, Config, KeyHash, Source, Tables, schema};
+use spillway::config::{Batch, BatchApi, Blobs, Config, KeyHash, Source, Tables, schema};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
+use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
+use spillway::serve::batch::Trigger;
 use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_blobs, open_store};
+use tokio::net::TcpListener;
 
 /// The port that the Functions host names for its handler.
 const PORT_VARIABLE: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
@@ -78,6 +81,10 @@ struct LocalArgs {
     /// says, else `.spillway`.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Port of the batch queue, where the configuration names none on this machine; default: the
+    /// gateway's and one more.
+    #[arg(long)]
+    queue_port: Option<u16>,
     /// Milliseconds to the first token of a simulated answer, and a fifteenth of it for each
     /// further one; 0: no waiting.
     #[arg(long, default_value_t = Latency::SMALL_MODEL.first_token_ms)]
@@ -101,6 +108,10 @@ struct PackageArgs {
     /// The configuration to put in.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// The handler to put in, where it was built for another system than this one; default: this
+    /// program.
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -149,7 +160,12 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     may_listen(&config.auth, host.into())?;
     run(async move {
         let listener = bind(SocketAddr::from((host, port))).await?;
-        let gateway = start(Place::Azure, &config)?;
+        // The Functions host alone marks what comes from outside.
+        let trigger = match env(PORT_VARIABLE) {
+            Some(_) => Trigger::Invoked,
+            None => Trigger::Absent,
+        };
+        let gateway = start(Place::Azure, &config, trigger)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         gateway.serve(listener).await
     })
@@ -167,6 +183,11 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         per_token_ms: args.latency_ms / 15,
     };
     let (data, blobs) = (args.data.clone(), args.data.clone());
+    let queue_port = args.queue_port.unwrap_or(match args.port {
+        // Any that is free, as the gateway's.
+        0 => 0,
+        port => port.saturating_add(1),
+    });
     run(async move {
         let mut config = match real {
             Some(config) => config,
@@ -184,14 +205,45 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         let named = blobs.map(Blobs::Embedded).or(config.storage.blobs);
         config.storage.blobs = Some(named.unwrap_or_else(|| Blobs::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
-        let gateway = start(Place::Local, &config)?;
-        say_how_to_try(listener.local_addr()?, &config)?;
+        let queues = queues(&mut config, queue_port).await?;
+        let gateway = start(Place::Local, &config, Trigger::Invoked)?;
+        let address = listener.local_addr()?;
+        say_how_to_try(address, &config)?;
+        if let Some((queues, queue_listener)) = queues {
+            say_how_to_queue(queue_listener.local_addr()?, &config)?;
+            queues.start(queue_listener, address);
+        }
         gateway.serve(listener).await
     })
 }
 
+/// The embedded queues, where the configuration names no other, and where they listen: at the address
+/// that it names, else on `port`.
+async fn queues(config: &mut Config, port: u16) -> io::Result<Option<(Queues, TcpListener)>> {
+    let folder = match &config.storage.tables {
+        Some(Tables::Embedded(folder)) => folder.clone(),
+        _ => DATA.into(),
+    };
+    let address = match &config.batch {
+        Some(batch) if !batch.namespace.is_loopback() => {
+            tracing::warn!(namespace = %batch.namespace, "batch messages are sent there, but only the Functions host can hand them over");
+            return Ok(None);
+        }
+        Some(batch) => SocketAddr::from((Ipv4Addr::LOCALHOST, batch.namespace.port())),
+        None => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+    };
+    let listener = bind(address).await?;
+    let namespace = format!("http://{}", listener.local_addr()?);
+    let namespace = namespace.parse().map_err(io::Error::other)?;
+    let batch = config
+        .batch
+        .get_or_insert_with(|| Batch::new(namespace, "batch", &["results"]));
+    let queues = Queues::open(&folder, batch)?;
+    Ok(Some((queues, listener)))
+}
+
 /// A gateway with its store, and a thread that brings it what calls leave behind.
-fn start(place: Place, config: &Config) -> io::Result<Gateway> {
+fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway> {
     let store = open_store(place, &config.storage)?;
     if store.is_none() {
         tracing::warn!(
@@ -199,11 +251,29 @@ fn start(place: Place, config: &Config) -> io::Result<Gateway> {
         );
     }
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    if let Some(blobs) = open_blobs(place, &config.storage)? {
-        gateway = gateway.with_blobs(config, &blobs, store.as_ref());
+    keep(inbox, store.clone(), config.prices())?;
+    let blobs = open_blobs(place, &config.storage)?;
+    if let Some(blobs) = &blobs {
+        gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
-    keep(inbox, store)?;
+    if let (Some(batch), Some(store)) = (&config.batch, &store) {
+        gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
+    }
     Ok(gateway)
+}
+
+fn say_how_to_queue(address: SocketAddr, config: &Config) -> io::Result<()> {
+    let Some(batch) = &config.batch else {
+        return Ok(());
+    };
+    let replies = batch.reply_queues.first().map_or("results", String::as_str);
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "batch: POST http://{address}/{}/messages, DELETE http://{address}/{replies}/messages/head (docs/batch.md)",
+        batch.queue
+    )?;
+    out.flush()
 }
 
 fn say_how_to_try(address: SocketAddr, config: &Config) -> io::Result<()> {
@@ -251,7 +321,11 @@ fn check(args: &CheckArgs) -> io::Result<()> {
 fn write_package(args: &PackageArgs) -> io::Result<()> {
     let source = Source::find(args.config.as_deref(), &env);
     let (text, _) = source.read().map_err(io::Error::other)?;
-    package::write(&args.out, &std::env::current_exe()?, &text)
+    let binary = match &args.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe()?,
+    };
+    package::write(&args.out, &binary, &text)
 }
 
 /// The key itself is written nowhere else: the configuration has its hash only.

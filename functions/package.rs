@@ -20,7 +20,7 @@ const HOST_JSON: &str = include_str!("../host.json");
 /// The binary's name in the folder; host.json names it.
 const BINARY: &str = "spillway";
 
-/// Writes the folder `out`: this program as the handler and `config` as its spillway.toml.
+/// Writes the folder `out`: `binary` as the handler and `config` as its spillway.toml.
 ///
 /// # Errors
 /// When `out` is there and not empty, or can't be written.
@@ -43,6 +43,13 @@ pub fn write(out: &Path, binary: &Path, config: &str) -> io::Result<()> {
         fs::write(out.join(name).join("function.json"), bindings).map_err(at)?;
     }
     // Copying keeps the permission to execute, which the host needs.
-    fs::copy(binary, out.join(BINARY)).map_err(at)?;
+    fs::copy(binary, out.join(BINARY)).map_err(|error| {
+        let message = format!(
+            "cannot copy {} to {}: {error}",
+            binary.display(),
+            out.display()
+        );
+        io::Error::new(error.kind(), message)
+    })?;
     Ok(())
 }

@@ -22,8 +22,9 @@ use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
-use crate::console;
+use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
+use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
@@ -39,12 +40,14 @@ use crate::store::blobs::Blobs;
 use crate::store::blobs::azure::AzureBlobs;
 use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
+use crate::store::ledger::Ledger;
 use crate::store::requests as requests_table;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
 pub struct Gateway {
     relay: Arc<Relay>,
+    console: Console,
     tls: rustls::ClientConfig,
     server: ServerSettings,
     auth: Auth,
@@ -106,9 +109,18 @@ impl Gateway {
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
         let gauge = Gauge::new(config).map(Arc::new);
         let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
-        let (relay, inbox) = Relay::new(settings, door, quotas, Arc::clone(&slots), clock, store);
+        let (relay, inbox) = Relay::new(
+            settings,
+            door,
+            quotas,
+            Arc::clone(&slots),
+            clock,
+            store.clone(),
+        );
+        let relay = Arc::new(relay);
         let gateway = Self {
-            relay: Arc::new(relay),
+            console: Console::new(Arc::clone(&relay), store),
+            relay,
             tls,
             server,
             auth: config.auth.clone(),
@@ -174,7 +186,7 @@ impl Gateway {
             Router::new()
                 .route("/", get(ready))
                 .merge(self.api())
-                .merge(console::router(&self.relay))
+                .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
@@ -190,8 +202,9 @@ impl Gateway {
         }
     }
 
-    /// Starts what fetches signing keys and tokens, shares limits and reads what apps have spent, in
-    /// the accepting thread's runtime: workers have calls to serve. It ends with the set.
+    /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
+    /// what the console shows, in the accepting thread's runtime: workers have calls to serve. It ends
+    /// with the set.
     fn keep_fresh(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let clock = self.relay.clock;
@@ -201,6 +214,7 @@ impl Gateway {
         let quotas = &self.relay.quotas;
         tasks.spawn(Arc::clone(quotas).keep_shares(clock));
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
+        tasks.spawn(self.console.clone().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
@@ -336,18 +350,19 @@ fn surroundings(place: Place) -> Surroundings {
 ///
 /// # Errors
 /// When the thread can't be started.
-pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>) -> io::Result<()> {
+pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let keeping = async move {
-        let store = store.as_deref();
         let owners = async {
-            if let Some(store) = store {
+            if let Some(store) = store.as_deref() {
                 inbox.owners.keep(store).await;
             }
         };
-        tokio::join!(keep_events(inbox.events, store), owners);
+        let ledger = store.clone().map(Ledger::new);
+        let events = keep_events(inbox.events, ledger.as_ref(), &prices);
+        tokio::join!(events, owners);
     };
     let thread = std::thread::Builder::new().name("keeper".into());
     thread.spawn(move || runtime.block_on(keeping)).map(drop)

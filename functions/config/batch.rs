@@ -110,6 +110,25 @@ const fn keep_h() -> u64 {
 const HOUR_MS: u64 = 3_600_000;
 
 impl Batch {
+    /// These queues of `namespace`, all else as it is where nothing is said.
+    pub fn new(namespace: Endpoint, queue: &str, reply_queues: &[&str]) -> Self {
+        Self {
+            namespace,
+            queue: queue.to_owned(),
+            reply_queues: reply_queues.iter().map(|&name| name.to_owned()).collect(),
+            client_id: None,
+            max_message_kb: max_message_kb(),
+            max_request_mb: max_request_mb(),
+            max_deliveries: max_deliveries(),
+            hold_ms: hold_ms(),
+            defer_ms: defer_ms(),
+            max_defer_ms: max_defer_ms(),
+            spill_before_ms: spill_before_ms(),
+            life_h: life_h(),
+            keep_h: keep_h(),
+        }
+    }
+
     /// What messages are read by.
     pub fn rules(&self) -> Rules {
         Rules {

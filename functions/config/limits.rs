@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::App;
+use crate::gateway::bill::Idle;
 use crate::gateway::budget::Budget;
 use crate::gateway::limit::Allowance;
 
@@ -92,12 +93,15 @@ impl TryFrom<String> for Money {
 pub struct Chargeback {
     /// The currency of budgets and costs: three capital letters (ISO 4217).
     pub currency: String,
+    /// Who bears what nobody used of a PTU.
+    pub idle: Idle,
 }
 
 impl Default for Chargeback {
     fn default() -> Self {
         Self {
             currency: "USD".into(),
+            idle: Idle::default(),
         }
     }
 }

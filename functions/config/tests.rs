@@ -7,6 +7,7 @@ use crate::gateway::strategy::{HashOn, Strategy};
 mod batch;
 mod identities;
 mod limits;
+mod prices;
 mod prompts;
 
 const GOOD: &str = r#"

@@ -4,11 +4,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Batch, BatchApi, Blobs, Chargeback, Endpoint, KeyHash, Money, Pacing, Prompts,
-    Secret, Tables,
+    AppLimit, Auth, Batch, BatchApi, Blobs, Chargeback, Day, Endpoint, KeyHash, Money, Pacing,
+    Price, Prompts, Secret, Tables,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
+use crate::gateway::price::RegionClass;
 use crate::gateway::priority::Priority;
 use crate::gateway::strategy::{HashOn, Selection, Strategy};
 
@@ -42,6 +43,9 @@ pub struct Config {
     pub batch: Option<Batch>,
     /// How many low-priority calls run at once on provisioned deployments; absent: as many as come.
     pub pacing: Option<Pacing>,
+    /// Prices of your own, which win over the list that comes with the program.
+    #[serde(default, rename = "price")]
+    pub prices: Vec<Price>,
     /// How prompts are kept of apps with `log_prompts = true`.
     #[serde(default)]
     pub prompts: Prompts,
@@ -199,9 +203,21 @@ pub struct Deployment {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
-    /// Provisioned throughput units; only for ptu.
+    /// Provisioned throughput units; only for ptu. Without it the PTU's cost can't be shared out.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub ptus: Option<u32>,
+    /// The model by Azure's name, with or without its version, for example `gpt-4o-2024-11-20`: its
+    /// price goes by it. Absent: `model`.
+    #[schemars(length(min = 1, max = 64))]
+    pub base_model: Option<String>,
+    /// Where Azure may process its calls, which decides the price: as the deployment's type on Azure
+    /// says, Global, Data Zone or (Regional) Standard.
+    #[serde(default)]
+    pub region_class: RegionClass,
+    /// The UTC day that it was made on, for example `"2026-11-15"`; only for ptu: it costs nothing
+    /// before. Absent: it was always there.
+    #[schemars(with = "Option<String>")]
+    pub since: Option<Day>,
     /// The apps whose own it is: nobody else's calls go to it, and theirs go to it first within
     /// its tier. Absent: every app's.
     pub apps: Option<Vec<String>>,

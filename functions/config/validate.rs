@@ -16,6 +16,7 @@ mod auth;
 mod batch;
 mod limits;
 mod pacing;
+mod prices;
 mod prompts;
 
 /// Checks texts that have a format of their own.
@@ -28,6 +29,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.outbound(&path, backend);
         check.resource_id(&path, backend);
         for (path, deployment) in tables_below(backend, &path, "deployment") {
+            check.deployment_days(&path, deployment);
             let ptu = deployment.get("kind").and_then(Value::as_str) != Some("payg");
             if deployment.get("ptus").is_some() && !ptu {
                 check.at(
@@ -66,6 +68,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.currency();
     check.batch();
     check.pacing();
+    check.price_formats();
     check.redaction();
     check.batch_api();
     let tables = tree
@@ -114,6 +117,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     }
     check.all_model_limits(&models);
     check.own_deployments(&apps);
+    check.price_names(&backends, &models);
     check.keys();
     check.entra_apps();
     if tree.is_whole {

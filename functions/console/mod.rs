@@ -1,43 +1,149 @@
-//! What operators look at: health, and a page of it. Only administrators get to them; the status
-//! path, which says nothing, is everybody's.
+//! What operators and finance look at: the console's pages, the same figures as JSON, and metrics.
+//! Only administrators get to them; the status path, which says nothing, is everybody's.
 
+mod api;
+mod calls;
+mod history;
+mod live;
+mod now;
+mod openapi;
 mod page;
+mod prometheus;
+mod session;
+mod sign_in;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use http::Method;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
+use self::session::Sessions;
+use self::watch::Watch;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
 use crate::relay::{Relay, refused};
+use crate::store::Store;
 
 /// The address that Azure Front Door and Application Gateway ask.
 pub const STATUS_PATH: &str = "/status-0123456789abcdef";
 
-/// The console's routes.
-pub fn router(relay: &Arc<Relay>) -> Router {
-    Router::new()
-        .route("/spillway/", get(page::show))
-        .route("/spillway/health", get(health))
-        .route_layer(from_fn_with_state(Arc::clone(relay), admins_only))
-        .route(STATUS_PATH, get(async || "ok"))
-        .with_state(Arc::clone(relay))
+/// The console.
+#[derive(Clone, Debug)]
+pub struct Console {
+    relay: Arc<Relay>,
+    store: Option<Arc<dyn Store>>,
+    watch: Arc<Watch>,
+    sessions: Arc<Sessions>,
+    /// Room for pages that follow live.
+    followers: Arc<Semaphore>,
 }
 
-async fn admins_only(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
+impl Console {
+    /// A console for this relay, whose past is in `store`.
+    pub fn new(relay: Arc<Relay>, store: Option<Arc<dyn Store>>) -> Self {
+        Self {
+            watch: Arc::new(Watch::new(&relay.metrics, relay.clock.now())),
+            sessions: Arc::new(Sessions::new(store.clone())),
+            followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
+            relay,
+            store,
+        }
+    }
+
+    /// Looks at what is counted and keeps it, for ever.
+    pub async fn keep(self) {
+        let store = self.store.as_deref();
+        let (metrics, clock) = (&self.relay.metrics, self.relay.clock);
+        self.watch.keep(metrics, store, clock).await;
+    }
+}
+
+/// The console's routes.
+pub fn router(console: &Console) -> Router {
+    Router::new()
+        .route("/spillway/", get(page::now))
+        .route("/spillway/history", get(page::history))
+        .route("/spillway/calls", get(page::calls))
+        .route("/spillway/live", get(live::follow))
+        .route("/spillway/health", get(health))
+        .route("/spillway/metrics", get(metrics))
+        .route("/spillway/api/openapi.json", get(openapi::show))
+        .route("/spillway/api/now", get(api::now))
+        .route("/spillway/api/history", get(api::history))
+        .route("/spillway/api/calls", get(api::calls))
+        .route_layer(from_fn_with_state(console.clone(), admins_only))
+        .route(sign_in::PATH, get(sign_in::show).post(sign_in::take))
+        .route("/spillway/sign-out", post(sign_in::out))
+        .route(page::STYLE_PATH, get(page::style))
+        .route(page::SCRIPT_PATH, get(page::script))
+        .route(STATUS_PATH, get(async || "ok"))
+        .with_state(console.clone())
+}
+
+/// Says that a request came with a session.
+#[derive(Clone, Copy, Debug)]
+struct SignedIn;
+
+/// Lets administrators through. A person with a browser is sent to sign in.
+async fn admins_only(State(console): State<Console>, mut request: Request, next: Next) -> Response {
+    let relay = &console.relay;
     let now = relay.clock.now();
-    match relay.door.admin(request.headers(), now).await {
-        Ok(()) => next.run(request).await,
+    let headers = request.headers();
+    if !shows_key(headers)
+        && let Some(session) = sign_in::brought(headers)
+        && console.sessions.holds(session, &relay.door, now).await
+    {
+        request.extensions_mut().insert(SignedIn);
+        return next.run(request).await;
+    }
+    match relay.door.admin(headers, now).await {
+        Ok(_) => next.run(request).await,
+        Err(_) if is_person(&request) => {
+            let path = request.uri().path_and_query();
+            sign_in::redirect(path.map_or("", |path| path.as_str()))
+        }
         Err(why) => refused(why),
     }
 }
 
-async fn health(State(relay): State<Arc<Relay>>) -> Json<Value> {
+/// Whether a request shows a key or token: then it is judged by that.
+fn shows_key(headers: &HeaderMap) -> bool {
+    headers.contains_key("api-key") || headers.contains_key(AUTHORIZATION)
+}
+
+fn is_person(request: &Request) -> bool {
+    let accept = request.headers().get(ACCEPT);
+    let wants_html = accept
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"));
+    request.method() == Method::GET && wants_html && !shows_key(request.headers())
+}
+
+async fn metrics(
+    State(console): State<Console>,
+) -> ([(http::HeaderName, &'static str); 1], String) {
+    let text = off_the_worker(move || prometheus::text(&console)).await;
+    let kind = prometheus::CONTENT_TYPE;
+    ([(CONTENT_TYPE, kind)], text.unwrap_or_default())
+}
+
+/// Works in a thread where it holds no call up. `None` where the work ended by a panic.
+async fn off_the_worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(|error| tracing::error!(%error, "a page could not be made"))
+        .ok()
+}
+
+async fn health(State(console): State<Console>) -> Json<Value> {
+    let relay = &console.relay;
     let now = relay.clock.now();
     let deployments = relay.settings.pool.deployments().iter();
     let deployments: Vec<Value> = deployments.map(|d| describe(d, now)).collect();

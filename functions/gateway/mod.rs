@@ -4,11 +4,14 @@
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
+//! [`price`] says what that costs, and [`bill`] who pays it.
 //! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
+//! [`price`] says what that costs and [`metrics`] what is counted of all.
 
 pub mod app;
 pub mod batch;
 pub mod batches;
+pub mod bill;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
@@ -17,6 +20,7 @@ pub mod event;
 pub mod id;
 pub mod identity;
 pub mod limit;
+pub mod metrics;
 pub mod multipart;
 pub mod opening;
 pub mod pacing;

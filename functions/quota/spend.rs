@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rust_decimal::Decimal;
+
 use super::{Account, BudgetState, Month, Quotas, Spend};
 use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::host::clock::Clock;
@@ -12,13 +14,17 @@ use crate::store::{Store, StoreError, sums};
 /// Time from read to read.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How long what was spent on a day that is over is not read again. Its events may come late.
+const OVER_MS: u64 = 3_600_000;
+
 /// Reads for ever.
 pub(super) async fn keep(quotas: &Quotas, store: &dyn Store, clock: Clock) {
     let mut said = Said::default();
+    let mut known = Known::default();
     loop {
         for (app, account) in quotas.accounts() {
             let now = clock.now();
-            match read(store, app, now).await {
+            match known.read(store, app, now).await {
                 Ok(spend) => account.set(spend),
                 Err(error) => tracing::error!(
                     %error,
@@ -32,14 +38,42 @@ pub(super) async fn keep(quotas: &Quotas, store: &dyn Store, clock: Clock) {
     }
 }
 
-async fn read(store: &dyn Store, app: &str, now: Timestamp) -> Result<Spend, StoreError> {
-    let month = Month::of(now);
-    let spent = sums::spent(store, app, days(month, now)).await?;
-    Ok(Spend {
-        month,
-        spent,
-        as_of: now,
-    })
+/// What was spent on days that are over, by app and day, and when it was read.
+#[derive(Default)]
+struct Known(HashMap<(Arc<str>, String), (Decimal, Timestamp)>);
+
+impl Known {
+    async fn read(
+        &mut self,
+        store: &dyn Store,
+        app: &Arc<str>,
+        now: Timestamp,
+    ) -> Result<Spend, StoreError> {
+        let month = Month::of(now);
+        // Yesterday's last events are still on their way.
+        let over = month
+            .start()
+            .plus_ms(now.ms_since(month.start()).saturating_sub(DAY_MS));
+        let over = over.day();
+        self.0.retain(|_, (_, read)| now.ms_since(*read) < OVER_MS);
+        let mut spent = Decimal::ZERO;
+        for day in days(month, now) {
+            let key = (Arc::clone(app), day);
+            let amount = match self.0.get(&key) {
+                Some((amount, _)) => *amount,
+                None => sums::spent(store, app, &key.1).await?,
+            };
+            spent = spent.saturating_add(amount);
+            if key.1 < over {
+                self.0.entry(key).or_insert((amount, now));
+            }
+        }
+        Ok(Spend {
+            month,
+            spent,
+            as_of: now,
+        })
+    }
 }
 
 /// The days of the month up to today. Those that are over too: events may be counted late.

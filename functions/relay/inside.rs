@@ -55,6 +55,7 @@ impl Inside {
     pub fn new(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Self {
         let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
         let worker = Worker {
+            recorder: relay.recorder.counting(relay.metrics.shard()),
             relay: Arc::clone(relay),
             upstream: Upstream::new(tls.clone(), timeout),
         };

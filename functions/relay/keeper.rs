@@ -9,8 +9,10 @@ use tokio::sync::mpsc;
 use super::affinity::OwnerChange;
 use super::recorder::Events;
 use crate::gateway::event::UsageEvent;
+use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
-use crate::store::{Change, Store, StoreError, Table, Write, affinity, chargeback};
+use crate::store::ledger::Ledger;
+use crate::store::{Change, Store, StoreError, Table, Write, affinity};
 
 /// The shortest and longest pause before the store is asked again, ms.
 const PAUSE_MS: (u64, u64) = (100, 10_000);
@@ -37,14 +39,14 @@ pub struct Inbox {
 #[derive(Debug)]
 pub struct Owners(pub(super) mpsc::Receiver<OwnerChange>);
 
-/// Writes each event as a JSON line at debug level, and to `store` where there is one, until the
+/// Writes each event as a JSON line at debug level, and to `ledger` where there is one, until the
 /// last recorder is gone.
-pub async fn keep_events(mut events: Events, store: Option<&dyn Store>) {
+pub async fn keep_events(mut events: Events, ledger: Option<&Ledger>, prices: &Prices) {
     let mut batch = Vec::new();
     while events.next_batch(&mut batch, MAX_BATCH, GATHER).await {
         batch.iter().for_each(|event| log(event));
-        if let Some(store) = store {
-            write_events(store, &batch).await;
+        if let Some(ledger) = ledger {
+            record(ledger, prices, &batch).await;
         }
         batch.clear();
     }
@@ -59,17 +61,13 @@ fn log(event: &UsageEvent) {
     }
 }
 
-/// Writes a batch, an app and day at a time.
-async fn write_events(store: &dyn Store, batch: &[Box<UsageEvent>]) {
-    let mut sorted: Vec<(String, &UsageEvent)> = batch
-        .iter()
-        .map(|event| (chargeback::key(event).partition, &**event))
-        .collect();
-    sorted.sort_by(|a, b| a.0.cmp(&b.0));
-    for same in sorted.chunk_by(|a, b| a.0 == b.0) {
-        let events: Vec<&UsageEvent> = same.iter().map(|(_, event)| *event).collect();
-        until_it_works("usage events", || chargeback::insert(store, &events)).await;
-    }
+async fn record(ledger: &Ledger, prices: &Prices, batch: &[Box<UsageEvent>]) {
+    let events: Vec<&UsageEvent> = batch.iter().map(|event| &**event).collect();
+    until_it_works("usage events", || async {
+        let recorded = ledger.record(&events, &|event| prices.charge(event)).await;
+        recorded.map(drop)
+    })
+    .await;
 }
 
 /// Tells `store` of owners until the last relay is gone.

@@ -55,6 +55,7 @@ use crate::gateway::app::App;
 use crate::gateway::estimate;
 use crate::gateway::event::Outcome;
 use crate::gateway::identity::Refusal;
+use crate::gateway::metrics::Metrics;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::time::Timestamp;
@@ -74,6 +75,8 @@ pub struct Relay {
     pub door: Door,
     /// What apps may still use.
     pub quotas: Arc<Quotas>,
+    /// What has been counted of calls.
+    pub metrics: Metrics,
     /// The slots of low-priority calls.
     pub slots: Arc<Slots>,
     affinity: Affinity,
@@ -96,6 +99,8 @@ impl Relay {
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
         let (recorder, events) = Recorder::new(settings.gateway.event_queue);
+        let metrics = Metrics::new(Arc::clone(&settings.names));
+        let recorder = recorder.counting(metrics.shard());
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
         let relay = Self {
@@ -103,6 +108,7 @@ impl Relay {
             clock,
             door,
             quotas,
+            metrics,
             slots,
             affinity,
             recorder,
@@ -158,6 +164,8 @@ fn unrecorded(error: RelayError) -> Response {
 struct Worker {
     relay: Arc<Relay>,
     upstream: Upstream,
+    /// Counts this worker's calls.
+    recorder: Recorder,
 }
 
 /// The relay's routes, for one worker with connections of its own.
@@ -166,6 +174,7 @@ pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
     let worker = Worker {
         relay: Arc::clone(relay),
         upstream: Upstream::new(tls.clone(), timeout),
+        recorder: relay.recorder.counting(relay.metrics.shard()),
     };
     Router::new()
         .route("/openai/{*path}", axum::routing::any(handle))
@@ -206,7 +215,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         return models::answer(&relay.settings, &app, &route)
             .unwrap_or_else(RelayError::into_response);
     }
-    let recorder = relay.recorder.clone();
+    let recorder = worker.recorder.clone();
     let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
     record.called_by(&caller);
     record.operation = route.operation;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::gateway::event::UsageEvent;
+use crate::gateway::metrics::Shard;
 
 /// The calls' end of the queue.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Recorder {
     waiting: Arc<AtomicUsize>,
     capacity: usize,
     dropped: Arc<AtomicU64>,
+    /// Where this end's calls are counted.
+    shard: Option<Arc<Shard>>,
 }
 
 /// The other end of the queue.
@@ -75,12 +78,25 @@ impl Recorder {
             waiting,
             capacity,
             dropped: Arc::default(),
+            shard: None,
         };
         (recorder, events)
     }
 
-    /// Hands an event on.
+    /// This queue for one more thread, whose calls are counted in `shard`.
+    #[must_use]
+    pub fn counting(&self, shard: Arc<Shard>) -> Self {
+        Self {
+            shard: Some(shard),
+            ..self.clone()
+        }
+    }
+
+    /// Counts an event and hands it on.
     pub fn record(&self, event: Box<UsageEvent>) {
+        if let Some(shard) = &self.shard {
+            shard.count(&event);
+        }
         let waiting = self.waiting.fetch_add(1, Relaxed);
         if waiting < self.capacity && self.queue.send(event).is_ok() {
             return;

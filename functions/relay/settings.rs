@@ -8,11 +8,13 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 
 use super::credential::Credential;
 use crate::azure::own_token::OwnTokens;
-use crate::config::{ApiForm, Config, Endpoint};
+use crate::config::{ApiForm, AuthMode, Config, Endpoint};
+use crate::door::ANONYMOUS;
 use crate::gateway::app::NO_TIER;
 use crate::gateway::classify::MarkTimes;
 use crate::gateway::deployment::DeploymentSpec;
 use crate::gateway::event::Kind;
+use crate::gateway::metrics::{DeploymentName, Names};
 use crate::gateway::plan::Limits;
 use crate::gateway::pool::{ModelPool, Pool};
 use crate::gateway::route::Form;
@@ -76,6 +78,8 @@ pub struct Settings {
     pub backends: HashMap<Arc<str>, Backend>,
     /// Whether backends are told the object id of who called.
     pub passes_object_id: bool,
+    /// What is counted.
+    pub names: Arc<Names>,
     /// What bounds a call.
     pub limits: Limits,
     /// How long marks last.
@@ -97,9 +101,11 @@ impl Settings {
             backends.insert(name, read);
         }
         let gateway = config.gateway.clone();
+        let (pool, any_backend) = (pool(config), any_backend(config));
         Ok(Self {
-            pool: pool(config),
-            any_backend: Arc::new(any_backend(config)),
+            names: Arc::new(names(&pool, &any_backend, config)),
+            pool,
+            any_backend: Arc::new(any_backend),
             backends,
             passes_object_id: config.auth.pass_caller_object_id,
             limits: Limits {
@@ -164,6 +170,17 @@ fn pool(config: &Config) -> Pool {
     })
 }
 
+fn names(pool: &Pool, any_backend: &ModelPool, config: &Config) -> Names {
+    let models = pool.models().map(|model| &**model).chain([any_backend]);
+    let deployments = models.flat_map(|model| {
+        let all = model.deployments();
+        all.map(|deployment| DeploymentName::new(model.name(), &deployment.spec))
+    });
+    let apps = config.apps.iter().map(|app| Arc::from(app.name.as_str()));
+    let nobody = (config.auth.mode == AuthMode::Off).then(|| Arc::from(ANONYMOUS));
+    Names::new(deployments.collect(), apps.chain(nobody))
+}
+
 fn shared(names: &[String]) -> Vec<Arc<str>> {
     names.iter().map(|name| Arc::from(name.as_str())).collect()
 }
@@ -215,6 +232,9 @@ mod tests {
             tier: None,
             weight: 1,
             ptus: None,
+            base_model: None,
+            since: None,
+            region_class: crate::gateway::price::RegionClass::Global,
             apps: apps.map(|app| vec![app.to_owned()]),
         };
         let all = [deployment(Some("a")), deployment(Some("b"))];

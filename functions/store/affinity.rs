@@ -1,6 +1,6 @@
 //! The rows of table `affinity`: which backend owns a stored response, file or thread.
 
-use super::{Change, Fields, Key, Range, Row, Store, StoreError, Table, Write, encode_key};
+use super::{Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::time::Timestamp;
 
 /// Characters of an id that name its partition. Ids begin with their kind and, most of them, with
@@ -54,11 +54,10 @@ pub fn owned(row: &Row) -> Owned {
 /// # Errors
 /// When the store fails; what is left is deleted the next time.
 pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreError> {
-    let mut range = Range::all();
+    let mut pages = Pages::new(store, Table::Affinity, Range::all());
     let mut deleted = 0;
-    loop {
-        let page = store.read(Table::Affinity, &range).await?;
-        for row in page.rows.iter().filter(|row| owned(row).expires <= now) {
+    while let Some(rows) = pages.next().await? {
+        for row in rows.iter().filter(|row| owned(row).expires <= now) {
             let delete = Write {
                 row: row.key.row.clone(),
                 change: Change::Delete(Some(row.etag.clone())),
@@ -73,9 +72,6 @@ pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreErro
                 Err(error) => return Err(error),
             }
         }
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(deleted),
-        }
     }
+    Ok(deleted)
 }

@@ -94,7 +94,10 @@ pub fn range(range: &Range) -> Result<(), StoreError> {
 }
 
 /// A row's size in bytes, as Table Storage counts it, roughly.
-fn row(fields: &Fields) -> Result<usize, StoreError> {
+///
+/// # Errors
+/// When one of its fields, or all of them, are beyond the bounds.
+pub(super) fn row(fields: &Fields) -> Result<usize, StoreError> {
     if fields.len() > MAX_FIELDS {
         return refuse(format!(
             "a row has at most {MAX_FIELDS} fields, not {}",

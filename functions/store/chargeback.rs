@@ -1,29 +1,66 @@
-//! The rows of table `chargeback`: a row a usage event.
+//! The rows of table `chargeback`: a row a usage event, and which apps have any.
 //!
 //! The partition is an app's UTC day, the row key `call|` and the event's id: an event that comes
-//! twice meets its own row.
+//! twice meets its own row. Beside a day's calls lie its sums ([`super::sums`]). Partition
+//! `index|2026-11` has a row for each app with calls in that month, so that a bill finds them without
+//! a scan of the table.
 
-use super::{Change, Fields, Key, Store, StoreError, Table, Write, bounds, encode_key};
+use super::{Change, Fields, Key, Write, encode_key};
 use crate::gateway::event::UsageEvent;
+use crate::gateway::price::Charge;
+use crate::gateway::time::Timestamp;
 
 /// What the keys of calls begin with.
 pub const CALL: &str = "call|";
 
+/// What the partitions of the index begin with.
+pub const INDEX: &str = "index|";
+
+/// Characters of a UTC month, such as `2026-11`.
+const MONTH: usize = 7;
+
+/// The partition of an app's UTC day, such as `2026-11-23`.
+pub fn partition(app: &str, day: &str) -> String {
+    format!("{}|{day}", encode_key(app))
+}
+
 /// The key of an event's row.
 pub fn key(event: &UsageEvent) -> Key {
     Key {
-        partition: format!("{}|{}", encode_key(&event.app), event.time.day()),
+        partition: partition(&event.app, &event.time.day()),
         row: format!("{CALL}{}", encode_key(&event.id)),
     }
 }
 
+/// The partition and the write that say that an app has calls in the month of `time`.
+pub fn index(app: &str, time: Timestamp) -> (String, Write) {
+    let mut month = time.day();
+    month.truncate(MONTH);
+    let write = Write {
+        row: encode_key(app),
+        change: Change::Upsert(Fields::new().text("app", app).text("month", &*month)),
+    };
+    (format!("{INDEX}{month}"), write)
+}
+
 /// What stands in an event's row.
-pub fn fields(event: &UsageEvent) -> Fields {
+pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
+    let cost = charge.cost.map(|cost| cost.to_string());
+    call(event)
+        .text("cost", cost.unwrap_or_default())
+        .number("weighted_tokens", charge.weighted)
+}
+
+/// As [`fields`], without what the call costs.
+pub fn call(event: &UsageEvent) -> Fields {
     let tokens = &event.tokens;
     Fields::new()
         .text("id", &*event.id)
         .text("time", event.time.rfc3339())
         .text("app", &*event.app)
+        .text("user", clipped(&event.user))
+        .text("subject", clipped(&event.subject))
+        .text("priority", event.priority.as_str())
         .text("model", &*event.model)
         .text("operation", clipped(&event.operation))
         .text("backend", &*event.backend)
@@ -57,34 +94,4 @@ fn attempts(event: &UsageEvent) -> String {
 /// An operation is a part of the client's URL, which may be longer than a field.
 fn clipped(text: &str) -> String {
     text.chars().take(1024).collect()
-}
-
-/// Writes events, each once: those that are there already are passed over. All of `events` have
-/// to be of one partition.
-///
-/// # Errors
-/// When the store fails; none of the events or some are written then, and writing them all again
-/// is right.
-pub async fn insert(store: &dyn Store, events: &[&UsageEvent]) -> Result<(), StoreError> {
-    for batch in events.chunks(bounds::MAX_WRITES) {
-        let mut batch = batch.to_vec();
-        while let Some(first) = batch.first() {
-            let partition = key(first).partition;
-            let writes = batch.iter().map(|event| Write {
-                row: key(event).row,
-                change: Change::Insert(fields(event)),
-            });
-            match store
-                .write(Table::Chargeback, &partition, writes.collect())
-                .await
-            {
-                Ok(()) => break,
-                Err(StoreError::Exists { index }) if index < batch.len() => {
-                    batch.remove(index);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
 }

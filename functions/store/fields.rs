@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds;
+
+/// Characters of one field's part of a long text: whatever they are, within a field's bounds.
+const PART: usize = bounds::MAX_TEXT / 2;
+
 /// One value. Money is text, as a decimal number; moments are text, in RFC 3339.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -37,6 +42,16 @@ impl Fields {
         self
     }
 
+    /// These, and a text of any length, in as many fields `NAME_0`, `NAME_1`, ... as it needs.
+    #[must_use]
+    pub fn long_text(self, name: &str, value: &str) -> Self {
+        let letters: Vec<char> = value.chars().collect();
+        let parts = letters.chunks(PART).enumerate();
+        parts.fold(self, |fields, (i, part)| {
+            fields.text(&format!("{name}_{i}"), part.iter().collect::<String>())
+        })
+    }
+
     /// These, and a number. One beyond [`i64::MAX`] becomes that.
     #[must_use]
     pub fn number(mut self, name: &str, value: u64) -> Self {
@@ -52,12 +67,23 @@ impl Fields {
         self
     }
 
+    /// A field, whatever its sort.
+    pub fn get(&self, name: &str) -> Option<&Field> {
+        self.0.get(name)
+    }
+
     /// A text; empty where there is none.
     pub fn get_text(&self, name: &str) -> &str {
         match self.0.get(name) {
             Some(Field::Text(text)) => text,
             _ => "",
         }
+    }
+
+    /// What [`Self::long_text`] put in; empty where there is none.
+    pub fn get_long_text(&self, name: &str) -> String {
+        let parts = (0..).map(|i| self.get_text(&format!("{name}_{i}")));
+        parts.take_while(|part| !part.is_empty()).collect()
     }
 
     /// A number; 0 where there is none, or a negative one.

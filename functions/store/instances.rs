@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Fields, Key, Range, Store, StoreError, Table, Write, encode_key};
+use super::{Change, Fields, Key, Pages, Range, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::share::Row;
 use crate::gateway::time::Timestamp;
 
 /// The partition of the instances that share apps' limits.
 const PARTITION: &str = "relay";
-
-/// Characters of one field's part of the claims: whatever they are, within a field's bounds.
-const PART: usize = super::bounds::MAX_TEXT / 2;
 
 /// The key of an instance's row.
 pub fn key(instance: &str) -> Key {
@@ -25,18 +22,9 @@ pub fn key(instance: &str) -> Key {
 /// # Errors
 /// When the store fails, or a row is damaged.
 pub async fn read(store: &dyn Store) -> Result<Vec<Row>, StoreError> {
-    let mut range = Range::of(PARTITION, "");
-    let mut rows = Vec::new();
-    loop {
-        let page = store.read(Table::Instances, &range).await?;
-        for row in &page.rows {
-            rows.push(from_fields(&row.fields)?);
-        }
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(rows),
-        }
-    }
+    let rows = Pages::new(store, Table::Instances, Range::of(PARTITION, ""));
+    let rows = rows.rest().await?;
+    rows.iter().map(|row| from_fields(&row.fields)).collect()
 }
 
 /// Writes an instance's row.
@@ -71,22 +59,16 @@ pub async fn forget(store: &dyn Store, instance: &str) -> Result<(), StoreError>
 fn fields(row: &Row) -> Result<Fields, StoreError> {
     let limits = serde_json::to_string(&row.limits);
     let limits = limits.map_err(|error| StoreError::Refused(error.to_string()))?;
-    let fields = Fields::new()
+    Ok(Fields::new()
         .text("instance", &*row.instance)
         .text("seen", row.seen.rfc3339())
         .number("seen_ms", row.seen.unix_ms())
-        .number("next_ms", row.next_ms);
-    let letters: Vec<char> = limits.chars().collect();
-    let parts = letters.chunks(PART).enumerate();
-    Ok(parts.fold(fields, |fields, (i, part)| {
-        fields.text(&part_name(i), part.iter().collect::<String>())
-    }))
+        .number("next_ms", row.next_ms)
+        .long_text("limits", &limits))
 }
 
 fn from_fields(fields: &Fields) -> Result<Row, StoreError> {
-    let parts = (0..).map(|i| fields.get_text(&part_name(i)).to_owned());
-    let limits: String = parts.take_while(|part| !part.is_empty()).collect();
-    let limits: BTreeMap<_, _> = serde_json::from_str(&limits)
+    let limits: BTreeMap<_, _> = serde_json::from_str(&fields.get_long_text("limits"))
         .map_err(|error| StoreError::Damaged(format!("an instance's limits: {error}")))?;
     Ok(Row {
         instance: fields.get_text("instance").to_owned(),
@@ -94,10 +76,6 @@ fn from_fields(fields: &Fields) -> Result<Row, StoreError> {
         next_ms: fields.get_number("next_ms"),
         limits,
     })
-}
-
-fn part_name(i: usize) -> String {
-    format!("limits_{i}")
 }
 
 #[cfg(test)]

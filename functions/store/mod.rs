@@ -8,19 +8,26 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`] and [`requests`] say what stands
-//! in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
+//! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
+//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
+//! what stands in their rows.
 
 pub mod affinity;
 pub mod azure_tables;
 pub mod batches;
+pub mod bill;
 pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
+pub mod console;
 pub mod embedded;
 pub mod fields;
 pub mod instances;
 mod key;
+pub mod ledger;
+mod pages;
+pub mod rejects;
 pub mod requests;
 pub mod slots;
 pub mod sums;
@@ -30,6 +37,7 @@ use std::pin::Pin;
 
 pub use self::fields::{Field, Fields};
 pub use self::key::encode_key;
+pub use self::pages::Pages;
 
 /// The tables, by the names that they have in Table Storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,11 +58,15 @@ pub enum Table {
     Files,
     /// Batches of the batch API.
     Batches,
+    /// Events that could not be read.
+    Rejects,
+    /// What the console shows of the past.
+    Console,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -63,6 +75,8 @@ impl Table {
         Self::Requests,
         Self::Files,
         Self::Batches,
+        Self::Rejects,
+        Self::Console,
     ];
 
     /// The name in Table Storage.
@@ -76,6 +90,8 @@ impl Table {
             Self::Requests => "requests",
             Self::Files => "batchfiles",
             Self::Batches => "batches",
+            Self::Rejects => "chargebackrejects",
+            Self::Console => "console",
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use spillway::store::azure_tables::AzureTables;
 use spillway::store::blobs::azure::AzureBlobs;
-use spillway::store::{Change, Fields, Key, Range, Store, StoreError, Table, Write, chargeback};
+use spillway::store::ledger::Ledger;
+use spillway::store::{Change, Fields, Key, Range, Store, StoreError, Table, Write};
 
 use crate::process::PATIENCE;
-use crate::store::{check, event};
+use crate::store::{calls, check, event, unpriced};
 
 /// Azurite's services, below the folder that `npm ci` fills.
 const SERVICES: &str = "tests/azurite/node_modules/azurite/dist/src";
@@ -111,7 +112,8 @@ fn insert(row: &str, n: u64) -> Write {
 #[tokio::test]
 async fn azure_tables_do_what_every_store_does() {
     let azurite = Azurite::start();
-    check(&azurite.store()).await;
+    let store: Arc<dyn Store> = Arc::new(azurite.store());
+    check(&store).await;
 }
 
 #[tokio::test]
@@ -230,15 +232,15 @@ async fn of_instances_that_insert_at_once_one_wins() {
 #[tokio::test]
 async fn while_azurite_is_away_the_store_is_unavailable_and_afterwards_it_works() {
     let address = free_address();
-    let store = emulator(address);
+    let store: Arc<dyn Store> = Arc::new(emulator(address));
+    let ledger = Ledger::new(Arc::clone(&store));
     let events = [event("00000000000000000000000001")];
     let events: Vec<_> = events.iter().collect();
-    let lost = chargeback::insert(&store, &events).await;
+    let lost = ledger.record(&events, &unpriced).await;
     assert!(matches!(lost, Err(StoreError::Unavailable(_))), "{lost:?}");
     let azurite = Azurite::start();
     let relay = crate::table_faults::relay_to(azurite.address, address).await;
-    chargeback::insert(&store, &events).await.unwrap();
-    let page = store.read(Table::Chargeback, &Range::all()).await.unwrap();
-    assert_eq!(page.rows.len(), 1);
+    ledger.record(&events, &unpriced).await.unwrap();
+    assert_eq!(calls(store.as_ref()).await, 1);
     drop(relay);
 }

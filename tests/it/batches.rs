@@ -485,7 +485,7 @@ async fn no_finished_line_is_called_again_after_a_kill() {
 }
 
 /// Lines of 4 KiB: 4,000 of them, or as many as SPILLWAY_BATCH_LINES says; 50,000 are the 200 MB that the
-/// API takes at most.
+/// API takes at most. What was measured goes to the file that SPILLWAY_BATCH_REPORT names.
 #[tokio::test]
 async fn a_large_file_runs_in_flat_memory() {
     let count = std::env::var("SPILLWAY_BATCH_LINES").map_or(4000, |text| text.parse().unwrap());

@@ -49,7 +49,8 @@ async fn the_console_shows_each_deployment_and_its_mark() {
         page.contains("&lt;b&gt;&amp;") && !page.contains("<b>"),
         "{page}"
     );
-    assert!(page.contains("throttled until 20") && page.contains("serving"));
+    assert!(page.contains(">throttled<") && page.contains("until <time datetime=\"20"));
+    assert!(page.contains(">serving<"));
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use spillway::gateway::event::{Attempt, Kind, Tokens, UsageEvent};
+use spillway::gateway::price::Charge;
 use spillway::gateway::time::Timestamp;
 use spillway::store::affinity::{self, Owned};
 use spillway::store::embedded::Embedded;
+use spillway::store::ledger::Ledger;
 use spillway::store::{
-    Change, Etag, Fields, Key, Page, Range, Row, Store, StoreError, Table, Write, chargeback,
+    Change, Etag, Fields, Key, Page, Pages, Range, Row, Store, StoreError, Table, Write, chargeback,
 };
 
 const T: Table = Table::Affinity;
@@ -37,19 +39,21 @@ async fn etag(store: &dyn Store, partition: &str, row: &str) -> Etag {
 }
 
 /// Runs every check on a new, empty store.
-pub(crate) async fn check(store: &dyn Store) {
+pub(crate) async fn check(shared: &Arc<dyn Store>) {
+    let store = shared.as_ref();
     rows_are_read_as_they_were_written(store).await;
     each_write_keeps_its_condition(store).await;
     a_transaction_is_all_or_nothing(store).await;
     a_range_is_read_page_by_page_in_order(store).await;
-    events_are_written_once(store).await;
+    events_are_written_once(shared).await;
     owners_that_have_expired_are_deleted(store).await;
 }
 
 #[tokio::test]
 async fn the_embedded_store_does_what_every_store_does() {
     let folder = tempfile::tempdir().unwrap();
-    check(&Embedded::open(folder.path()).unwrap()).await;
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+    check(&store).await;
 }
 
 async fn rows_are_read_as_they_were_written(store: &dyn Store) {
@@ -237,13 +241,30 @@ pub(crate) fn event(id: &str) -> UsageEvent {
     }
 }
 
-async fn events_are_written_once(store: &dyn Store) {
+/// No call has a price.
+pub(crate) fn unpriced(_: &UsageEvent) -> Charge {
+    Charge::default()
+}
+
+/// How many calls are written.
+pub(crate) async fn calls(store: &dyn Store) -> usize {
+    let rows = Pages::new(store, Table::Chargeback, Range::all())
+        .rest()
+        .await
+        .unwrap();
+    rows.iter()
+        .filter(|row| row.key.row.starts_with(chargeback::CALL))
+        .count()
+}
+
+async fn events_are_written_once(store: &Arc<dyn Store>) {
     let events: Vec<UsageEvent> = (0..250).map(|i| event(&format!("{i:026}"))).collect();
     let some: Vec<&UsageEvent> = events.iter().skip(90).take(20).collect();
-    chargeback::insert(store, &some).await.unwrap();
+    let ledger = Ledger::new(Arc::clone(store));
+    ledger.record(&some, &unpriced).await.unwrap();
     let all: Vec<&UsageEvent> = events.iter().collect();
     for _ in 0..2 {
-        chargeback::insert(store, &all).await.unwrap();
+        ledger.record(&all, &unpriced).await.unwrap();
     }
     let page = store
         .read(

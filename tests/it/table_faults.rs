@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use spillway::store::azure_tables::AzureTables;
-use spillway::store::{
-    Change, Etag, Fields, Key, Range, Store, StoreError, Table, Write, chargeback,
-};
+use spillway::store::ledger::Ledger;
+use spillway::store::{Change, Etag, Fields, Key, Range, Store, StoreError, Table, Write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -19,7 +18,7 @@ use crate::azurite::{Azurite, emulator};
 use crate::identity_endpoint::{HEADER, IdentityEndpoint, Reply};
 use crate::scripted::{Act, Scripted, answer};
 use crate::served::Served;
-use crate::store::event;
+use crate::store::{calls, event, unpriced};
 
 const T: Table = Table::Affinity;
 
@@ -356,13 +355,14 @@ async fn an_insert_whose_answer_was_lost_meets_its_own_row_and_counts_once() {
         event("00000000000000000000000002"),
     ];
     let events: Vec<_> = all.iter().collect();
-    unavailable(chargeback::insert(&store, &events).await);
+    let store: Arc<dyn Store> = Arc::new(store);
+    let ledger = Ledger::new(Arc::clone(&store));
+    unavailable(ledger.record(&events, &unpriced).await);
     proxy.swallow.store(false, SeqCst);
     let again = store.write(T, "p", vec![insert("a")]).await;
     assert_eq!(again, Err(StoreError::Exists { index: 0 }));
-    chargeback::insert(&store, &events).await.unwrap();
-    let page = store.read(Table::Chargeback, &Range::all()).await.unwrap();
-    assert_eq!(page.rows.len(), 2);
+    ledger.record(&events, &unpriced).await.unwrap();
+    assert_eq!(calls(store.as_ref()).await, 2);
     proxy.task.abort();
 }
 

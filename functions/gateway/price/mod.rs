@@ -2,7 +2,7 @@
 //!
 //! Pay-as-you-go is paid by the token: [`Prices::charge`] says what a call costs. Provisioned
 //! throughput is paid by the hour, used or not: a call at a PTU has no cost of its own, but a weight,
-//! by which the hour's price ([`Prices::ptu`]) is shared out afterwards.
+//! by which the hour's price ([`Prices::ptu`]) is shared out afterwards ([`super::bill`]).
 //!
 //! Prices are the configuration's own (`[[price]]`), else those of a dated list that comes with the
 //! program ([`list`]). What has no price is `None`, never zero, so that it can be counted and shown.
@@ -24,7 +24,7 @@ use super::ptu::ModelRate;
 use super::time::Timestamp;
 
 pub use self::own::OwnPrice;
-pub use self::rate::{Price, TokenPrices};
+pub use self::rate::{COST_DECIMALS, Price, TokenPrices};
 
 /// Minutes of an hour: PTU rates are quoted by the minute, their price by the hour.
 const MINUTES: u64 = 60;
@@ -92,10 +92,12 @@ pub struct PricedDeployment {
     pub region: Arc<str>,
     /// Its provisioned throughput units; 0 for pay-as-you-go, or where the configuration names none.
     pub ptus: u32,
+    /// When it was made: a PTU costs nothing before.
+    pub since: Timestamp,
 }
 
 /// What a call costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// In the configuration's currency, exact. `None` for a call at a PTU, whose cost is a share
     /// of the hour's, and for one without a price ([`Self::is_unpriced`]).
@@ -287,6 +289,7 @@ fn unknown(event: &UsageEvent, served: &Served) -> PricedDeployment {
         region_class: RegionClass::Global,
         region: Arc::clone(&event.region),
         ptus: 0,
+        since: Timestamp::default(),
     }
 }
 

@@ -4,23 +4,23 @@ use rust_decimal::Decimal;
 
 use crate::gateway::event::Tokens;
 
-/// Digits after the point that a price may have.
-const DECIMALS: u32 = 9;
+/// Digits after the point that a price may have. Azure's have six at most.
+const DECIMALS: u32 = 6;
 
 /// Digits after the point of a cost: those of a price, and the six of a million tokens.
-const COST_DECIMALS: u32 = DECIMALS + 6;
+pub const COST_DECIMALS: u32 = DECIMALS + 6;
 
 /// A million of the currency: no token and no PTU costs that much.
 const TOO_MUCH: i64 = 1_000_000;
 
-/// A price in the configuration's currency, below a million, in billionths: for a million tokens,
+/// A price in the configuration's currency, below a million, in millionths: for a million tokens,
 /// or for an hour of one PTU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(u64);
 
 impl Price {
     /// The price of `amount`. `None` where it is negative, a million or more, or has more than
-    /// nine digits after the point.
+    /// six digits after the point.
     pub fn new(amount: Decimal) -> Option<Self> {
         let amount = amount.normalize();
         if amount.is_sign_negative() && !amount.is_zero()
@@ -29,8 +29,8 @@ impl Price {
         {
             return None;
         }
-        let billionths = amount.checked_mul(Decimal::from(10_u64.pow(DECIMALS)))?;
-        u64::try_from(billionths).ok().map(Self)
+        let millionths = amount.checked_mul(Decimal::from(10_u64.pow(DECIMALS)))?;
+        u64::try_from(millionths).ok().map(Self)
     }
 
     /// Reads `2.50`.
@@ -70,7 +70,7 @@ pub struct TokenPrices {
 
 impl TokenPrices {
     /// What these tokens cost, exactly. `None` when there is audio among them that has no price,
-    /// or when the amount is beyond any reason (7.9 * 10^13).
+    /// or when the amount is beyond any reason (7.9 * 10^16).
     ///
     /// Answers say how many tokens came from the cache, not of which sort they were: they are taken
     /// for text as far as there is text in the prompt, and the rest is charged whole.
@@ -94,9 +94,9 @@ impl TokenPrices {
         let mut total = 0u128;
         for (count, price) in parts {
             if count > 0 {
-                let Price(billionths) = price?;
-                // 2^64 tokens at 2^50 billionths, seven times, are below 2^128.
-                total += u128::from(count) * u128::from(billionths);
+                let Price(millionths) = price?;
+                // 2^64 tokens at 2^40 millionths, seven times, are below 2^128.
+                total += u128::from(count) * u128::from(millionths);
             }
         }
         decimal(total, COST_DECIMALS)

@@ -278,7 +278,7 @@ fn each_of_10000_messages_is_answered_once_whatever_fails() {
     let seed = Seed(number("SPILLWAY_FAULT_SEED").unwrap_or_else(|| fastrand::u64(..)));
     let messages = number("SPILLWAY_FAULT_MESSAGES").unwrap_or(10_000);
     let messages = usize::try_from(messages).unwrap();
-    let counts = run(seed.0, messages, FAULTS, 3, seed.0 % 2 == 0);
+    let counts = run(seed.0, messages, FAULTS, 3, seed.0.is_multiple_of(2));
     let Counts {
         answered,
         given_up,

@@ -1,0 +1,149 @@
+//! Bills, from what is kept: reading it, breaking it down, writing it out.
+//!
+//! A bill is made from the sums of each app's day, so that what it takes depends on apps and days, not
+//! on calls; only a bill by user, what spilling cost and an export of the calls read each of them. All
+//! of it goes page by page: what is held is a day's hours, and the lines.
+
+pub mod csv;
+pub mod export;
+pub mod period;
+pub mod render;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+pub use self::period::{Period, Span};
+use crate::gateway::bill::spill::{SpillLine, Spills};
+use crate::gateway::bill::{Bill, BillError, By, Reckoning, Wanted};
+use crate::gateway::price::Prices;
+use crate::gateway::time::Timestamp;
+use crate::store::bill::{self, AppDay};
+use crate::store::{Store, StoreError, bounds};
+
+/// Apps whose day is read at the same time: on Azure each is a round trip.
+const CONCURRENT: usize = 16;
+
+/// Why there is no bill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BillingError {
+    /// What was asked for is nothing that a bill can be of.
+    Asked(String),
+    /// The bill can't be kept exactly, or has too many lines.
+    Bill(BillError),
+    /// The store could not be read.
+    Store(StoreError),
+}
+
+impl fmt::Display for BillingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked(why) => f.write_str(why),
+            Self::Bill(error) => error.fmt(f),
+            Self::Store(error) => write!(f, "the store can't be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BillingError {}
+
+impl From<BillError> for BillingError {
+    fn from(error: BillError) -> Self {
+        Self::Bill(error)
+    }
+}
+
+impl From<StoreError> for BillingError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The bill of a period. PTUs cost what they do up to `now`.
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn make(
+    store: &dyn Store,
+    prices: &Prices,
+    period: Period,
+    wanted: Wanted,
+    now: Timestamp,
+) -> Result<Bill, BillingError> {
+    let apps = apps(store, period).await?;
+    let by_user = wanted.by.contains(&By::User);
+    let mut reckoning = Reckoning::new(prices, wanted);
+    for start in period.days() {
+        let day: Arc<str> = start.day().into();
+        let days = apps.iter().map(|app| read(store, app, &day, by_user));
+        let mut days = stream::iter(days).buffered(CONCURRENT);
+        while let Some(sums) = days.try_next().await? {
+            for used in &sums.uses {
+                reckoning.add(used)?;
+            }
+            for used in sums.ptu_uses {
+                reckoning.add_ptu(used);
+            }
+        }
+        reckoning.close_day(&day, start, now)?;
+    }
+    Ok(reckoning.finish()?)
+}
+
+async fn read(
+    store: &dyn Store,
+    app: &Arc<str>,
+    day: &Arc<str>,
+    by_user: bool,
+) -> Result<AppDay, StoreError> {
+    if by_user {
+        bill::by_user(store, app, day).await
+    } else {
+        bill::sums(store, app, day).await
+    }
+}
+
+/// What spilling cost in a period, and who had filled the PTUs. Reads each call.
+///
+/// # Errors
+/// [`BillingError`].
+pub async fn spilled(store: &dyn Store, period: Period) -> Result<Vec<SpillLine>, BillingError> {
+    let apps = apps(store, period).await?;
+    let mut spills = Spills::default();
+    for start in period.days() {
+        let day = start.day();
+        for app in &apps {
+            let mut after = None;
+            loop {
+                let page = bill::calls(store, app, &day, after, bounds::MAX_PAGE).await?;
+                for row in &page.rows {
+                    if let Some(call) = bill::spill(row, app)? {
+                        spills.add(&call)?;
+                    }
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        spills.close_day()?;
+    }
+    Ok(spills.finish())
+}
+
+/// The apps with calls in any month of a period, in order of their names.
+///
+/// # Errors
+/// When the store fails.
+pub async fn apps(store: &dyn Store, period: Period) -> Result<Vec<Arc<str>>, StoreError> {
+    let mut apps = BTreeSet::new();
+    for month in period.months() {
+        apps.extend(bill::apps(store, &month.to_string()).await?);
+    }
+    Ok(apps.into_iter().collect())
+}

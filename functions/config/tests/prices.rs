@@ -1,0 +1,105 @@
+//! `[[price]]`, and what a deployment's price goes by.
+
+use rust_decimal::Decimal;
+
+use crate::gateway::event::{Kind, Tokens, UsageEvent, UsageSource};
+use crate::gateway::time::Timestamp;
+
+use super::*;
+
+/// 2026-11-23T17:06:30.000Z.
+const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
+
+const DEPLOYMENTS: &str = r#"
+[auth]
+mode = "off"
+[[backend]]
+name = "sweden"
+endpoint = "https://contoso.openai.azure.com"
+region = "Sweden Central"
+key = "${PTU_KEY}"
+[[backend.deployment]]
+name = "chat"
+base_model = "gpt-4o-2024-11-20"
+kind = "payg"
+region_class = "regional"
+[[backend.deployment]]
+name = "chat-ptu"
+model = "chat"
+base_model = "gpt-4o"
+kind = "ptu"
+ptus = 50
+"#;
+
+fn found(lines: &str) -> Vec<String> {
+    let all = mistakes(&format!("{DEPLOYMENTS}{lines}")).into_iter();
+    all.map(|m| m.strip_prefix("spillway.toml:").unwrap().to_owned())
+        .collect()
+}
+
+fn cost_of_a_million(lines: &str) -> Option<Decimal> {
+    let config = parse(&format!("{DEPLOYMENTS}{lines}")).unwrap_or_else(|e| panic!("{e}"));
+    let call = UsageEvent {
+        time: NOW,
+        model: "chat".into(),
+        backend: "sweden".into(),
+        deployment: "chat".into(),
+        kind: Some(Kind::Payg),
+        tokens: Tokens {
+            input: 1_000_000,
+            ..Tokens::default()
+        },
+        usage: UsageSource::Reported,
+        ..UsageEvent::default()
+    };
+    config.prices().charge(&call).cost
+}
+
+#[test]
+fn a_deployments_price_is_that_of_its_base_model_class_and_region() {
+    assert_eq!(cost_of_a_million(""), Some("3.025".parse().unwrap()));
+}
+
+#[test]
+fn an_own_price_wins_from_its_day() {
+    let own =
+        "[[price]]\nmodel = \"chat\"\nfrom = \"2026-11-01\"\ninput = \"2.10\"\noutput = \"8\"\n";
+    assert_eq!(cost_of_a_million(own), Some("2.1".parse().unwrap()));
+    let later = own.replace("2026-11-01", "2026-12-01");
+    assert_eq!(cost_of_a_million(&later), Some("3.025".parse().unwrap()));
+}
+
+#[test]
+fn a_ptus_hour_has_the_lists_price_or_an_own_one() {
+    let per_hour = |lines: &str| {
+        let config = parse(&format!("{DEPLOYMENTS}{lines}")).unwrap_or_else(|e| panic!("{e}"));
+        let ptu = config.prices().ptu("sweden", "chat-ptu", NOW).unwrap();
+        ptu.per_hour.unwrap().to_string()
+    };
+    assert_eq!(per_hour(""), "50");
+    assert_eq!(per_hour("[[price]]\nptu_hour = \"0.31\"\n"), "15.5");
+}
+
+#[test]
+fn a_price_that_is_none_is_a_mistake() {
+    let [number] = &found("[[price]]\ninput = \"cheap\"\noutput = \"1\"\n")[..] else {
+        panic!("one mistake");
+    };
+    assert!(
+        number.contains("price[0].input: must be a decimal number"),
+        "{number}"
+    );
+    let half = found("[[price]]\ninput = \"1\"\n").concat();
+    assert!(half.contains("needs `output`"), "{half}");
+    let none = found("[[price]]\nmodel = \"chat\"\n").concat();
+    assert!(none.contains("says no price"), "{none}");
+    let day = found("[[price]]\nptu_hour = \"1\"\nfrom = \"November\"\n").concat();
+    assert!(day.contains("must be a day such as"), "{day}");
+    let model = found("[[price]]\nmodel = \"chit\"\ninput = \"1\"\noutput = \"1\"\n").concat();
+    assert!(
+        model.contains("`chit` is no model or base_model"),
+        "{model}"
+    );
+    let backend = found("[[price]]\nbackend = \"norway\"\nptu_hour = \"1\"\n").concat();
+    assert!(backend.contains("`norway` is no backend"), "{backend}");
+}

@@ -1,0 +1,90 @@
+//! How figures are written.
+
+/// What stands where there is no figure.
+pub(super) const NONE: &str = "–";
+
+/// A whole number in groups of three, for example `12,345`.
+pub(super) fn whole(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number in short, for example `0.25`, `12.3`, `12,345`, `1.23 M`.
+pub(super) fn short(number: f64) -> String {
+    if number >= 1e9 {
+        return format!("{:.2} G", number / 1e9);
+    }
+    if number >= 1e6 {
+        return format!("{:.2} M", number / 1e6);
+    }
+    if number >= 100.0 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is between 100 and a million"
+        )]
+        return whole(number.round() as u64);
+    }
+    let text = format!("{number:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A time, for example `230 ms`, `1.2 s`.
+pub(super) fn ms(ms: Option<u64>) -> String {
+    match ms {
+        None => NONE.to_owned(),
+        Some(ms) if ms < 1000 => format!("{ms} ms"),
+        Some(ms) if ms < 100_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        Some(ms) => format!("{} s", whole(ms / 1000)),
+    }
+}
+
+/// A percentage, for example `12.5 %`.
+pub(super) fn percent(percent: Option<f64>) -> String {
+    percent.map_or(NONE.to_owned(), |percent| format!("{} %", short(percent)))
+}
+
+/// The time of day of an RFC 3339 moment, for example `17:06:30`.
+pub(super) fn time_of_day(moment: &str) -> &str {
+    moment.get(11..19).unwrap_or(moment)
+}
+
+/// The day and minute of an RFC 3339 moment, for example `11-23 17:06`.
+pub(super) fn day_and_minute(moment: &str) -> String {
+    let part = moment.get(5..16).unwrap_or(moment);
+    part.replace('T', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(whole(0), "0");
+        assert_eq!(whole(999), "999");
+        assert_eq!(whole(1_234_567), "1,234,567");
+        let texts = [0.0, 0.25, 12.3, 99.99, 12_345.6, 1_234_567.0, 2e9].map(short);
+        assert_eq!(
+            texts,
+            ["0", "0.25", "12.3", "99.99", "12,346", "1.23 M", "2.00 G"]
+        );
+        let texts = [None, Some(0), Some(999), Some(1250), Some(120_000)].map(ms);
+        assert_eq!(texts, ["–", "0 ms", "999 ms", "1.2 s", "120 s"]);
+        assert_eq!(percent(Some(12.5)), "12.5 %");
+    }
+
+    #[test]
+    fn moments_are_cut() {
+        assert_eq!(time_of_day("2026-11-23T17:06:30.000Z"), "17:06:30");
+        assert_eq!(day_and_minute("2026-11-23T17:06:30.000Z"), "11-23 17:06");
+        assert_eq!(time_of_day("?"), "?");
+    }
+}

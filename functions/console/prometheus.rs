@@ -1,0 +1,358 @@
+//! The counters as Prometheus text (exposition format 0.0.4).
+//!
+//! Names are OpenTelemetry's where its conventions for generative AI have one, as Prometheus writes
+//! them; the gateway is the client of its backends there. Labels are names of the configuration only.
+
+use std::fmt::{Display, Write};
+
+use super::Console;
+use crate::gateway::event::Kind;
+use crate::gateway::metrics::histogram::{OTEL_MS, TOKENS};
+use crate::gateway::metrics::shard::{Count, Size};
+use crate::gateway::metrics::{DeploymentName, Total, Totals};
+use crate::gateway::time::Timestamp;
+
+/// The content type of the text.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Classes of calls, by label.
+const CLASSES: [(&str, Count); 5] = [
+    ("good", Count::Good),
+    ("client_error", Count::ClientError),
+    ("throttled", Count::Throttled),
+    ("server_error", Count::ServerError),
+    ("client_gone", Count::ClientGone),
+];
+
+/// What came of attempts, by label.
+const ATTEMPTS: [(&str, Count); 4] = [
+    ("served", Count::AttemptServed),
+    ("throttled", Count::AttemptThrottled),
+    ("failed", Count::AttemptFailed),
+    ("refused", Count::AttemptRefused),
+];
+
+/// Sorts of tokens, by label. The last two are parts of the first two.
+const SORTS: [(&str, Count); 4] = [
+    ("input", Count::Input),
+    ("output", Count::Output),
+    ("cached", Count::Cached),
+    ("reasoning", Count::Reasoning),
+];
+
+/// All metrics of this instance.
+pub(super) fn text(console: &Console) -> String {
+    let relay = &console.relay;
+    let totals = relay.metrics.totals();
+    let mut text = Text::default();
+    text.family("spillway_build_info", "gauge", "The gateway's version.");
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    text.sample("spillway_build_info", &version, 1);
+    text.family(
+        "spillway_dropped_events_total",
+        "counter",
+        "Usage events that found their queue full.",
+    );
+    text.sample("spillway_dropped_events_total", &[], relay.dropped_events());
+    calls(&mut text, console, &totals);
+    apps(&mut text, console, &totals);
+    deployments(&mut text, console, &totals);
+    states(&mut text, console, relay.clock.now());
+    text.0
+}
+
+fn calls(text: &mut Text, console: &Console, totals: &Totals) {
+    let names = console.relay.metrics.names();
+    let models = || names.models.iter().zip(&totals.models).filter(shown);
+    text.family(
+        "spillway_calls_total",
+        "counter",
+        "Calls by what the client got.",
+    );
+    for (model, total) in models() {
+        for (class, count) in CLASSES {
+            let labels = [("gen_ai_request_model", &**model), ("class", class)];
+            text.sample("spillway_calls_total", &labels, total.get(count));
+        }
+    }
+    for (name, help, count) in [
+        (
+            "spillway_spilled_calls_total",
+            "Calls that a full PTU deployment passed on to pay-as-you-go.",
+            Count::Spilled,
+        ),
+        (
+            "spillway_cut_calls_total",
+            "Calls whose answer broke off after its first byte.",
+            Count::Cut,
+        ),
+    ] {
+        text.family(name, "counter", help);
+        for (model, total) in models() {
+            text.sample(name, &[("gen_ai_request_model", model)], total.get(count));
+        }
+    }
+    for (name, help, size) in [
+        (
+            "spillway_call_duration_seconds",
+            "From a call's arrival to its end.",
+            Size::Duration,
+        ),
+        (
+            "spillway_call_first_byte_seconds",
+            "From a call's arrival to the first byte of its answer.",
+            Size::FirstByte,
+        ),
+    ] {
+        text.family(name, "histogram", help);
+        for (model, total) in models() {
+            text.histogram(name, &[("gen_ai_request_model", model)], total, size);
+        }
+    }
+}
+
+fn apps(text: &mut Text, console: &Console, totals: &Totals) {
+    let names = console.relay.metrics.names();
+    let apps = || names.apps.iter().zip(&totals.apps).filter(shown);
+    text.family(
+        "spillway_app_calls_total",
+        "counter",
+        "An app's calls by what the client got.",
+    );
+    for (app, total) in apps() {
+        for (class, count) in CLASSES {
+            let labels = [("app", &**app), ("class", class)];
+            text.sample("spillway_app_calls_total", &labels, total.get(count));
+        }
+    }
+    text.family(
+        "spillway_app_tokens_total",
+        "counter",
+        "An app's tokens; cached ones are part of input, reasoning of output.",
+    );
+    for (app, total) in apps() {
+        for (sort, count) in SORTS {
+            let labels = [("app", &**app), ("gen_ai_token_type", sort)];
+            text.sample("spillway_app_tokens_total", &labels, total.get(count));
+        }
+    }
+}
+
+fn deployments(text: &mut Text, console: &Console, totals: &Totals) {
+    let names = console.relay.metrics.names();
+    let all = || {
+        let pairs = names.deployments.iter().zip(&totals.deployments);
+        pairs.filter(|(_, total)| !total.is_none())
+    };
+    text.family(
+        "spillway_attempts_total",
+        "counter",
+        "Attempts at a deployment by what came of them.",
+    );
+    for (name, total) in all() {
+        for (result, count) in ATTEMPTS {
+            let labels = with(name, ("result", result));
+            text.sample("spillway_attempts_total", &labels, total.get(count));
+        }
+    }
+    text.family(
+        "spillway_tokens_total",
+        "counter",
+        "Tokens that a deployment served; cached ones are part of input, reasoning of output.",
+    );
+    for (name, total) in all() {
+        for (sort, count) in SORTS {
+            let labels = with(name, ("gen_ai_token_type", sort));
+            text.sample("spillway_tokens_total", &labels, total.get(count));
+        }
+    }
+    for (metric, help, size) in [
+        (
+            "gen_ai_client_operation_duration_seconds",
+            "From the request to a deployment to the end of its answer.",
+            Size::Duration,
+        ),
+        (
+            "gen_ai_client_operation_time_to_first_chunk_seconds",
+            "From the request to a deployment to the first byte of its answer, streamed or not.",
+            Size::FirstByte,
+        ),
+    ] {
+        text.family(metric, "histogram", help);
+        for (name, total) in all() {
+            let labels = with(name, PROVIDER);
+            text.histogram(metric, &labels, total, size);
+        }
+    }
+    let metric = "gen_ai_client_token_usage";
+    text.family(metric, "histogram", "Tokens of a call.");
+    for (name, total) in all() {
+        for (sort, size) in [("input", Size::Input), ("output", Size::Output)] {
+            let [backend, deployment, model, kind, provider] = with(name, PROVIDER);
+            let sort = ("gen_ai_token_type", sort);
+            let labels = [backend, deployment, model, kind, provider, sort];
+            text.histogram(metric, &labels, total, size);
+        }
+    }
+}
+
+/// Azure OpenAI, as OpenTelemetry calls it.
+const PROVIDER: (&str, &str) = ("gen_ai_provider_name", "azure.ai.openai");
+
+fn states(text: &mut Text, console: &Console, now: Timestamp) {
+    let settings = &console.relay.settings;
+    let mut models: Vec<_> = settings.pool.models().collect();
+    models.sort_by_key(|model| model.name().clone());
+    let all = || {
+        let members = models.iter().flat_map(|model| {
+            let deployments = model.deployments();
+            deployments.map(|one| (DeploymentName::new(model.name(), &one.spec), one))
+        });
+        members.collect::<Vec<_>>()
+    };
+    text.family(
+        "spillway_calls_in_flight",
+        "gauge",
+        "Calls under way at a deployment.",
+    );
+    for (name, one) in all() {
+        let labels = of(&name);
+        text.sample("spillway_calls_in_flight", &labels, one.in_flight());
+    }
+    text.family(
+        "spillway_deployment_marked",
+        "gauge",
+        "1 for the reason that a deployment is left alone for, 0 for the others.",
+    );
+    for (name, one) in all() {
+        let mark = one.mark(now).map(|mark| mark.reason.as_str());
+        for reason in ["throttled", "failed", "misconfigured"] {
+            let labels = with(&name, ("reason", reason));
+            let value = u64::from(mark == Some(reason));
+            text.sample("spillway_deployment_marked", &labels, value);
+        }
+    }
+}
+
+/// Calls of no model, and of no app, are shown where there are any.
+fn shown<T: AsRef<str>>((name, total): &(&T, &Total)) -> bool {
+    !name.as_ref().is_empty() || !total.is_none()
+}
+
+type Label<'a> = (&'a str, &'a str);
+
+const fn kind(kind: Kind) -> Label<'static> {
+    ("kind", kind.as_str())
+}
+
+fn of(name: &DeploymentName) -> [Label<'_>; 4] {
+    [
+        ("backend", &*name.backend),
+        ("deployment", &*name.deployment),
+        ("gen_ai_request_model", &*name.model),
+        kind(name.kind),
+    ]
+}
+
+fn with<'a>(name: &'a DeploymentName, more: Label<'a>) -> [Label<'a>; 5] {
+    let [backend, deployment, model, kind] = of(name);
+    [backend, deployment, model, kind, more]
+}
+
+/// Text as it grows. Writing to a String can't fail.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, sort: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {sort}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
+        self.0 += name;
+        self.labels(labels, None);
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    fn labels(&mut self, labels: &[Label<'_>], le: Option<&str>) {
+        let le = le.map(|le| ("le", le));
+        let mut open = '{';
+        for (name, value) in labels.iter().copied().chain(le) {
+            let _ = write!(self.0, "{open}{name}=\"");
+            self.escaped(value);
+            self.0.push('"');
+            open = ',';
+        }
+        if open == ',' {
+            self.0.push('}');
+        }
+    }
+
+    fn escaped(&mut self, value: &str) {
+        for c in value.chars() {
+            match c {
+                '\\' => self.0 += "\\\\",
+                '"' => self.0 += "\\\"",
+                '\n' => self.0 += "\\n",
+                c => self.0.push(c),
+            }
+        }
+    }
+
+    /// A histogram; times are in milliseconds here and in seconds there.
+    fn histogram(&mut self, name: &str, labels: &[Label<'_>], total: &Total, size: Size) {
+        let Some(tally) = total.size(size) else {
+            return;
+        };
+        let (bounds, is_time) = match size {
+            Size::Duration | Size::FirstByte => (OTEL_MS, true),
+            Size::Input | Size::Output => (TOKENS, false),
+        };
+        let unit = |value: u64| {
+            if is_time {
+                seconds(value)
+            } else {
+                value.to_string()
+            }
+        };
+        for bound in bounds {
+            self.bucket(name, labels, &unit(*bound), tally.at_most(*bound));
+        }
+        self.bucket(name, labels, "+Inf", tally.count());
+        self.sample(&format!("{name}_sum"), labels, unit(tally.sum));
+        self.sample(&format!("{name}_count"), labels, tally.count());
+    }
+
+    fn bucket(&mut self, name: &str, labels: &[Label<'_>], le: &str, count: u64) {
+        let _ = write!(self.0, "{name}_bucket");
+        self.labels(labels, Some(le));
+        let _ = writeln!(self.0, " {count}");
+    }
+}
+
+/// Milliseconds as seconds, exactly.
+fn seconds(ms: u64) -> String {
+    let text = format!("{}.{:03}", ms / 1000, ms % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_are_exact_in_seconds() {
+        let texts = [0, 10, 160, 1280, 10_240, 81_920, 100_000].map(seconds);
+        assert_eq!(
+            texts,
+            ["0", "0.01", "0.16", "1.28", "10.24", "81.92", "100"]
+        );
+    }
+
+    #[test]
+    fn a_label_holds_any_text() {
+        let mut text = Text::default();
+        text.sample("a", &[("b", "x\"y\\z\n"), ("c", "")], 1);
+        assert_eq!(text.0, "a{b=\"x\\\"y\\\\z\\n\",c=\"\"} 1\n");
+    }
+}

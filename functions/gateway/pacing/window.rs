@@ -1,0 +1,336 @@
+//! Utilization from the calls themselves: the tokens of a deployment's minutes, weighted as Azure
+//! weights them, over what its PTUs do in a minute.
+//!
+//! `input - cached + ratio * output` tokens, divided by the rate per PTU and the PTUs (Microsoft
+//! Learn, "Understanding costs associated with provisioned throughput units"). A call counts in the
+//! minute in which it ended: that is when its tokens are known, and its event is written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::gateway::event::{Kind, UsageEvent, UsageSource};
+use crate::gateway::priority::Priority;
+use crate::gateway::ptu::{ModelRate, Utilization};
+use crate::gateway::time::Timestamp;
+
+/// Milliseconds of a minute.
+pub const MINUTE_MS: u64 = 60_000;
+
+/// Minutes that are remembered: an event that is older comes too late for any use.
+const MINUTES: u64 = 30;
+
+/// A shorter stretch than this says nothing of utilization, ms.
+const SHORTEST_MS: u64 = 20_000;
+
+/// A deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeploymentId {
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// The deployment's name on it.
+    pub deployment: Arc<str>,
+}
+
+/// The minute that a moment is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Minute(u64);
+
+impl Minute {
+    /// The minute of a moment.
+    pub const fn of(moment: Timestamp) -> Self {
+        Self(moment.unix_ms() / MINUTE_MS)
+    }
+
+    /// Its first millisecond.
+    pub const fn start(self) -> Timestamp {
+        Timestamp::from_unix_ms(self.0 * MINUTE_MS)
+    }
+
+    /// Its end, which is the next one's start.
+    pub const fn end(self) -> Timestamp {
+        self.start().plus_ms(MINUTE_MS)
+    }
+
+    /// The minute so many before it.
+    #[must_use]
+    pub const fn before(self, minutes: u64) -> Self {
+        Self(self.0.saturating_sub(minutes))
+    }
+
+    /// As keys name it, for example `2026-11-23T17:06`.
+    pub fn key(self) -> String {
+        self.start().rfc3339().chars().take(16).collect()
+    }
+}
+
+/// Weighted tokens, in input tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Of all calls.
+    pub all: u64,
+    /// Of low-priority calls.
+    pub low: u64,
+}
+
+impl Use {
+    /// These and those.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            all: self.all.saturating_add(other.all),
+            low: self.low.saturating_add(other.low),
+        }
+    }
+}
+
+/// What a call used of a provisioned deployment; `None` where it used none.
+pub fn use_of(event: &UsageEvent) -> Option<(DeploymentId, Minute, Use)> {
+    if event.kind != Some(Kind::Ptu) || event.usage == UsageSource::None {
+        return None;
+    }
+    let rate = ModelRate::of(&event.model).unwrap_or(ModelRate::ASSUMED);
+    let tokens = &event.tokens;
+    let input = tokens.input.saturating_sub(tokens.cached);
+    let output = tokens.output.saturating_mul(rate.output_ratio);
+    let all = input.saturating_add(output);
+    let low = match event.priority {
+        Priority::Low => all,
+        Priority::High => 0,
+    };
+    let id = DeploymentId {
+        backend: Arc::clone(&event.backend),
+        deployment: Arc::clone(&event.deployment),
+    };
+    let ended = event.time.plus_ms(event.total_ms);
+    Some((id, Minute::of(ended), Use { all, low }))
+}
+
+/// What one process has counted: its part of each deployment's minutes.
+#[derive(Clone, Debug, Default)]
+pub struct Windows {
+    minutes: BTreeMap<(Minute, DeploymentId), Counted>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    used: Use,
+    is_written: bool,
+}
+
+impl Windows {
+    /// Counts a call. Whether it was one of a provisioned deployment, and of late.
+    pub fn note(&mut self, event: &UsageEvent, now: Timestamp) -> bool {
+        let Some((id, minute, used)) = use_of(event) else {
+            return false;
+        };
+        if minute < Minute::of(now).before(MINUTES) || minute > Minute::of(now).before(0) {
+            // Too late for any use, or of a clock that is wrong.
+            return false;
+        }
+        let counted = self.minutes.entry((minute, id)).or_default();
+        counted.used = counted.used.and(used);
+        counted.is_written = false;
+        true
+    }
+
+    /// The minutes that have changed since they were taken last. Those that nobody asks for any more
+    /// are forgotten.
+    pub fn changed(&mut self, now: Timestamp) -> Vec<(Minute, DeploymentId, Use)> {
+        let oldest = Minute::of(now).before(MINUTES);
+        self.minutes.retain(|(minute, _), _| *minute >= oldest);
+        let changed = self.minutes.iter_mut().filter(|(_, c)| !c.is_written);
+        changed
+            .map(|((minute, id), counted)| {
+                counted.is_written = true;
+                (*minute, id.clone(), counted.used)
+            })
+            .collect()
+    }
+
+    /// Has a minute taken again, whose row could not be written.
+    pub fn take_back(&mut self, minute: Minute, id: &DeploymentId) {
+        if let Some(counted) = self.minutes.get_mut(&(minute, id.clone())) {
+            counted.is_written = false;
+        }
+    }
+}
+
+/// What a deployment's PTUs do in a minute, in input tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity(pub u64);
+
+impl Capacity {
+    /// Of so many PTUs of a model.
+    pub fn of(ptus: u32, model: &str) -> Self {
+        let rate = ModelRate::of(model).unwrap_or(ModelRate::ASSUMED);
+        Self(u64::from(ptus).saturating_mul(rate.input_tpm_per_ptu))
+    }
+
+    /// The utilization that `used` tokens make in `ms`.
+    pub fn utilization(self, used: u64, ms: u64) -> Utilization {
+        let wide = |n: u64| u128::from(n);
+        let tenths = wide(used) * wide(1000) * wide(MINUTE_MS);
+        let tenths = tenths / (wide(self.0) * wide(ms)).max(1);
+        Utilization::of_tenths(u64::try_from(tenths).unwrap_or(u64::MAX))
+    }
+}
+
+/// What was used in a minute, up to when it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// The minute.
+    pub minute: Minute,
+    /// What was used in it.
+    pub used: Use,
+    /// When it was written.
+    pub seen: Timestamp,
+}
+
+/// The newest stretch of a deployment's minutes: from when to when, and what was used. It is the
+/// last whole minute and what there is of the one after it: one alone would be too short at its
+/// start and too old at its end.
+pub fn newest(minutes: &[Counts]) -> Option<(Timestamp, Timestamp, Use)> {
+    let last = minutes.iter().map(|counts| counts.minute).max()?;
+    let seen = minutes.iter().map(|counts| counts.seen).max()?;
+    let sum = |wanted: Minute| {
+        let mut of_minute = minutes.iter().filter(|c| c.minute == wanted).peekable();
+        of_minute.peek()?;
+        Some(of_minute.fold(Use::default(), |sum, c| sum.and(c.used)))
+    };
+    let until = seen.min(last.end()).max(last.start());
+    let (from, used) = match sum(last.before(1)) {
+        Some(before) => (last.before(1).start(), before.and(sum(last)?)),
+        None => (last.start(), sum(last)?),
+    };
+    (until.ms_since(from) >= SHORTEST_MS).then_some((from, until, used))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::event::Tokens;
+
+    const START: Timestamp = Timestamp::from_unix_ms(1_795_453_560_000);
+
+    fn event(ms: u64, priority: Priority) -> UsageEvent {
+        UsageEvent {
+            time: START.plus_ms(ms),
+            total_ms: 2_000,
+            priority,
+            model: "gpt-4o".into(),
+            backend: "swe".into(),
+            deployment: "gpt-4o-ptu".into(),
+            kind: Some(Kind::Ptu),
+            usage: UsageSource::Reported,
+            tokens: Tokens {
+                input: 1_000,
+                cached: 400,
+                output: 100,
+                ..Tokens::default()
+            },
+            ..UsageEvent::default()
+        }
+    }
+
+    #[test]
+    fn a_call_counts_its_weighted_tokens_in_the_minute_in_which_it_ends() {
+        let (id, minute, used) = use_of(&event(59_000, Priority::High)).unwrap();
+        assert_eq!((&*id.backend, &*id.deployment), ("swe", "gpt-4o-ptu"));
+        assert_eq!(minute.key(), "2026-11-23T17:07");
+        assert_eq!(used, Use { all: 1_000, low: 0 });
+        let (_, _, low) = use_of(&event(0, Priority::Low)).unwrap();
+        assert_eq!(
+            low,
+            Use {
+                all: 1_000,
+                low: 1_000
+            }
+        );
+    }
+
+    #[test]
+    fn calls_that_use_nothing_of_a_ptu_do_not_count() {
+        let payg = UsageEvent {
+            kind: Some(Kind::Payg),
+            ..event(0, Priority::High)
+        };
+        let failed = UsageEvent {
+            usage: UsageSource::None,
+            ..event(0, Priority::High)
+        };
+        assert_eq!(use_of(&payg), None);
+        assert_eq!(use_of(&failed), None);
+    }
+
+    #[test]
+    fn a_minute_is_written_when_it_has_changed() {
+        let mut windows = Windows::default();
+        let now = START.plus_ms(70_000);
+        for ms in [0, 1_000, 60_000] {
+            assert!(windows.note(&event(ms, Priority::High), now));
+        }
+        let changed = windows.changed(now);
+        let used: Vec<u64> = changed.iter().map(|(_, _, used)| used.all).collect();
+        assert_eq!(used, [2_000, 1_000]);
+        assert!(windows.changed(now).is_empty());
+        windows.note(&event(5_000, Priority::Low), now);
+        let changed = windows.changed(now);
+        assert_eq!(changed.len(), 1);
+        assert_eq!(
+            changed[0].2,
+            Use {
+                all: 3_000,
+                low: 1_000
+            }
+        );
+        windows.take_back(changed[0].0, &changed[0].1);
+        assert_eq!(windows.changed(now), changed, "it could not be written");
+    }
+
+    #[test]
+    fn what_comes_too_late_or_from_the_future_is_left_out() {
+        let mut windows = Windows::default();
+        assert!(!windows.note(&event(0, Priority::High), START.plus_ms(3_600_000)));
+        assert!(!windows.note(&event(3_600_000, Priority::High), START));
+    }
+
+    #[test]
+    fn utilization_is_what_azure_calls_so() {
+        // 100 PTUs of gpt-4o do 250,000 input tokens a minute.
+        let capacity = Capacity::of(100, "gpt-4o-2024-11-20");
+        assert_eq!(capacity, Capacity(250_000));
+        assert_eq!(capacity.utilization(125_000, MINUTE_MS).tenths(), 500);
+        assert_eq!(capacity.utilization(125_000, 2 * MINUTE_MS).tenths(), 250);
+        assert_eq!(Capacity(0).utilization(1, 0).tenths(), 60_000_000);
+    }
+
+    fn counts(minute: u64, all: u64, seen_ms: u64) -> Counts {
+        Counts {
+            minute: Minute(Minute::of(START).0 + minute),
+            used: Use { all, low: 0 },
+            seen: START.plus_ms(seen_ms),
+        }
+    }
+
+    #[test]
+    fn the_newest_stretch_is_a_whole_minute_and_what_follows_it() {
+        let stretch = |minutes: &[Counts]| {
+            newest(minutes)
+                .map(|(from, until, used)| (from.ms_since(START), until.ms_since(START), used.all))
+        };
+        assert_eq!(stretch(&[]), None);
+        let shards = [
+            counts(0, 100, 61_000),
+            counts(0, 50, 62_000),
+            counts(1, 10, 75_000),
+        ];
+        assert_eq!(stretch(&shards), Some((0, 75_000, 160)));
+        assert_eq!(stretch(&shards[..2]), Some((0, 60_000, 150)));
+        assert_eq!(stretch(&[counts(0, 1, 19_000)]), None, "too short");
+        assert_eq!(
+            stretch(&[counts(0, 9, 50_000), counts(2, 7, 150_000)]),
+            Some((120_000, 150_000, 7)),
+            "an empty minute is unknown"
+        );
+    }
+}

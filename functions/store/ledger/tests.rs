@@ -1,0 +1,361 @@
+//! Against an independent reckoning: whatever comes in whatever order, how often, from however many
+//! ledgers, each event counts once.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::gateway::event::{Kind, Outcome, UsageSource};
+use crate::store::embedded::Embedded;
+use crate::store::{Page, encode_key};
+
+/// A store that counts, and fails where it is told to: before it writes, or after.
+#[derive(Debug)]
+struct Faulty {
+    store: Embedded,
+    reads: AtomicUsize,
+    writes: AtomicUsize,
+    fails: SyncMutex<fastrand::Rng>,
+    percent: u32,
+}
+
+impl Faulty {
+    fn fails(&self) -> bool {
+        self.fails.lock().unwrap().u32(0..100) < self.percent
+    }
+}
+
+fn down<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable("as the test wants it".into()))
+}
+
+impl Store for Faulty {
+    fn get<'a>(&'a self, table: Table, key: &'a Key) -> Answer<'a, Option<Row>> {
+        self.reads.fetch_add(1, SeqCst);
+        self.store.get(table, key)
+    }
+
+    fn read<'a>(&'a self, table: Table, range: &'a Range) -> Answer<'a, Page> {
+        self.reads.fetch_add(1, SeqCst);
+        if self.fails() {
+            return Box::pin(async { down() });
+        }
+        self.store.read(table, range)
+    }
+
+    fn write<'a>(&'a self, table: Table, partition: &'a str, writes: Vec<Write>) -> Answer<'a, ()> {
+        self.writes.fetch_add(1, SeqCst);
+        let (before, after) = (self.fails(), self.fails());
+        Box::pin(async move {
+            if before {
+                return down();
+            }
+            let written = self.store.write(table, partition, writes).await;
+            if after { down() } else { written }
+        })
+    }
+}
+
+fn faulty(folder: &std::path::Path, seed: u64, percent: u32) -> Arc<Faulty> {
+    Arc::new(Faulty {
+        store: Embedded::open(folder).unwrap(),
+        reads: AtomicUsize::new(0),
+        writes: AtomicUsize::new(0),
+        fails: SyncMutex::new(fastrand::Rng::with_seed(seed)),
+        percent,
+    })
+}
+
+/// A price for each model but one, with more digits than money has.
+fn charge(event: &UsageEvent) -> Charge {
+    let input = Decimal::from(event.tokens.input);
+    let output = Decimal::from(event.tokens.output);
+    let is_ptu = event.kind == Some(Kind::Ptu);
+    let weighted = event.tokens.input + event.tokens.output * 4;
+    let cost = match (event.kind, &*event.model) {
+        (Some(Kind::Ptu), _) | (_, "unknown") => None,
+        (_, "gpt-4o") => Some(input * Decimal::new(25, 7) + output * Decimal::new(1, 5)),
+        _ => Some((input + output) * Decimal::new(123_456_789, 20)),
+    };
+    Charge {
+        is_unpriced: !is_ptu && cost.is_none(),
+        weighted: if is_ptu { weighted } else { 0 },
+        cost,
+    }
+}
+
+const DAY: u64 = 24 * 3_600_000;
+
+fn event(id: u64, random: &mut fastrand::Rng) -> UsageEvent {
+    let models = ["gpt-4o", "o3", "unknown", "a/b|c"];
+    let kinds = [None, Some(Kind::Ptu), Some(Kind::Payg)];
+    let kind = random.choice(kinds).unwrap();
+    UsageEvent {
+        id: format!("{id:026}"),
+        time: Timestamp::from_unix_ms(1_795_392_000_000 + random.u64(0..2 * DAY)),
+        app: ["portal", "o'brien", "a|b"][random.usize(0..3)].into(),
+        model: random.choice(models).unwrap().into(),
+        kind,
+        backend: if kind.is_some() { "b" } else { "" }.into(),
+        deployment: ["x", "y"][random.usize(0..2)].into(),
+        status: random.choice([200, 200, 200, 429, 499]).unwrap(),
+        outcome: Outcome::Completed,
+        spilled: random.bool(),
+        usage: UsageSource::Reported,
+        tokens: Tokens {
+            input: random.u64(0..100_000),
+            output: random.u64(0..10_000),
+            ..Tokens::default()
+        },
+        ..UsageEvent::default()
+    }
+}
+
+/// What all of a partition's sums come to, and its calls, by their fields.
+async fn read(store: &dyn Store, partition: &str) -> (Sum, Sum, Vec<Row>) {
+    let of = |prefix| Pages::new(store, Table::Chargeback, Range::of(partition, prefix)).rest();
+    let total = |rows: Vec<Row>| {
+        let sums = rows.iter().map(|row| Sum::read(row).unwrap());
+        sums.fold(Sum::default(), |all, one| all.plus(&one).unwrap())
+    };
+    let (models, hours) = (of(sums::SUM).await.unwrap(), of(sums::PTU).await.unwrap());
+    (
+        total(models),
+        total(hours),
+        of(chargeback::CALL).await.unwrap(),
+    )
+}
+
+fn reckoned<'a>(events: impl Iterator<Item = &'a UsageEvent>) -> Sum {
+    events.fold(Sum::default(), |mut sum, event| {
+        let Charge { cost, weighted, .. } = charge(event);
+        let spilled = u64::from(event.spilled);
+        sum.calls += 1;
+        sum.failed_calls += u64::from(event.status == 429);
+        sum.spilled_calls += spilled;
+        sum.unpriced_calls += u64::from(cost.is_none() && event.kind != Some(Kind::Ptu));
+        sum.tokens.input += event.tokens.input;
+        sum.tokens.output += event.tokens.output;
+        sum.spilled_tokens += spilled * (event.tokens.input + event.tokens.output);
+        let cost = cost.unwrap_or_default().round_dp(COST_DIGITS);
+        sum.cost += cost;
+        sum.spilled_cost += cost * Decimal::from(spilled);
+        sum.weighted += weighted;
+        sum
+    })
+}
+
+async fn adds_up(store: &dyn Store, events: &[UsageEvent]) {
+    let mut days: BTreeMap<String, Vec<&UsageEvent>> = BTreeMap::new();
+    for event in events {
+        days.entry(chargeback::key(event).partition)
+            .or_default()
+            .push(event);
+    }
+    for (day, events) in days {
+        let (models, hours, rows) = read(store, &day).await;
+        assert_eq!(models, reckoned(events.iter().copied()), "{day}");
+        let ptu = events.iter().copied().filter(|e| e.kind == Some(Kind::Ptu));
+        assert_eq!(hours, reckoned(ptu), "{day}");
+        let keys: HashSet<&str> = rows.iter().map(|row| &*row.key.row).collect();
+        assert_eq!(
+            (rows.len(), keys.len()),
+            (events.len(), events.len()),
+            "{day}"
+        );
+        let shown = rows.iter().map(|row| row.fields.get_text("cost"));
+        let shown = shown.filter(|cost| !cost.is_empty());
+        let shown: Decimal = shown
+            .map(|cost| Decimal::from_str_exact(cost).unwrap())
+            .sum();
+        assert_eq!(
+            shown, models.cost,
+            "the rows shown add up to the total shown"
+        );
+    }
+}
+
+/// Records a batch until it is recorded.
+async fn insist(ledger: &Ledger, batch: &[&UsageEvent]) -> Recorded {
+    loop {
+        match ledger.record(batch, &charge).await {
+            Ok(recorded) => return recorded,
+            Err(StoreError::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+    #[test]
+    fn sums_are_those_of_the_events_however_they_come(seed: u64, percent in 0_u32..8) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(come_anyhow(seed, percent));
+    }
+}
+
+async fn come_anyhow(seed: u64, percent: u32) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let store = faulty(folder.path(), seed, percent);
+    let events: Vec<UsageEvent> = (0..400).map(|id| event(id, &mut random)).collect();
+    let mut deliveries: Vec<&UsageEvent> = events.iter().collect();
+    deliveries.extend((0..200).map(|_| &events[random.usize(0..events.len())]));
+    random.shuffle(&mut deliveries);
+    let mut batches = Vec::new();
+    let mut rest = deliveries.as_slice();
+    while !rest.is_empty() {
+        let (batch, left) = rest.split_at(random.usize(1..=rest.len().min(150)));
+        batches.push(batch);
+        rest = left;
+    }
+    let ledgers = [0; 3].map(|_| Ledger::new(Arc::clone(&store) as Arc<dyn Store>));
+    let works: Vec<Pin<Box<dyn Future<Output = Vec<Recorded>>>>> = ledgers
+        .iter()
+        .enumerate()
+        .map(
+            |(number, ledger)| -> Pin<Box<dyn Future<Output = Vec<Recorded>>>> {
+                let mine: Vec<_> = batches.iter().skip(number).step_by(3).collect();
+                Box::pin(async move {
+                    let mut all = Vec::new();
+                    for batch in mine {
+                        all.push(insist(ledger, batch).await);
+                    }
+                    all
+                })
+            },
+        )
+        .collect();
+    let mut works: FuturesUnordered<_> = works.into_iter().collect();
+    while let Some(recorded) = works.next().await {
+        assert!(recorded.iter().all(|one| one.refused.is_empty()));
+    }
+    adds_up(&store.store, &events).await;
+}
+
+#[tokio::test]
+async fn what_was_counted_now_is_told_from_what_was_counted_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = faulty(folder.path(), 1, 0);
+    let ledger = Ledger::new(Arc::clone(&store) as Arc<dyn Store>);
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut new = |id| UsageEvent {
+        time: Timestamp::from_unix_ms(1_795_392_000_000),
+        app: "portal".into(),
+        ..event(id, &mut random)
+    };
+    let events: Vec<UsageEvent> = (0..60).map(&mut new).collect();
+    let odd: Vec<&UsageEvent> = events.iter().skip(1).step_by(2).collect();
+    let first = ledger.record(&odd, &charge).await.unwrap();
+    assert_eq!(first.counted.len(), 30);
+    let mut all: Vec<&UsageEvent> = events.iter().collect();
+    all.push(&events[0]);
+    let second = ledger.record(&all, &charge).await.unwrap();
+    assert_eq!(second.counted, (0..60).step_by(2).collect::<Vec<_>>());
+    let mut duplicates = second.duplicates;
+    duplicates.sort_unstable();
+    let expected: Vec<usize> = (1..60).step_by(2).chain([60]).collect();
+    assert_eq!(duplicates, expected);
+}
+
+#[tokio::test]
+async fn a_batch_takes_a_read_and_a_write_and_a_redelivered_one_two_reads_and_a_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = faulty(folder.path(), 1, 0);
+    let ledger = Ledger::new(Arc::clone(&store) as Arc<dyn Store>);
+    let events: Vec<UsageEvent> = (0..80)
+        .map(|id| UsageEvent {
+            id: format!("{id:026}"),
+            app: "portal".into(),
+            kind: Some(Kind::Ptu),
+            ..UsageEvent::default()
+        })
+        .collect();
+    let batch: Vec<&UsageEvent> = events.iter().collect();
+    let trips = || (store.reads.swap(0, SeqCst), store.writes.swap(0, SeqCst));
+    assert_eq!(
+        ledger.record(&batch, &charge).await.unwrap().counted.len(),
+        80
+    );
+    assert_eq!(trips(), (1, 2), "the index's row is written once");
+    assert_eq!(
+        ledger
+            .record(&batch, &charge)
+            .await
+            .unwrap()
+            .duplicates
+            .len(),
+        80
+    );
+    assert_eq!(trips(), (2, 1));
+}
+
+#[tokio::test]
+async fn what_the_store_can_not_take_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = faulty(folder.path(), 1, 0);
+    let ledger = Ledger::new(Arc::clone(&store) as Arc<dyn Store>);
+    let good = |id: &str| UsageEvent {
+        id: id.into(),
+        app: "portal".into(),
+        ..UsageEvent::default()
+    };
+    let mut events: Vec<UsageEvent> = (0..20).map(|id| good(&format!("{id}"))).collect();
+    // Its key is too long, which only shows when it is written.
+    events[7].id = "x".repeat(600);
+    events[8].tokens.input = u64::MAX;
+    events[9].app = "".into();
+    events[10].time = Timestamp::from_unix_ms(u64::MAX);
+    let batch: Vec<&UsageEvent> = events.iter().collect();
+    let recorded = ledger.record(&batch, &charge).await.unwrap();
+    let mut refused: Vec<usize> = recorded.refused.iter().map(|(index, _)| *index).collect();
+    refused.sort_unstable();
+    assert_eq!(refused, [7, 8, 9, 10]);
+    assert_eq!(recorded.counted.len(), 16);
+    let (sum, _, rows) = read(&store.store, "portal|1970-01-01").await;
+    assert_eq!((sum.calls, rows.len()), (16, 16));
+}
+
+#[tokio::test]
+async fn duplicates_are_found_also_where_their_ids_lie_far_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = faulty(folder.path(), 1, 0);
+    let ledger = Ledger::new(Arc::clone(&store) as Arc<dyn Store>);
+    let one = |id: u64| UsageEvent {
+        id: format!("{id:06}"),
+        app: "portal".into(),
+        ..UsageEvent::default()
+    };
+    let events: Vec<UsageEvent> = (0..1500).map(one).collect();
+    let all: Vec<&UsageEvent> = events.iter().collect();
+    ledger.record(&all, &charge).await.unwrap();
+    let apart: Vec<&UsageEvent> = events.iter().step_by(150).collect();
+    let again = ledger.record(&apart, &charge).await.unwrap();
+    assert_eq!((again.counted.len(), again.duplicates.len()), (0, 10));
+}
+
+#[tokio::test]
+async fn an_apps_month_is_in_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = faulty(folder.path(), 1, 0);
+    let ledger = Ledger::new(Arc::clone(&store) as Arc<dyn Store>);
+    let mut random = fastrand::Rng::with_seed(1);
+    let events: Vec<UsageEvent> = (0..50).map(|id| event(id, &mut random)).collect();
+    let batch: Vec<&UsageEvent> = events.iter().collect();
+    ledger.record(&batch, &charge).await.unwrap();
+    let range = Range::of("index|2026-11", "");
+    let rows = Pages::new(&store.store, Table::Chargeback, range)
+        .rest()
+        .await
+        .unwrap();
+    let mut apps: Vec<&str> = rows.iter().map(|row| row.fields.get_text("app")).collect();
+    apps.sort_unstable();
+    assert_eq!(apps, ["a|b", "o'brien", "portal"]);
+    assert!(
+        rows.iter()
+            .all(|row| row.key.row == encode_key(row.fields.get_text("app")))
+    );
+}

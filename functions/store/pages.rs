@@ -1,0 +1,51 @@
+//! A range, page by page.
+
+use super::{Range, Row, Store, StoreError, Table};
+
+/// Reads a range a page at a time, so that its size does not matter.
+#[derive(Debug)]
+pub struct Pages<'a> {
+    store: &'a dyn Store,
+    table: Table,
+    /// `None` after the last page.
+    range: Option<Range>,
+}
+
+impl<'a> Pages<'a> {
+    /// The pages of a range; nothing is read yet.
+    pub const fn new(store: &'a dyn Store, table: Table, range: Range) -> Self {
+        Self {
+            store,
+            table,
+            range: Some(range),
+        }
+    }
+
+    /// The next page's rows; `None` after the last.
+    ///
+    /// # Errors
+    /// When the store fails; the same page is read the next time.
+    pub async fn next(&mut self) -> Result<Option<Vec<Row>>, StoreError> {
+        let Some(range) = &mut self.range else {
+            return Ok(None);
+        };
+        let page = self.store.read(self.table, range).await?;
+        match page.next {
+            Some(next) => range.after = Some(next),
+            None => self.range = None,
+        }
+        Ok(Some(page.rows))
+    }
+
+    /// All rows that are left.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn rest(mut self) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::new();
+        while let Some(page) = self.next().await? {
+            rows.extend(page);
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Builds the handler as the platform runs it, x86_64 Linux without any library, and lays out the
+# package in dist/app. Two builds of the same source with the same tools give the same bytes.
+#
+#   infra/hooks/build.sh [--config FILE]     default: spillway.toml
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+config=spillway.toml
+if [ "${1:-}" = --config ]; then
+  config=$2
+fi
+target=x86_64-unknown-linux-musl
+out=dist
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}
+
+# Where the source and the crates lie is not part of the program.
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+sysroot=$(rustc --print sysroot)
+separator=$(printf '\037')
+flags="--remap-path-prefix=$PWD=/spillway"
+flags+="$separator--remap-path-prefix=$cargo_home=/cargo"
+flags+="$separator--remap-path-prefix=$sysroot=/rust"
+export CARGO_ENCODED_RUSTFLAGS=$flags
+export CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$cargo_home=/cargo"
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH
+
+rustup target add "$target" >/dev/null 2>&1 || true
+if ! [ -d "$sysroot/lib/rustlib/$target" ]; then
+  echo "Rust's library for $target is not there: rustup target add $target" >&2
+  exit 1
+fi
+
+# A C compiler for musl, as TLS has some C in it.
+if [ "$(uname -sm)" = "Linux x86_64" ] && command -v musl-gcc >/dev/null; then
+  CC_x86_64_unknown_linux_musl=musl-gcc cargo build --locked --release --target "$target" --bin spillway
+elif command -v cargo-zigbuild >/dev/null; then
+  cargo zigbuild --locked --release --target "$target" --bin spillway
+else
+  echo "A C compiler for musl is missing. On Debian or Ubuntu: apt-get install musl-tools. Elsewhere, macOS included: pip install ziglang cargo-zigbuild. Or build in a container: docker build --target package --output dist ." >&2
+  exit 1
+fi
+
+rm -rf "$out/app"
+mkdir -p "$out"
+install -m 755 "$CARGO_TARGET_DIR/$target/release/spillway" "$out/spillway"
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+  "$out/spillway" package --out "$out/app" --config "$config"
+else
+  # This machine can't run what it built: a program of its own lays it out.
+  unset CARGO_ENCODED_RUSTFLAGS
+  cargo run --locked --quiet -- package --out "$out/app" --config "$config" --binary "$out/spillway"
+fi
+
+# What is in it (CycloneDX), beside the package.
+if command -v cargo-cyclonedx >/dev/null; then
+  cargo cyclonedx --quiet --format json --target "$target" --override-filename spillway.cdx
+  mv spillway.cdx.json "$out/spillway.cdx.json"
+else
+  echo "no list of parts (SBOM) was written: cargo install --locked cargo-cyclonedx" >&2
+fi
+(cd "$out" && sha256sum spillway 2>/dev/null || shasum -a 256 spillway)

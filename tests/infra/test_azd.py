@@ -1,0 +1,67 @@
+"""azure.yaml, its hooks and its parameters."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import yaml
+
+import bicep
+
+ROOT = Path(__file__).parent.parent.parent
+AZD = yaml.safe_load((ROOT / "azure.yaml").read_text())
+PROJECT = bicep.Project(ROOT / "infra")
+MAIN = PROJECT.files[(ROOT / "infra/main.bicep").resolve()]
+
+
+def hooks():
+    for hook in AZD["hooks"].values():
+        yield from hook.values()
+
+
+def test_a_service_is_deployed_to_the_app_that_has_its_tag():
+    assert list(AZD["services"]) == ["gateway"]
+    service = AZD["services"]["gateway"]
+    assert (service["host"], service["language"], service["dist"]) == ("function", "custom", "dist/app")
+    assert "service: 'gateway'" in MAIN.source
+    app = PROJECT.files[(ROOT / "infra/modules/function-app.bicep").resolve()]
+    assert "'azd-service-name': serviceName" in app.source
+    assert "'azd-env-name': environmentName" in MAIN.source
+
+
+def test_every_hook_is_there_for_both_sorts_of_machines_and_can_be_run():
+    for name, hook in AZD["hooks"].items():
+        assert hook.keys() == {"posix", "windows"}, name
+    for hook in hooks():
+        path = ROOT / hook["run"]
+        assert path.is_file()
+        if path.suffix == ".sh":
+            assert path.stat().st_mode & 0o111
+            subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_parameters_are_those_of_the_template():
+    given = bicep.load(ROOT / "infra/main.parameters.json")["parameters"]
+    parameters = {parameter.name: parameter for parameter in MAIN.of_kind("parameter")}
+    assert given.keys() <= parameters.keys()
+    assert {name for name, parameter in parameters.items() if parameter.required} <= given.keys()
+    for name, entry in given.items():
+        value = entry["value"]
+        default = re.fullmatch(r"\$\{\w+=(.*)\}", value) if isinstance(value, str) else None
+        allowed = parameters[name].decorators.get("allowed")
+        if default and allowed:
+            assert default.group(1) in allowed, name
+
+
+def test_what_the_hooks_read_of_azd_is_an_output():
+    wanted = set()
+    for hook in hooks():
+        if "deploy-others" in hook["run"]:
+            source = (ROOT / hook["run"]).read_text()
+            wanted |= set(re.findall(r"\$(?:env:|\{)?([A-Z][A-Z_]+)\b", source)) - {"PWD"}
+    assert wanted
+    assert wanted <= MAIN.outputs.keys()
+
+
+def test_dist_is_not_committed():
+    assert "/dist" in (ROOT / ".gitignore").read_text().split()

@@ -1,0 +1,133 @@
+"""App settings, in both directions: what is read is set, and what is set is read."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bicep
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+INFRA = ROOT / "infra"
+FUNCTIONS = {path.parent.name: bicep.load(path) for path in sorted(ROOT.glob("functions/*/function.json"))}
+KNOWN = bicep.load(HERE / "settings.json")
+# What infra/ has already and the handler not yet.
+PLANNED = {kind: set(names) for kind, names in KNOWN["planned"].items()}
+# Settings of an account have its name in them.
+OPENAI = re.compile(r"OPENAI_(\w+?)_(ENDPOINT|ID)")
+
+
+def rust_sources():
+    for path in sorted((ROOT / "functions").rglob("*.rs")):
+        if "tests" not in path.parts and path.name != "tests.rs":
+            # Tests within a file stand at its end.
+            yield path.read_text().split("#[cfg(test)]\nmod tests {")[0]
+
+
+def read_by_rust() -> set[str]:
+    """Names of variables are in capitals, and nothing else in the sources is."""
+    found = set()
+    for source in rust_sources():
+        source = re.sub(r"env!\(\"\w+\"\)", "", source)
+        found |= set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"', source))
+    return found
+
+
+def read_by_toml() -> set[str]:
+    source = (ROOT / "spillway.toml").read_text()
+    return set(re.findall(r"(?<!\$)\$\{(\w+)\}", re.sub(r"^\s*#.*", "", source, flags=re.M)))
+
+
+def read_by_bindings() -> set[str]:
+    """`%NAME%` in a binding or host.json, and what a binding's connection by identity is made of."""
+    found = set(re.findall(r"%(\w+)%", (ROOT / "host.json").read_text()))
+    for function in FUNCTIONS.values():
+        found |= set(re.findall(r"%(\w+)%", json.dumps(function)))
+        for binding in function["bindings"]:
+            if "connection" in binding:
+                found |= {f"{binding['connection']}__{part}" for part in KNOWN["of_a_connection"]}
+    return found
+
+
+def names_in(source: str) -> set[str]:
+    return set(re.findall(r"\{ name: '((?:[^'$]|\$\{[^}]*\})+)', value: ", source))
+
+
+def set_by_bicep() -> set[str]:
+    app = (INFRA / "modules/function-app.bicep").read_text()
+    main = (INFRA / "main.bicep").read_text()
+    block = re.search(r"\n    settings: \[\n(.*?)\n    \]\n", main, re.S)
+    return names_in(app) | names_in(block.group(1))
+
+
+def accounts() -> list[str]:
+    parameters = bicep.load(INFRA / "main.parameters.json")["parameters"]
+    return [account["name"] for account in parameters["openAiAccounts"]["value"]]
+
+
+PATTERNS = {
+    "OPENAI_${toUpper(replace(account.name, '-', '_'))}_ENDPOINT",
+    "OPENAI_${toUpper(replace(account.name, '-', '_'))}_ID",
+    "AzureWebJobs.${function}.Disabled",
+}
+
+
+def test_what_is_read_is_set():
+    fixed = set_by_bicep() - PATTERNS
+    openai = {f"OPENAI_{name.upper().replace('-', '_')}_{part}" for name in accounts() for part in ("ENDPOINT", "ID")}
+    read = read_by_rust() | read_by_toml() | read_by_bindings()
+    assert read - fixed - openai - KNOWN["read_but_not_set"].keys() == set()
+
+
+def test_what_is_set_is_read():
+    by_the_app = read_by_rust() | read_by_toml() | read_by_bindings()
+    assert set_by_bicep() - PATTERNS - by_the_app - KNOWN["read_by_the_host"].keys() - PLANNED["settings"] == set()
+    assert PATTERNS <= set_by_bicep()
+
+
+def test_the_lists_of_exceptions_are_needed():
+    assert KNOWN["read_but_not_set"].keys() <= read_by_rust()
+    assert KNOWN["read_by_the_host"].keys() <= set_by_bicep()
+
+
+def test_every_account_of_the_parameters_is_a_backend():
+    """And none of spillway.toml's backends is missing among the accounts."""
+    named = {OPENAI.fullmatch(name).group(1) for name in read_by_toml() if OPENAI.fullmatch(name)}
+    assert named == {name.upper().replace("-", "_") for name in accounts()}
+
+
+def test_each_deployment_of_the_parameters_is_in_the_configuration():
+    config = tomllib.loads((ROOT / "spillway.toml").read_text())
+    in_toml = {(b["name"], d["name"], d["kind"]) for b in config["backend"] for d in b["deployment"]}
+    parameters = bicep.load(INFRA / "main.parameters.json")["parameters"]
+    in_bicep = {
+        (account["name"], deployment["name"], "ptu" if "Provisioned" in deployment["sku"] else "payg")
+        for account in parameters["openAiAccounts"]["value"]
+        for deployment in account["deployments"]
+    }
+    assert in_toml == in_bicep
+
+
+def listed(name: str) -> set[str]:
+    source = (INFRA / "modules/function-app.bicep").read_text()
+    return set(re.findall(r"'(\w+)'", re.search(rf"var {name} = \[(.*?)\]", source).group(1)))
+
+
+def test_every_function_is_of_http_or_of_events():
+    """An app that runs only the one has the other's switched off, by name."""
+    http = {name for name, f in FUNCTIONS.items() if any(b["type"] == "httpTrigger" for b in f["bindings"])}
+    assert listed("httpFunctions") - PLANNED["functions"] == http - PLANNED["functions"]
+    assert listed("eventFunctions") - PLANNED["functions"] == FUNCTIONS.keys() - http - PLANNED["functions"]
+
+
+@pytest.mark.parametrize("table,source,variable", [
+    ("tables", "functions/store/mod.rs", "tableNames"),
+    ("containers", "functions/store/blobs/mod.rs", "containerNames"),
+])
+def test_the_stores_names_are_made(table, source, variable):
+    in_rust = set(re.findall(r'Self::\w+ => "([a-z]+)",', (ROOT / source).read_text()))
+    block = re.search(rf"var {variable} = \[(.*?)\]", (INFRA / "main.bicep").read_text(), re.S).group(1)
+    assert set(re.findall(r"'(\w+)'", block)) - PLANNED["stores"] == in_rust - PLANNED["stores"], table
