@@ -22,7 +22,7 @@ use crate::gateway::time::Timestamp;
 use crate::store::Store;
 use crate::store::blobs::Blobs;
 use crate::store::blobs::reading::whole;
-use crate::store::requests::{self, Kept};
+use crate::store::requests::{self, Dead, Kept};
 use crate::way::Way;
 
 /// Says what time it is.
@@ -193,13 +193,18 @@ impl Worker {
         self.answer(case, &answer, None).await
     }
 
-    /// Keeps an answer and sends it; `dead` is the message's number where it is given up.
-    pub(super) async fn answer(&self, case: &Case<'_>, answer: &Answer, dead: Option<u64>) -> End {
+    /// Keeps an answer and sends it; `dead` says so where the message is given up.
+    pub(super) async fn answer(&self, case: &Case<'_>, answer: &Answer, dead: Option<Dead>) -> End {
         match case.claim.keep(answer, dead, self.soon()).await {
             Ok(kept) => self.deliver(case, answer, Some(&kept)).await,
             Err(error) if case.sender.address.queue.is_none() => {
                 self.fail(case, &format!("its answer can't be kept: {error}"))
                     .await
+            }
+            // The last delivery may answer it after all.
+            Err(error) if dead.is_some() && !self.is_last(case.received) => {
+                let why = format!("it can't be noted that it is given up: {error}");
+                self.fail(case, &why).await
             }
             Err(error) => {
                 let id = &case.sender.id;
@@ -211,6 +216,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the broker delivers it no more.
+    const fn is_last(&self, received: &Received) -> bool {
+        received.deliveries >= self.settings.max_deliveries
     }
 
     /// Sends an answer that was kept before.
@@ -232,7 +242,7 @@ impl Worker {
             sender: case.sender,
             custom_id: case.claim.custom_id(),
             answer,
-            dead,
+            dead: dead.map(|dead| dead.sequence),
             kept_bytes: kept.map(blob_bytes),
         };
         if let Err(error) = self.outbox.reply(&reply, self.soon()).await {
@@ -242,8 +252,25 @@ impl Worker {
         }
         if let Some(kept) = kept {
             case.claim.replied(kept).await;
+            self.delete_request(case).await;
         }
-        dead.map_or(End::Done, |_| given_up())
+        match dead {
+            Some(dead) if dead.sequence == case.received.sequence => given_up(),
+            // A second copy of one that was given up is done with as well.
+            _ => End::Done,
+        }
+    }
+
+    /// The request of an asynchronous call is of no use once it has its answer.
+    async fn delete_request(&self, case: &Case<'_>) {
+        let sender = case.sender;
+        let points = is_true(&case.received.message, property::IN_BLOB);
+        if let (Some(blobs), true, None) = (&self.blobs, points, &sender.address.queue) {
+            let blob = requests::request_blob(&sender.app, &sender.key);
+            if let Err(error) = blobs.delete(&blob).await {
+                tracing::warn!(%error, "the request of an asynchronous call is left behind");
+            }
+        }
     }
 
     /// Fails after a pause: the broker delivers an abandoned message again at once.

@@ -8,10 +8,9 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
-//! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
-//! what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`], [`utilization`],
+//! [`requests`] and [`console`] say what stands in their rows; [`ledger`] writes usage events and their
+//! sums, each once.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -31,6 +30,7 @@ pub mod rejects;
 pub mod requests;
 pub mod slots;
 pub mod sums;
+pub mod utilization;
 
 use std::fmt;
 use std::pin::Pin;
@@ -54,14 +54,14 @@ pub enum Table {
     Utilization,
     /// Batch messages and asynchronous calls.
     Requests,
-    /// Files of the batch API.
-    Files,
-    /// Batches of the batch API.
-    Batches,
     /// Events that could not be read.
     Rejects,
     /// What the console shows of the past.
     Console,
+    /// Files of the batch API.
+    Files,
+    /// Batches of the batch API.
+    Batches,
 }
 
 impl Table {
@@ -73,10 +73,10 @@ impl Table {
         Self::Slots,
         Self::Utilization,
         Self::Requests,
-        Self::Files,
-        Self::Batches,
         Self::Rejects,
         Self::Console,
+        Self::Files,
+        Self::Batches,
     ];
 
     /// The name in Table Storage.
@@ -88,10 +88,10 @@ impl Table {
             Self::Slots => "slots",
             Self::Utilization => "utilization",
             Self::Requests => "requests",
-            Self::Files => "batchfiles",
-            Self::Batches => "batches",
             Self::Rejects => "chargebackrejects",
             Self::Console => "console",
+            Self::Files => "batchfiles",
+            Self::Batches => "batches",
         }
     }
 }

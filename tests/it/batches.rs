@@ -145,14 +145,14 @@ impl App {
     /// The batch once `wanted` holds.
     async fn until(&self, id: &Value, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut batch = Value::Null;
-        for _ in 0..1200 {
+        for _ in 0..3600 {
             batch = self.batch(id).await;
             if wanted(&batch) {
                 return batch;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("not after 60 s: {batch}");
+        panic!("not after 180 s: {batch}");
     }
 
     async fn ended(&self, id: &Value) -> Value {
@@ -509,10 +509,10 @@ async fn no_finished_line_is_called_again_after_a_kill() {
     for (name, count) in finished {
         assert_eq!(calls[&name], count, "{name} had its result before the kill");
     }
-    // What was under way at a kill is called again: at most what runs at once, and as much that waits
-    // to be written down.
+    // What had no result at a kill is called again: what runs at once, and as much that waits to be
+    // written down, or is being.
     let again = counting.total() - 600;
-    assert!(again <= 2 * 2 * 16, "{again} calls were made again");
+    assert!(again <= 2 * (3 * 16 + 1), "{again} calls were made again");
 }
 
 /// Lines of 4 KiB: 4,000 of them, or as many as SPILLWAY_BATCH_LINES says; 50,000 are the 200 MB that the
