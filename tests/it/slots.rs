@@ -11,14 +11,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::routing::post;
 use serde_json::json;
+use spillway::gateway::pacing::monitor::MonitorMinute;
 use spillway::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
+use spillway::gateway::ptu::Utilization;
 use spillway::gateway::time::Timestamp;
-use spillway::store::utilization;
+use spillway::store::embedded::Embedded;
+use spillway::store::{Store, utilization};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::azurite::Azurite;
-use crate::gateway::{OPEN, backend};
+use crate::gateway::{OPEN, Running, backend, chat_body, header, start_with};
 use crate::process::{BINARY, Process, free_port};
 
 /// A backend that takes its time and notes how many calls it had at once.
@@ -194,4 +197,56 @@ async fn an_instance_that_is_killed_takes_no_slot_with_it() {
     drop(doomed);
     // A lease lasts 30 s, and two more for clocks that differ.
     second.has(SLOTS, Duration::from_secs(60)).await;
+}
+
+/// A gateway before one PTU deployment that Azure Monitor says is so full.
+async fn gateway_at(percent: u64, more: &str) -> (Running, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+    let minute = MonitorMinute {
+        minute: Minute::of(now()).before(3),
+        average: Utilization::of_percent(percent),
+        maximum: Utilization::of_percent(percent),
+    };
+    let id = DeploymentId {
+        backend: "swe".into(),
+        deployment: "gpt-4o".into(),
+    };
+    let write = utilization::monitor(&minute, now());
+    utilization::write(&*store, &id, vec![write]).await.unwrap();
+    let ptu = Busy::default().start(Duration::ZERO).await;
+    let config = format!(
+        "{OPEN}[gateway]\nwait_budget_ms = 1500\n[pacing]\n{}{more}",
+        backend("swe", ptu, "ptu", "ptus = 100\n")
+    );
+    (start_with(&config, store).await, folder)
+}
+
+#[tokio::test]
+async fn a_low_priority_call_that_gets_no_slot_is_told_when_to_come_back_and_others_are_not_held_up()
+ {
+    let (gateway, _folder) = gateway_at(95, "").await;
+    let low = gateway
+        .post("/low/v1/chat/completions")
+        .json(&chat_body(false));
+    let refused = low.send().await.unwrap();
+    assert_eq!(refused.status(), 429);
+    let retry_after: u64 = header(&refused, "retry-after").parse().unwrap();
+    assert!((1..=60).contains(&retry_after), "{retry_after}");
+    let body: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "no_slot");
+    assert_eq!(gateway.chat().send().await.unwrap().status(), 200);
+    let models = gateway.get("/low/v1/models").send().await.unwrap();
+    assert_eq!(models.status(), 200, "it uses no tokens");
+}
+
+#[tokio::test]
+async fn a_low_priority_call_runs_while_the_deployment_has_room() {
+    let (gateway, _folder) = gateway_at(50, "").await;
+    for _ in 0..3 {
+        let low = gateway
+            .post("/low/v1/chat/completions")
+            .json(&chat_body(false));
+        assert_eq!(low.send().await.unwrap().status(), 200);
+    }
 }
