@@ -113,7 +113,8 @@ async fn start(name: Name, data: &Path, days: u64) -> io::Result<Gateway> {
             .map_err(io::Error::other)?;
     }
     let (gateway, inbox) = Gateway::at(Place::Local, &config, Some(Arc::clone(&store)))?;
-    keep(inbox, Some(store), config.prices())?;
+    let ledger = Arc::new(gateway.ledger(Arc::clone(&store)));
+    keep(Place::Local, &config, inbox, Some(store), Some(ledger))?;
     Ok(gateway)
 }
 

@@ -7,7 +7,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::UsageEvent;
-use spillway::relay::recorder::Events;
+use spillway::outbox::recorder::Events;
 use spillway::serve::{Gateway, Place, open_blobs, open_store};
 use spillway::store::Store;
 use tokio::net::TcpListener;
