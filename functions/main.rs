@@ -14,7 +14,7 @@ use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
 use spillway::local::queue::Queues;
-use spillway::local::{embedded, simulation::Latency};
+use spillway::local::{embedded, simulation::Latency, timer};
 use spillway::package;
 use spillway::serve::batch::Trigger;
 use spillway::serve::ending::{Starter, serve_until_asked};
@@ -216,6 +216,9 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         if let Some((queues, queue_listener)) = queues {
             say_how_to_queue(queue_listener.local_addr()?, &config)?;
             queues.start(queue_listener, address);
+        }
+        if config.backends.iter().any(|b| b.resource_id.is_some()) {
+            tokio::spawn(timer::keep(address));
         }
         serve_until_asked(gateway, listener, keeping, Starter::Other).await
     })
