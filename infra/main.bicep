@@ -226,6 +226,8 @@ var eventHubsName = 'eh-${token}'
 var vaultName = 'kv-${token}'
 var tableNames = [
   'affinity'
+  'batches'
+  'batchfiles'
   'chargeback'
   'chargebackrejects'
   'console'

@@ -222,6 +222,19 @@ async fn a_batch_message_is_called_and_its_reply_sent() {
 }
 
 #[tokio::test]
+async fn an_event_that_can_t_be_read_fails_no_batch() {
+    let backend = Scripted::start(vec![good()]).await;
+    let (_root, host) = deployed(&backend).await;
+    let stream = Stream {
+        host: &host,
+        function: "chargeback",
+        longest_delay: Duration::from_millis(1),
+    };
+    let batch = [b"no event".to_vec(), b"{}".to_vec(), b"[1]".to_vec()];
+    assert_eq!(stream.deliver(&batch, 2).await, (1, true));
+}
+
+#[tokio::test]
 async fn the_timer_is_answered() {
     let backend = Scripted::start(vec![good()]).await;
     let (_root, host) = deployed(&backend).await;
