@@ -57,8 +57,6 @@ pub struct Gateway {
     slots: Arc<Slots>,
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
-    /// Where old requests are deleted, with their answers.
-    sweeps: Vec<(Arc<dyn Store>, Option<Arc<dyn Blobs>>)>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -129,7 +127,6 @@ impl Gateway {
             triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
-            sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
     }
@@ -198,9 +195,6 @@ impl Gateway {
         tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
-        }
-        for (store, blobs) in &self.sweeps {
-            tasks.spawn(sweep_requests(Arc::clone(store), blobs.clone()));
         }
         tasks
     }

@@ -114,9 +114,7 @@ impl Local {
     }
 
     async fn reply(&self) -> Reply {
-        self.take("results", 20)
-            .await
-            .expect("no reply within 20 s")
+        self.take("results", 20).await.unwrap()
     }
 
     /// Messages and dead letters of a queue.
