@@ -17,9 +17,11 @@
 
 mod auth;
 mod batch;
+mod batch_api;
 mod blobs;
 mod endpoint;
 mod env;
+mod hub;
 mod key_hash;
 mod limits;
 mod mistakes;
@@ -41,8 +43,10 @@ mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
 pub use batch::Batch;
+pub use batch_api::BatchApi;
 pub use blobs::Blobs;
 pub use endpoint::{Endpoint, Scheme};
+pub use hub::Hub;
 pub use key_hash::KeyHash;
 pub use limits::{AppLimit, Chargeback, Money};
 pub use mistakes::{Mistake, Mistakes};

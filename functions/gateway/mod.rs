@@ -4,18 +4,19 @@
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
-//! [`price`] says what that costs, and [`bill`] who pays it.
-//! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
-//! [`price`] says what that costs and [`metrics`] what is counted of all.
+//! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
+//! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
 
 pub mod app;
 pub mod batch;
+pub mod batches;
 pub mod bill;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
+pub mod id;
 pub mod identity;
 pub mod limit;
 pub mod metrics;
@@ -37,3 +38,4 @@ pub mod sse;
 pub mod strategy;
 pub mod time;
 pub mod usage;
+pub mod what_if;

@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod measure;
 mod mock;
+mod pacing;
 mod peers;
 mod process;
 mod report;
@@ -45,6 +46,15 @@ enum Command {
     Measure(Measure),
     /// Counts the instructions of a call.
     Callgrind(Callgrind),
+    /// Runs the scene of pacing in simulated time and prints its table.
+    Pacing {
+        /// What is random goes by this.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where the plot is written.
+        #[arg(long)]
+        plot: Option<PathBuf>,
+    },
     /// Serves the backend alone, for a look by hand.
     Mock {
         #[arg(long, default_value_t = 18000)]
@@ -92,6 +102,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(args) => measure(args),
         Command::Callgrind(args) => callgrind(&args),
+        Command::Pacing { seed, plot } => pacing::run(seed, plot.as_deref())
+            .and_then(|table| io::stdout().write_all(table.as_bytes()))
+            .map(|()| ExitCode::SUCCESS),
         Command::Mock { port, chunks } => Mock::start(port).map(|mock| {
             mock.play(Behaviour {
                 chunks,
