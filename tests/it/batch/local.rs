@@ -635,7 +635,7 @@ async fn an_answer_that_no_message_can_hold_is_fetched() {
     let local = Local::start(folder.path(), &config);
     local
         .send(
-            &json!({"MessageId": "a/b ü"}),
+            &json!({"MessageId": "a/b c?"}),
             &[("app", "\"nightly\"")],
             line("c"),
         )
