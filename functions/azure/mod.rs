@@ -36,7 +36,10 @@ pub fn http_client() -> Result<reqwest::Client, String> {
         .no_proxy()
         .user_agent(concat!("spillway/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| format!("no HTTP client for Azure's services: {error}"))
+        .map_err(|error| {
+            let cause = describe(&error);
+            format!("no HTTP client for Azure's services; it needs the system's CA certificates: {cause}")
+        })
 }
 
 /// An error and what caused it, in one line that is not too long for a log.

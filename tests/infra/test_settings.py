@@ -14,8 +14,6 @@ ROOT = HERE.parent.parent
 INFRA = ROOT / "infra"
 FUNCTIONS = {path.parent.name: bicep.load(path) for path in sorted(ROOT.glob("functions/*/function.json"))}
 KNOWN = bicep.load(HERE / "settings.json")
-# What infra/ has already and the handler not yet.
-PLANNED = {kind: set(names) for kind, names in KNOWN["planned"].items()}
 # Settings of an account have its name in them.
 OPENAI = re.compile(r"OPENAI_(\w+?)_(ENDPOINT|ID)")
 
@@ -84,7 +82,7 @@ def test_what_is_read_is_set():
 
 def test_what_is_set_is_read():
     by_the_app = read_by_rust() | read_by_toml() | read_by_bindings()
-    assert set_by_bicep() - PATTERNS - by_the_app - KNOWN["read_by_the_host"].keys() - PLANNED["settings"] == set()
+    assert set_by_bicep() - PATTERNS - by_the_app - KNOWN["read_by_the_host"].keys() == set()
     assert PATTERNS <= set_by_bicep()
 
 
@@ -119,8 +117,8 @@ def listed(name: str) -> set[str]:
 def test_every_function_is_of_http_or_of_events():
     """An app that runs only the one has the other's switched off, by name."""
     http = {name for name, f in FUNCTIONS.items() if any(b["type"] == "httpTrigger" for b in f["bindings"])}
-    assert listed("httpFunctions") - PLANNED["functions"] == http - PLANNED["functions"]
-    assert listed("eventFunctions") - PLANNED["functions"] == FUNCTIONS.keys() - http - PLANNED["functions"]
+    assert listed("httpFunctions") == http
+    assert listed("eventFunctions") == FUNCTIONS.keys() - http
 
 
 @pytest.mark.parametrize("table,source,variable", [
@@ -130,7 +128,7 @@ def test_every_function_is_of_http_or_of_events():
 def test_the_stores_names_are_made(table, source, variable):
     in_rust = set(re.findall(r'Self::\w+ => "([a-z]+)",', (ROOT / source).read_text()))
     block = re.search(rf"var {variable} = \[(.*?)\]", (INFRA / "main.bicep").read_text(), re.S).group(1)
-    assert set(re.findall(r"'(\w+)'", block)) - PLANNED["stores"] == in_rust - PLANNED["stores"], table
+    assert set(re.findall(r"'(\w+)'", block)) == in_rust, table
 
 
 def test_the_address_that_azure_monitor_is_told_is_the_alert_functions():
