@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::{LEASE_MS, Seen};
-use super::worker::{Case, End, Worker};
+use super::worker::{Case, End, Worker, given_up};
 use crate::azure::service_bus::SendError;
 use crate::gateway::app::App;
 use crate::gateway::batch::fault::Fault;
@@ -123,6 +123,7 @@ impl<'a> Job<'a> {
                 // What was written without an answer is as good as taken; it is taken again.
                 Seen::Mine(etag) => return Continue(Some(etag)),
                 Seen::Done => return Break(End::Done),
+                Seen::GivenUp => return Break(given_up()),
                 Seen::Answered(kept) => {
                     return Break(self.worker.deliver_kept(&self.case, &kept).await);
                 }

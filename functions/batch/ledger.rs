@@ -56,6 +56,8 @@ pub(super) enum Seen {
     Busy(u64),
     /// It has an answer, whose reply may not have been sent.
     Answered(Kept),
+    /// It was given up, and its sender told.
+    GivenUp,
     /// Nothing is left to do.
     Done,
 }
@@ -154,7 +156,7 @@ impl Claim {
                 dead: Some(dead), ..
             }) if is_sent_since(received, dead.at) => Seen::Free(Some(etag)),
             State::Answered(kept) => Seen::Answered(kept),
-            State::Replied(kept) if kept.dead.is_some() => Seen::Answered(kept),
+            State::Replied(kept) if kept.dead.is_some() => Seen::GivenUp,
             State::Replied(_) => Seen::Done,
         })
     }

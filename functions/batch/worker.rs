@@ -254,11 +254,7 @@ impl Worker {
             case.claim.replied(kept).await;
             self.delete_request(case).await;
         }
-        match dead {
-            Some(dead) if dead.sequence == case.received.sequence => given_up(),
-            // A second copy of one that was given up is done with as well.
-            _ => End::Done,
-        }
+        dead.map_or(End::Done, |_| given_up())
     }
 
     /// The request of an asynchronous call is of no use once it has its answer.
@@ -287,6 +283,8 @@ impl Worker {
     }
 }
 
-fn given_up() -> End {
+/// The broker delivers it at once until it is a dead letter; so do copies of it, each of which it has
+/// to dead-letter itself.
+pub(super) fn given_up() -> End {
     End::Failed("it was given up: the broker dead-letters it".into())
 }
