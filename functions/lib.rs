@@ -26,8 +26,9 @@
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `batches`,
-//! `console`, `utilization`, `alert`) > `door`, `quota`, `pacing`, `billing`, `async_calls`, `way` >
-//! `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
+//! `chargeback`, `console`, `utilization`, `alert`) > `door`, `outbox`, `quota`, `pacing`, `billing`,
+//! `async_calls`, `way` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and
+//! reads no clock.
 
 pub mod alert;
 pub mod async_calls;

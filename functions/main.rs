@@ -8,19 +8,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use spillway::billing::command::{self, DECIMALS, Request, What};
+use spillway::billing::render::Format;
+use spillway::billing::{Billing, Period, Span};
 use spillway::chargeback::{self, Consumer};
-use spillway::config::{Batch, BatchApi, Blobs, Config, KeyHash, Source, Tables, schema};
+use spillway::config::{Batch, BatchApi, Blobs, Config, KeyHash, Source, Storage, Tables, schema};
 use spillway::door::new_key;
+use spillway::gateway::bill::By;
+use spillway::host::clock::Clock;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
 use spillway::local::queue::Queues;
-use spillway::local::{embedded, simulation::Latency};
+use spillway::local::{embedded, simulation::Latency, timer};
 use spillway::package;
 use spillway::serve::batch::Trigger;
 use spillway::serve::ending::{Starter, serve_until_asked};
-use spillway::serve::{
-    Gateway, Keeping, Place, keep, ledger, may_listen, may_run, open_blobs, open_store,
-};
+use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
 
 /// The port that the Functions host names for its handler.
@@ -50,6 +53,8 @@ enum Command {
     /// Keys of apps.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// What each app owes, from what is kept of its calls.
+    Bill(BillArgs),
 }
 
 #[derive(Subcommand)]
@@ -119,6 +124,47 @@ struct PackageArgs {
     binary: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct BillArgs {
+    /// The month, for example 2026-11; default: this one.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    month: Option<String>,
+    /// The first day, for example 2026-11-01.
+    #[arg(long, requires = "to")]
+    from: Option<String>,
+    /// The last day.
+    #[arg(long, requires = "from")]
+    to: Option<String>,
+    /// Only this app.
+    #[arg(long)]
+    app: Option<String>,
+    /// What the bill is broken down by, in this order: app, model, backend, kind, day, user. The
+    /// last one reads each call.
+    #[arg(long, value_delimiter = ',', default_value = "app")]
+    by: Vec<By>,
+    /// table, csv or json.
+    #[arg(long, default_value = "table")]
+    format: Format,
+    /// Digits after the point of a table's amounts.
+    #[arg(long, default_value_t = DECIMALS, value_parser = clap::value_parser!(u32).range(0..=12))]
+    decimals: u32,
+    /// The calls themselves instead, one by one; csv or json.
+    #[arg(long, conflicts_with = "spill")]
+    rows: bool,
+    /// Instead, what spilling cost, and which apps had filled the PTU in that minute. Reads each call.
+    #[arg(long)]
+    spill: bool,
+    /// Instead, where Azure's list prices differ from the list, as found by the last daily look.
+    #[arg(long, conflicts_with_all = ["rows", "spill"])]
+    price_proposals: bool,
+    /// The configuration's file: it says where calls are kept, and what PTUs cost.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The folder in which `spillway local` keeps them; no configuration is needed then.
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     let done = match command.unwrap_or_else(|| Command::Serve(ServeArgs::default())) {
@@ -127,6 +173,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Package(args) => write_package(&args),
         Command::Key(KeyCommand::New { app }) => make_key(&app),
+        Command::Bill(args) => bill(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -219,6 +266,9 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             say_how_to_queue(queue_listener.local_addr()?, &config)?;
             queues.start(queue_listener, address);
         }
+        if config.backends.iter().any(|b| b.resource_id.is_some()) {
+            tokio::spawn(timer::keep(address));
+        }
         serve_until_asked(gateway, listener, keeping, Starter::Other).await
     })
 }
@@ -257,8 +307,8 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
         );
     }
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    let counted = |store| Arc::new(ledger(store, &inbox.gauge));
-    let ledger = store.clone().map(counted);
+    let ledger = store.clone().map(|store| gateway.ledger(store));
+    let ledger = ledger.map(Arc::new);
     let keeping = keep(place, config, inbox, store.clone(), ledger.clone())?;
     let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
@@ -358,6 +408,61 @@ fn make_key(app: &str) -> io::Result<()> {
         out,
         "An app can have two: add this one beside the old one, let the app change over, take the old one out."
     )
+}
+
+fn bill(args: BillArgs) -> io::Result<()> {
+    let now = Clock::new().now();
+    let span = Span {
+        month: args.month.as_deref(),
+        from: args.from.as_deref(),
+        to: args.to.as_deref(),
+    };
+    let what = match (args.rows, args.spill, args.price_proposals) {
+        (true, ..) => What::Calls,
+        (_, true, _) => What::Spill,
+        (.., true) => What::PriceProposals,
+        _ => What::Bill,
+    };
+    let request = Request {
+        period: Period::read(span, now).map_err(io::Error::other)?,
+        app: args.app.map(Into::into),
+        by: args.by,
+        format: args.format,
+        decimals: args.decimals,
+        what,
+    };
+    run(async move {
+        let billing = billing_of(args.config.as_deref(), args.data)?;
+        let mut out = io::BufWriter::new(io::stdout());
+        command::run(&billing, request, now, &mut out).await
+    })
+}
+
+fn billing_of(config: Option<&Path>, data: Option<PathBuf>) -> io::Result<Billing> {
+    let (storage, config) = match (data, config) {
+        (Some(folder), None) => {
+            // The simulated PTUs of `spillway local` cost nothing.
+            let storage = Storage {
+                tables: Some(Tables::Embedded(folder)),
+                ..Storage::default()
+            };
+            (storage, None)
+        }
+        (data, config) => {
+            let config = read(config)?;
+            let mut storage = config.storage.clone();
+            storage.tables = data.map(Tables::Embedded).or(storage.tables);
+            (storage, Some(config))
+        }
+    };
+    let store = open_store(Place::Local, &storage)?;
+    let store = store.ok_or_else(|| {
+        io::Error::other("the configuration has no storage.tables: nothing is kept of calls")
+    })?;
+    Ok(match config {
+        Some(config) => Billing::new(&config, store),
+        None => Billing::without_ptus(store),
+    })
 }
 
 fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<()> {

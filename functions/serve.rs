@@ -25,6 +25,7 @@ use crate::azure::credential::Surroundings;
 use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
+use crate::billing::price_check;
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
@@ -65,8 +66,8 @@ pub struct Gateway {
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
     batches: Option<Arc<Batches>>,
-    /// Stores whose old requests are deleted.
-    sweeps: Vec<Arc<dyn Store>>,
+    /// Where proposals of Azure's prices are kept, where they are looked at.
+    prices: Option<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -128,7 +129,7 @@ impl Gateway {
         let relay = Arc::new(relay);
         let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
-            console: Console::new(config, Arc::clone(&relay), store),
+            console: Console::new(config, Arc::clone(&relay), store.clone()),
             relay,
             tls,
             server,
@@ -138,7 +139,7 @@ impl Gateway {
             slots,
             background: JoinSet::new(),
             batches: None,
-            sweeps: Vec::new(),
+            prices: store.filter(|_| config.chargeback.check_prices),
         };
         Ok((gateway, inbox))
     }
@@ -176,6 +177,14 @@ impl Gateway {
             self = self.with_batch_api(settings, kept);
         }
         self
+    }
+
+    /// A ledger in `store`. The tokens that it counts at provisioned deployments say how full they
+    /// are.
+    pub fn ledger(&self, store: Arc<dyn Store>) -> Ledger {
+        let (gauge, clock) = (Arc::clone(self.slots.gauge()), self.relay.clock);
+        let told = move |event: &UsageEvent| gauge.note([event], clock.now());
+        Ledger::new(store).observed_by(Observer::new(told))
     }
 
     /// The low-priority slots.
@@ -234,8 +243,8 @@ impl Gateway {
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
-        for store in &self.sweeps {
-            tasks.spawn(sweep_requests(Arc::clone(store)));
+        if let Some(store) = &self.prices {
+            tasks.spawn(price_check::keep(Arc::clone(store), clock));
         }
         tasks
     }
@@ -244,12 +253,12 @@ impl Gateway {
 /// How often requests that have expired are deleted, and how long after the start at first.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(300));
 
-async fn sweep_requests(store: Arc<dyn Store>) {
+async fn sweep_requests(store: Arc<dyn Store>, blobs: Option<Arc<dyn Blobs>>) {
     let (every, first) = SWEEP;
     let clock = Clock::new();
     tokio::time::sleep(first).await;
     loop {
-        match requests_table::sweep(&*store, clock.now()).await {
+        match requests_table::sweep(&*store, blobs.as_deref(), clock.now()).await {
             Ok(deleted) => tracing::debug!(deleted, "requests that had expired were deleted"),
             Err(error) => tracing::warn!(%error, "requests that have expired can't be deleted"),
         }
@@ -432,13 +441,6 @@ fn open_hub(place: Place, config: &Config) -> io::Result<Option<EventHub>> {
     EventHub::new(hub, token)
         .map(Some)
         .map_err(io::Error::other)
-}
-
-/// A ledger in a store. What it counts it tells `gauge`.
-pub fn ledger(store: Arc<dyn Store>, gauge: &Arc<Gauge>) -> Ledger {
-    let (gauge, clock) = (Arc::clone(gauge), Clock::new());
-    let told = move |event: &UsageEvent| gauge.note([event], clock.now());
-    Ledger::new(store).observed_by(Observer::new(told))
 }
 
 /// Lets only the host's own invocations through. The host's proxy passes calls from outside to

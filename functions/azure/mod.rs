@@ -2,7 +2,8 @@
 //!
 //! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
 //! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
-//! [`service_bus`] sends messages, [`event_hub`] usage events, [`monitor`] asks for metrics.
+//! [`event_hub`] sends usage events, [`service_bus`] messages; [`monitor`] asks for metrics,
+//! [`retail_prices`] for list prices.
 
 pub mod credential;
 pub mod entra;
@@ -10,6 +11,7 @@ pub mod event_hub;
 mod jwks;
 pub mod monitor;
 pub mod own_token;
+pub mod retail_prices;
 pub mod service_bus;
 mod verified;
 

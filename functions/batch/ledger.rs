@@ -237,7 +237,10 @@ impl Claim {
         let put = || blobs.put(&self.blob, bytes.clone(), blobs::When::Always);
         let put = again::until(&self.now, end, blob_may_pass, put).await;
         put.map_err(KeepError::Blobs)?;
-        Ok(Body::Blob(length))
+        Ok(Body::Blob {
+            name: self.blob.name().to_owned(),
+            bytes: length,
+        })
     }
 
     /// The answer that was kept; its body is empty where it is larger than `most`.
@@ -249,8 +252,8 @@ impl Claim {
     ) -> Result<Answer, KeepError> {
         let body = match &kept.body {
             Body::Inline(text) => Bytes::from(text.clone()),
-            Body::Blob(bytes) if *bytes > most => Bytes::new(),
-            Body::Blob(bytes) => {
+            Body::Blob { bytes, .. } if *bytes > most => Bytes::new(),
+            Body::Blob { bytes, .. } => {
                 let blobs = self.blobs.as_ref().ok_or(KeepError::NoBlobs(*bytes))?;
                 let get = || whole(&**blobs, &self.blob, *bytes);
                 let got = again::until(&self.now, end, blob_may_pass, get).await;
@@ -295,7 +298,7 @@ impl Claim {
 pub(super) fn blob_bytes(kept: &Kept) -> usize {
     match &kept.body {
         Body::Inline(text) => text.len(),
-        Body::Blob(bytes) => *bytes,
+        Body::Blob { bytes, .. } => *bytes,
     }
 }
 

@@ -9,7 +9,7 @@ use super::again;
 use super::worker::Now;
 use crate::azure::service_bus::{SendError, Sends, size};
 use crate::gateway::batch::message::Outgoing;
-use crate::gateway::batch::order::Sender;
+use crate::gateway::batch::order::{Sender, bounded};
 use crate::gateway::batch::reply::{self, Answer, Pointer, Sort};
 use crate::gateway::time::Timestamp;
 
@@ -61,7 +61,7 @@ impl Outbox {
         };
         match sent {
             Err(SendError::TooLarge(why)) => self.point(reply, end, why).await,
-            Err(SendError::Refused(why)) => self.without_session(reply, end, why).await,
+            Err(SendError::Refused(why)) => self.in_other_session(reply, end, why).await,
             other => other,
         }
     }
@@ -105,25 +105,32 @@ impl Outbox {
         }
     }
 
-    /// A session that the sender named and the broker does not take must not cost the reply.
-    async fn without_session(
+    /// A session that the broker does not take, or one that it wants and the sender did not name, must
+    /// not cost the reply.
+    async fn in_other_session(
         &self,
         reply: &Reply<'_>,
         end: Timestamp,
         why: String,
     ) -> Result<(), SendError> {
         let line = reply::line(reply.sender, reply.custom_id, reply.answer);
-        match self.message(reply, line, Map::new()) {
-            Some((queue, mut plain)) if plain.message.session_id.is_some() => {
-                plain.message.session_id = None;
-                plain
-                    .message
-                    .properties
-                    .insert("session-refused".into(), true.into());
-                self.send(&queue, &plain, end).await
-            }
-            _ => Err(SendError::Refused(why)),
-        }
+        let Some((queue, mut other)) = self.message(reply, line, Map::new()) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            id = reply.sender.id,
+            why,
+            "a reply is sent in another session"
+        );
+        let message = &mut other.message;
+        message.session_id = match message.session_id.take() {
+            Some(_) => None,
+            None => message.correlation_id.as_deref().map(bounded),
+        };
+        message
+            .properties
+            .insert("session-changed".into(), true.into());
+        self.send(&queue, &other, end).await
     }
 
     /// Sends a message, trying again while that may help.

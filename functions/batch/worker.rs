@@ -201,6 +201,11 @@ impl Worker {
                 self.fail(case, &format!("its answer can't be kept: {error}"))
                     .await
             }
+            // The last delivery may answer it after all.
+            Err(error) if dead.is_some() && !self.is_last(case.received) => {
+                let why = format!("it can't be noted that it is given up: {error}");
+                self.fail(case, &why).await
+            }
             Err(error) => {
                 let id = &case.sender.id;
                 tracing::error!(id, %error, "an answer can't be kept; it is sent all the same");
@@ -211,6 +216,11 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the broker delivers it no more.
+    const fn is_last(&self, received: &Received) -> bool {
+        received.deliveries >= self.settings.max_deliveries
     }
 
     /// Sends an answer that was kept before.
@@ -242,11 +252,24 @@ impl Worker {
         }
         if let Some(kept) = kept {
             case.claim.replied(kept).await;
+            self.delete_request(case).await;
         }
         match dead {
             Some(dead) if dead.sequence == case.received.sequence => given_up(),
             // A second copy of one that was given up is done with as well.
             _ => End::Done,
+        }
+    }
+
+    /// The request of an asynchronous call is of no use once it has its answer.
+    async fn delete_request(&self, case: &Case<'_>) {
+        let sender = case.sender;
+        let points = is_true(&case.received.message, property::IN_BLOB);
+        if let (Some(blobs), true, None) = (&self.blobs, points, &sender.address.queue) {
+            let blob = requests::request_blob(&sender.app, &sender.key);
+            if let Err(error) = blobs.delete(&blob).await {
+                tracing::warn!(%error, "the request of an asynchronous call is left behind");
+            }
         }
     }
 

@@ -27,6 +27,9 @@ const MAX_PAIRS: usize = 16;
 const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 512;
 
+/// Most bytes of metadata as JSON.
+const MAX_METADATA: usize = 20_000;
+
 /// How often a change is tried that others change, too.
 const ATTEMPTS: usize = 10;
 
@@ -175,7 +178,9 @@ fn check(metadata: Option<&BTreeMap<String, String>>) -> Result<(), ApiError> {
     let fits = |(key, value): (&String, &String)| {
         key.chars().count() <= MAX_KEY && value.chars().count() <= MAX_VALUE
     };
-    if metadata.len() <= MAX_PAIRS && metadata.iter().all(fits) {
+    // Escapes can make much of little; the record has to fit a field of a row.
+    let is_short = serde_json::to_string(metadata).is_ok_and(|text| text.len() <= MAX_METADATA);
+    if metadata.len() <= MAX_PAIRS && metadata.iter().all(fits) && is_short {
         return Ok(());
     }
     let message = format!(

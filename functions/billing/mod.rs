@@ -4,9 +4,11 @@
 //! on calls; only a bill by user, what spilling cost and an export of the calls read each of them. All
 //! of it goes page by page: what is held is a day's hours, and the lines.
 
+pub mod command;
 pub mod csv;
 pub mod export;
 pub mod period;
+pub mod price_check;
 pub mod render;
 #[cfg(test)]
 mod tests;
@@ -18,12 +20,14 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub use self::period::{Period, Span};
+use crate::config::Config;
 use crate::gateway::bill::spill::{SpillLine, Spills};
-use crate::gateway::bill::{Bill, BillError, By, Reckoning, Wanted};
+use crate::gateway::bill::{Bill, BillError, By, Idle, Reckoning, Wanted};
 use crate::gateway::price::Prices;
+use crate::gateway::price::list::CURRENCY;
 use crate::gateway::time::Timestamp;
 use crate::store::bill::{self, AppDay};
-use crate::store::{Store, StoreError, bounds};
+use crate::store::{Answer, Store, StoreError, bounds};
 
 /// Apps whose day is read at the same time: on Azure each is a round trip.
 const CONCURRENT: usize = 16;
@@ -63,6 +67,68 @@ impl From<StoreError> for BillingError {
     }
 }
 
+/// All that bills are made from.
+#[derive(Clone, Debug)]
+pub struct Billing {
+    /// Where calls and their sums are kept.
+    pub store: Arc<dyn Store>,
+    /// What PTUs cost; calls were priced when they were recorded.
+    pub prices: Arc<Prices>,
+    /// The currency of all amounts.
+    pub currency: Arc<str>,
+    /// Who bears what nobody used of a PTU.
+    pub idle: Idle,
+}
+
+impl Billing {
+    /// Bills by the prices of a configuration.
+    pub fn new(config: &Config, store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            prices: Arc::new(config.prices()),
+            currency: config.chargeback.currency.as_str().into(),
+            idle: config.chargeback.idle,
+        }
+    }
+
+    /// Bills where no PTU costs anything, in the currency of the list.
+    pub fn without_ptus(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            prices: Arc::default(),
+            currency: CURRENCY.into(),
+            idle: Idle::default(),
+        }
+    }
+
+    /// The bill of a period, or one app's part of it.
+    ///
+    /// # Errors
+    /// [`BillingError`].
+    pub async fn bill(
+        &self,
+        period: Period,
+        by: Vec<By>,
+        app: Option<Arc<str>>,
+        now: Timestamp,
+    ) -> Result<Bill, BillingError> {
+        let wanted = Wanted {
+            by,
+            app,
+            idle: self.idle,
+        };
+        make(self.store.as_ref(), &self.prices, period, wanted, now).await
+    }
+
+    /// What spilling cost in a period, and who had filled the PTUs. Reads each call.
+    ///
+    /// # Errors
+    /// [`BillingError`].
+    pub async fn spilled(&self, period: Period) -> Result<Vec<SpillLine>, BillingError> {
+        spilled(self.store.as_ref(), period).await
+    }
+}
+
 /// The bill of a period. PTUs cost what they do up to `now`.
 ///
 /// # Errors
@@ -79,7 +145,7 @@ pub async fn make(
     let mut reckoning = Reckoning::new(prices, wanted);
     for start in period.days() {
         let day: Arc<str> = start.day().into();
-        let days: Vec<_> = apps
+        let days: Vec<Answer<'_, AppDay>> = apps
             .iter()
             .map(|app| read(store, app, &day, by_user))
             .collect();
@@ -97,24 +163,20 @@ pub async fn make(
     Ok(reckoning.finish()?)
 }
 
-async fn read(
-    store: &dyn Store,
-    app: &Arc<str>,
-    day: &Arc<str>,
+fn read<'a>(
+    store: &'a dyn Store,
+    app: &'a Arc<str>,
+    day: &'a Arc<str>,
     by_user: bool,
-) -> Result<AppDay, StoreError> {
+) -> Answer<'a, AppDay> {
     if by_user {
-        bill::by_user(store, app, day).await
+        Box::pin(bill::by_user(store, app, day))
     } else {
-        bill::sums(store, app, day).await
+        Box::pin(bill::sums(store, app, day))
     }
 }
 
-/// What spilling cost in a period, and who had filled the PTUs. Reads each call.
-///
-/// # Errors
-/// [`BillingError`].
-pub async fn spilled(store: &dyn Store, period: Period) -> Result<Vec<SpillLine>, BillingError> {
+async fn spilled(store: &dyn Store, period: Period) -> Result<Vec<SpillLine>, BillingError> {
     let apps = apps(store, period).await?;
     let mut spills = Spills::default();
     for start in period.days() {

@@ -71,7 +71,7 @@ const COUNTS: [(&str, Count); 15] = [
     ("image_input_tokens", |line| line.figures.tokens.image_input),
     ("spilled_tokens", |line| line.figures.spilled_tokens),
     ("weighted_tokens", |line| line.weighted),
-    ("unpriced_ptu_hours", |line| line.unpriced_ptu_hours),
+    ("unpriced_weighted_tokens", |line| line.unpriced_weighted),
 ];
 
 /// The amounts of a line. The last one is what it owes: the two before it together.
@@ -227,11 +227,11 @@ fn missing(total: &Line) -> String {
             "\n{unpriced} calls have no price and are not in the cost: state it as [[price]]"
         );
     }
-    let hours = total.unpriced_ptu_hours;
-    if hours > 0 {
+    let weighted = total.unpriced_weighted;
+    if weighted > 0 {
         let _ = writeln!(
             out,
-            "\n{hours} hours of use of PTUs have no price and are not in the cost: state the deployment's ptus, or a [[price]] with ptu_hour"
+            "\n{weighted} weighted tokens were used of PTUs without a price, which is not in the cost: state the deployment's ptus, or a [[price]] with ptu_hour"
         );
     }
     out

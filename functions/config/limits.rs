@@ -114,6 +114,9 @@ pub struct Chargeback {
     /// Most events that wait there, MiB; further ones are dropped, counted and logged.
     #[schemars(range(min = 1, max = 65_536))]
     pub spool_mb: u64,
+    /// Whether Azure's list prices are read once a day from https://prices.azure.com and changes of the
+    /// list proposed, to be seen with `spillway bill --price-proposals`. Nothing is changed by it.
+    pub check_prices: bool,
 }
 
 impl Default for Chargeback {
@@ -126,6 +129,7 @@ impl Default for Chargeback {
             durable: false,
             spool: None,
             spool_mb: 256,
+            check_prices: false,
         }
     }
 }

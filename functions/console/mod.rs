@@ -4,6 +4,7 @@
 mod api;
 mod calls;
 mod capacity;
+mod chargeback;
 mod history;
 mod live;
 mod money;
@@ -32,6 +33,7 @@ use self::capacity::Capacities;
 use self::money::Accounts;
 use self::session::Sessions;
 use self::watch::Watch;
+use crate::billing::Billing;
 use crate::config::Config;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
@@ -50,25 +52,39 @@ pub struct Console {
     sessions: Arc<Sessions>,
     accounts: Arc<Accounts>,
     capacities: Arc<Capacities>,
+    past: Arc<plan::Kept>,
     /// Between which utilizations low-priority calls are paced, percent.
     limits: Option<(u32, u32)>,
     /// Room for pages that follow live.
     followers: Arc<Semaphore>,
+    /// What bills are made from; `None` where nothing is kept of calls.
+    billing: Option<Billing>,
 }
 
 impl Console {
-    /// A console for this relay, whose past is in `store`.
+    /// A console for this relay, whose past is in `store`, and who pays what for it.
     pub fn new(config: &Config, relay: Arc<Relay>, store: Option<Arc<dyn Store>>) -> Self {
         let accounts = Accounts::new(config);
         Self {
             capacities: Arc::new(Capacities::new(&accounts.prices)),
             accounts: Arc::new(accounts),
             limits: capacity::limits(config),
+            past: Arc::default(),
             watch: Arc::new(Watch::new(&relay.metrics, relay.clock.now())),
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
+            billing: store.clone().map(|store| Billing::new(config, store)),
             relay,
             store,
+        }
+    }
+
+    /// Whether a request comes with an administrator's session, and with nothing else to judge it by.
+    async fn is_signed_in(&self, headers: &HeaderMap, now: Timestamp) -> bool {
+        let session = sign_in::brought(headers).filter(|_| !shows_key(headers));
+        match session {
+            Some(session) => self.sessions.holds(session, &self.relay.door, now).await,
+            None => false,
         }
     }
 
@@ -104,6 +120,7 @@ pub fn router(console: &Console) -> Router {
         .route("/spillway/sign-out", post(sign_in::out))
         .route(page::STYLE_PATH, get(page::style))
         .route(page::SCRIPT_PATH, get(page::script))
+        .route("/spillway/chargeback", get(chargeback::answer))
         .route(STATUS_PATH, get(async || "ok"))
         .with_state(console.clone())
 }
@@ -117,10 +134,7 @@ async fn admins_only(State(console): State<Console>, mut request: Request, next:
     let relay = &console.relay;
     let now = relay.clock.now();
     let headers = request.headers();
-    if !shows_key(headers)
-        && let Some(session) = sign_in::brought(headers)
-        && console.sessions.holds(session, &relay.door, now).await
-    {
+    if console.is_signed_in(headers, now).await {
         request.extensions_mut().insert(SignedIn);
         return next.run(request).await;
     }

@@ -64,7 +64,7 @@ pub(super) struct Accounts {
 struct Day {
     apps: Vec<(Arc<str>, Line)>,
     idle: Decimal,
-    /// Calls and PTU hours without a price, by model.
+    /// Calls without a price, by model; at least one where a PTU that it used has none.
     unpriced: Vec<(Arc<str>, u64)>,
 }
 
@@ -218,7 +218,8 @@ impl Day {
         let mut apps: BTreeMap<Arc<str>, Line> = BTreeMap::new();
         for line in lines {
             let [app, model] = &line.of[..] else { continue };
-            let unpriced = line.figures.unpriced_calls + line.unpriced_ptu_hours;
+            let unpriced = line.figures.unpriced_calls;
+            let unpriced = unpriced.max(u64::from(line.unpriced_weighted > 0));
             if unpriced > 0 {
                 day.unpriced.push((Arc::clone(model), unpriced));
             }

@@ -124,16 +124,29 @@ pub(super) struct IdleHour {
     pub(super) cost: String,
 }
 
+/// How long what was read is good, ms.
+const GOOD_MS: u64 = 60_000;
+
+/// What was read last, and when.
+pub(super) type Kept = tokio::sync::Mutex<Option<(Timestamp, Arc<Past>)>>;
+
 /// What is kept of the last weeks.
-struct Past {
+#[derive(Debug)]
+pub(super) struct Past {
     counted: Vec<Counted>,
     /// The hours from the first that anything was counted in to the last that is over.
     hours: Vec<Timestamp>,
 }
 
 impl Past {
-    async fn read(console: &Console) -> Result<Self, StoreError> {
+    async fn read(console: &Console) -> Result<Arc<Self>, StoreError> {
         let now = console.relay.clock.now();
+        let mut kept = console.past.lock().await;
+        if let Some((read, past)) = &*kept
+            && now.ms_since(*read) < GOOD_MS
+        {
+            return Ok(Arc::clone(past));
+        }
         let last = Timestamp::from_unix_ms(now.unix_ms() - now.unix_ms() % HOUR_MS);
         let from = Timestamp::from_unix_ms(last.unix_ms().saturating_sub(BACK_MS));
         let mut counted = match &console.store {
@@ -141,7 +154,9 @@ impl Past {
             None => Vec::new(),
         };
         counted.retain(|one| one.start < last);
-        Ok(Self::of(counted, last))
+        let past = Arc::new(Self::of(counted, last));
+        *kept = Some((now, Arc::clone(&past)));
+        Ok(past)
     }
 
     fn of(counted: Vec<Counted>, end: Timestamp) -> Self {

@@ -4,7 +4,8 @@ use std::io;
 
 use tokio::net::TcpListener;
 
-use super::simulation::{self, Latency, Limit, SimulatedBackend, SimulatedDeployment};
+use super::monitor::{self, Watched};
+use super::simulation::{self, Latency, Limit, Metered, SimulatedBackend, SimulatedDeployment};
 
 /// PTUs of the simulated PTU deployment: the least that gpt-4o is sold in.
 const PTUS: u32 = 15;
@@ -24,10 +25,23 @@ pub async fn start(latency: Latency) -> io::Result<String> {
     ptu_models.push(("text-embedding-3-small", ptu));
     let mut payg_models = vec![("gpt-4o", payg), ("text-embedding-3-small", payg)];
     payg_models.extend(EXTRA_MODELS.map(|model| (model, payg)));
-    let mut config = String::from("[auth]\nmode = \"off\"\n");
-    config += &resource("simulated-ptu", "swedencentral", &ptu_models, latency).await?;
-    config += &resource("simulated-payg", "westeurope", &payg_models, latency).await?;
-    Ok(config)
+    let mut watched = Vec::new();
+    let mut sections = String::new();
+    for (name, region, models) in [
+        ("simulated-ptu", "swedencentral", &ptu_models),
+        ("simulated-payg", "westeurope", &payg_models),
+    ] {
+        let (section, metered) = resource(name, region, models, latency).await?;
+        sections += &section;
+        watched.push(Watched {
+            resource_id: resource_id(name),
+            metered,
+        });
+    }
+    let monitor = monitor::start(watched, monitor::LATE_MIN).await?;
+    Ok(format!(
+        "[auth]\nmode = \"off\"\n[pacing]\nmonitor = \"http://{monitor}\"\n{sections}"
+    ))
 }
 
 /// Models for the operations that neither chat nor embeddings are.
@@ -43,7 +57,7 @@ async fn resource(
     region: &str,
     models: &[(&str, Limit)],
     latency: Latency,
-) -> io::Result<String> {
+) -> io::Result<(String, Metered)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let deployments = models.iter().map(|(model, limit)| SimulatedDeployment {
@@ -51,7 +65,7 @@ async fn resource(
         model: (*model).to_owned(),
         limit: *limit,
     });
-    let router = simulation::router(SimulatedBackend {
+    let (router, metered) = simulation::metered(SimulatedBackend {
         name: name.to_owned(),
         region: region.to_owned(),
         key: None,
@@ -59,12 +73,21 @@ async fn resource(
         latency,
     });
     tokio::spawn(simulation::serve(listener, router));
-    Ok(section(name, region, &format!("http://{address}"), models))
+    let section = section(name, region, &format!("http://{address}"), models);
+    Ok((section, metered))
+}
+
+/// The id that the simulated Monitor knows a resource by.
+fn resource_id(name: &str) -> String {
+    format!(
+        "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/local/providers/Microsoft.CognitiveServices/accounts/{name}"
+    )
 }
 
 fn section(name: &str, region: &str, endpoint: &str, models: &[(&str, Limit)]) -> String {
     let mut text = format!(
-        "\n[[backend]]\nname = \"{name}\"\nregion = \"{region}\"\nendpoint = \"{endpoint}\"\n"
+        "\n[[backend]]\nname = \"{name}\"\nregion = \"{region}\"\nendpoint = \"{endpoint}\"\nresource_id = \"{}\"\n",
+        resource_id(name)
     );
     for (model, limit) in models {
         let kind = match limit {

@@ -2,7 +2,6 @@
 //!
 //! Both come through bounded queues, so that a slow store holds up no call.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,7 +9,6 @@ use tokio::sync::mpsc;
 use super::affinity::OwnerChange;
 use crate::host::clock::Clock;
 use crate::outbox::recorder::Events;
-use crate::pacing::Gauge;
 use crate::store::{Change, Store, StoreError, Table, Write, affinity};
 
 /// The shortest and longest pause before the store is asked again, ms.
@@ -26,8 +24,6 @@ pub struct Inbox {
     pub events: Events,
     /// Owners of stored objects.
     pub owners: Owners,
-    /// What counts the tokens of provisioned deployments.
-    pub gauge: Arc<Gauge>,
 }
 
 /// Owners that wait for the store.

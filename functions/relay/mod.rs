@@ -114,12 +114,7 @@ impl Relay {
             prompts: OnceLock::new(),
             async_calls: OnceLock::new(),
         };
-        let gauge = Arc::clone(relay.slots.gauge());
-        let inbox = Inbox {
-            events,
-            owners,
-            gauge,
-        };
+        let inbox = Inbox { events, owners };
         (relay, inbox)
     }
 

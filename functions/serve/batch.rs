@@ -57,7 +57,8 @@ impl Gateway {
         ));
         self.relay.take_async_calls(Arc::clone(&calls));
         self.triggers = self.triggers.merge(requests::router(&self.relay, &calls));
-        self.sweeps.push(Arc::clone(store));
+        self.background
+            .spawn(super::sweep_requests(Arc::clone(store), blobs.cloned()));
         if trigger == Trigger::Absent {
             return Ok(self);
         }

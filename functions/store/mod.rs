@@ -26,6 +26,7 @@ pub mod instances;
 mod key;
 pub mod ledger;
 mod pages;
+pub mod prices;
 pub mod rejects;
 pub mod requests;
 pub mod slots;
@@ -62,11 +63,13 @@ pub enum Table {
     Files,
     /// Batches of the batch API.
     Batches,
+    /// What the last look at Azure's list prices proposed.
+    Prices,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -77,6 +80,7 @@ impl Table {
         Self::Console,
         Self::Files,
         Self::Batches,
+        Self::Prices,
     ];
 
     /// The name in Table Storage.
@@ -92,6 +96,7 @@ impl Table {
             Self::Console => "console",
             Self::Files => "batchfiles",
             Self::Batches => "batches",
+            Self::Prices => "prices",
         }
     }
 }

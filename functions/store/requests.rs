@@ -7,7 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::blobs::{Blob, Container};
+use super::blobs::{Blob, BlobError, Blobs, Container};
 use super::{
     Change, Etag, Fields, Key, Range, Row, Store, StoreError, Table, Write, bounds, encode_key,
 };
@@ -88,8 +88,13 @@ pub struct Dead {
 pub enum Body {
     /// In the row.
     Inline(String),
-    /// In a blob, of so many bytes.
-    Blob(usize),
+    /// In a blob of container `replies`.
+    Blob {
+        /// Its name.
+        name: String,
+        /// Its size, bytes.
+        bytes: usize,
+    },
 }
 
 impl Default for Body {
@@ -198,17 +203,24 @@ pub async fn write(
         .await
 }
 
-/// Deletes the rows that have expired at `now`; how many.
+/// Deletes the rows that have expired at `now`, and their answers in `blobs`; how many.
 ///
 /// # Errors
 /// When the store fails; what is left is deleted the next time.
-pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreError> {
+pub async fn sweep(
+    store: &dyn Store,
+    blobs: Option<&dyn Blobs>,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
     let mut range = Range::all();
     let mut deleted = 0;
     loop {
         let page = store.read(Table::Requests, &range).await?;
         let expired = |row: &&Row| row.fields.get_number("expires_ms") <= now.unix_ms();
         for row in page.rows.iter().filter(expired) {
+            if !delete_answer(row, blobs).await {
+                continue;
+            }
             let delete = Write {
                 row: row.key.row.clone(),
                 change: Change::Delete(Some(row.etag.clone())),
@@ -228,6 +240,16 @@ pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreErro
             None => return Ok(deleted),
         }
     }
+}
+
+/// Deletes the blob of a row's answer; `false` where that has to be tried again.
+async fn delete_answer(row: &Row, blobs: Option<&dyn Blobs>) -> bool {
+    let name = row.fields.get_text("blob");
+    let Some(blobs) = blobs.filter(|_| !name.is_empty()) else {
+        return true;
+    };
+    let blob = Blob::new(Container::Replies, name);
+    !matches!(blobs.delete(&blob).await, Err(BlobError::Unavailable(_)))
 }
 
 fn fields(request: &Request) -> Fields {
@@ -257,7 +279,9 @@ fn with_answer(fields: Fields, kept: &Kept) -> Fields {
             .number("dead_ms", dead.at.unix_ms());
     }
     match &kept.body {
-        Body::Blob(bytes) => fields.number("blob_bytes", u64::try_from(*bytes).unwrap_or(u64::MAX)),
+        Body::Blob { name, bytes } => fields
+            .text("blob", &**name)
+            .number("blob_bytes", u64::try_from(*bytes).unwrap_or(u64::MAX)),
         Body::Inline(text) => {
             let letters: Vec<char> = text.chars().collect();
             let parts = letters.chunks(PART).enumerate();
@@ -307,7 +331,10 @@ fn kept(fields: &Fields) -> Kept {
         there.then(|| fields.get_number(name))
     };
     let body = match number("blob_bytes") {
-        Some(bytes) => Body::Blob(usize::try_from(bytes).unwrap_or(usize::MAX)),
+        Some(bytes) => Body::Blob {
+            name: fields.get_text("blob").to_owned(),
+            bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+        },
         None => {
             let parts = (0..).map(|i| fields.get_text(&part_name(i)).to_owned());
             Body::Inline(parts.take_while(|part| !part.is_empty()).collect())
@@ -367,7 +394,10 @@ mod tests {
                 code: "broken".into(),
                 ..Kept::default()
             }),
-            State::Replied(answer(Body::Blob(7_000_000))),
+            State::Replied(answer(Body::Blob {
+                name: "a/b/answer".into(),
+                bytes: 7_000_000,
+            })),
             State::Replied(answer(Body::Inline("😀\"\n".repeat(20_000)))),
             State::Cancelled,
         ];
@@ -420,8 +450,8 @@ mod tests {
         write(&store, &key("a", "b"), &request(State::Queued), When::New)
             .await
             .unwrap();
-        assert_eq!(sweep(&store, NOW).await, Ok(0));
-        assert_eq!(sweep(&store, NOW.plus_ms(1000)).await, Ok(1));
+        assert_eq!(sweep(&store, None, NOW).await, Ok(0));
+        assert_eq!(sweep(&store, None, NOW.plus_ms(1000)).await, Ok(1));
         assert_eq!(read(&store, &key("a", "b")).await, Ok(None));
     }
 

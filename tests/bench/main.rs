@@ -2,6 +2,7 @@
 //! in one run. `tests/bench/run` installs what it takes and calls it.
 
 mod apps;
+mod bill;
 mod callgrind;
 mod canned;
 mod chargeback;
@@ -12,6 +13,7 @@ mod load;
 mod machine;
 mod measure;
 mod mock;
+mod pacing;
 mod peers;
 mod process;
 mod report;
@@ -46,6 +48,17 @@ enum Command {
     Measure(Measure),
     /// Counts the instructions of a call.
     Callgrind(Callgrind),
+    /// Runs the scene of pacing in simulated time and prints its table.
+    Pacing {
+        /// What is random goes by this.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where the plot is written.
+        #[arg(long)]
+        plot: Option<PathBuf>,
+    },
+    /// Writes a month of calls into an embedded store and makes its bill.
+    Bill(bill::Bill),
     /// Measures how fast usage events become rows and sums.
     Chargeback {
         /// Azurite's table service.
@@ -107,6 +120,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(args) => measure(args),
         Command::Callgrind(args) => callgrind(&args),
+        Command::Pacing { seed, plot } => pacing::run(seed, plot.as_deref())
+            .and_then(|table| io::stdout().write_all(table.as_bytes()))
+            .map(|()| ExitCode::SUCCESS),
+        Command::Bill(args) => bill::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chargeback {
             azurite,
             port,

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use spillway::config::{Config, KeyHash};
 use spillway::local::embedded;
 use spillway::local::simulation::Latency;
-use spillway::serve::{Gateway, Keeping, Place, keep, ledger};
+use spillway::serve::{Gateway, Keeping, Place, keep};
 use spillway::store::Store;
 use spillway::store::embedded::Embedded;
 use tokio::net::TcpListener;
@@ -113,7 +113,7 @@ async fn start(name: Name, data: &Path, days: u64) -> io::Result<(Gateway, Keepi
             .map_err(io::Error::other)?;
     }
     let (gateway, inbox) = Gateway::at(Place::Local, &config, Some(Arc::clone(&store)))?;
-    let ledger = Arc::new(ledger(Arc::clone(&store), &inbox.gauge));
+    let ledger = Arc::new(gateway.ledger(Arc::clone(&store)));
     let keeping = keep(Place::Local, &config, inbox, Some(store), Some(ledger))?;
     Ok((gateway, keeping))
 }

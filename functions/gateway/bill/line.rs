@@ -43,8 +43,8 @@ pub struct Line {
     pub weighted: u64,
     /// Its share of what PTUs cost.
     pub ptu_cost: Decimal,
-    /// Hours in which it used a PTU that has no price: their cost is missing from `ptu_cost`.
-    pub unpriced_ptu_hours: u64,
+    /// The part of those at PTUs that have no price: their cost is missing from `ptu_cost`.
+    pub unpriced_weighted: u64,
 }
 
 impl Figures {
@@ -95,7 +95,9 @@ impl Line {
         is_unpriced: bool,
     ) -> Result<(), BillError> {
         add_count(&mut self.weighted, weighted)?;
-        add_count(&mut self.unpriced_ptu_hours, is_unpriced.into())?;
+        if is_unpriced {
+            add_count(&mut self.unpriced_weighted, weighted)?;
+        }
         add_amount(&mut self.ptu_cost, cost)
     }
 
@@ -103,7 +105,7 @@ impl Line {
     pub(super) fn add(&mut self, other: &Self) -> Result<(), BillError> {
         self.figures.add(&other.figures)?;
         add_count(&mut self.weighted, other.weighted)?;
-        add_count(&mut self.unpriced_ptu_hours, other.unpriced_ptu_hours)?;
+        add_count(&mut self.unpriced_weighted, other.unpriced_weighted)?;
         add_amount(&mut self.ptu_cost, other.ptu_cost)
     }
 }

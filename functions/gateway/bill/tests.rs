@@ -172,7 +172,7 @@ fn a_ptu_without_a_price_shows_its_hours_and_no_amount() {
         let [line] = &bill.lines[..] else {
             panic!("{bill:?}")
         };
-        assert_eq!((line.weighted, line.unpriced_ptu_hours), (7, 1));
+        assert_eq!((line.weighted, line.unpriced_weighted), (7, 7));
         assert_eq!(line.ptu_cost, Decimal::ZERO);
     }
 }

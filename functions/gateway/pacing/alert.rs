@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     /// The shape of Microsoft's sample payload of a metric alert.
-    pub(crate) const FIRED: &str = r#"{"schemaId":"azureMonitorCommonAlertSchema","data":{"essentials":{"alertId":"/subscriptions/S/providers/Microsoft.AlertsManagement/alerts/G","alertRule":"ptu-high","severity":"Sev3","signalType":"Metric","monitorCondition":"Fired","monitoringService":"Platform","alertTargetIDs":["/subscriptions/s/resourcegroups/g/providers/microsoft.cognitiveservices/accounts/a"],"configurationItems":["a"],"originAlertId":"o","firedDateTime":"2026-11-23T10:00:24.3713213Z","description":"","essentialsVersion":"1.0","alertContextVersion":"1.0"},"alertContext":{"properties":null,"conditionType":"SingleResourceMultipleMetricCriteria","condition":{"windowSize":"PT5M","allOf":[{"metricName":"AzureOpenAIProvisionedManagedUtilizationV2","metricNamespace":"Microsoft.CognitiveServices/accounts","operator":"GreaterThan","threshold":"90","timeAggregation":"Maximum","dimensions":[{"name":"ModelDeploymentName","value":"gpt-4o-ptu"}],"metricValue":97.3}]}},"customProperties":null}}"#;
+    const FIRED: &str = include_str!("alert/fired.json");
 
     #[test]
     fn a_metric_alert_is_read() {

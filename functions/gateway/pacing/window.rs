@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn utilization_is_what_azure_calls_so() {
+    fn utilization_is_ptus_consumed_of_those_deployed() {
         // 100 PTUs of gpt-4o do 250,000 input tokens a minute.
         let capacity = Capacity::of(100, "gpt-4o-2024-11-20");
         assert_eq!(capacity, Capacity(250_000));

@@ -36,6 +36,8 @@ pub struct PaygRow {
     pub up_to_input: u64,
     /// The prices.
     pub tokens: TokenPrices,
+    /// Azure's name of the meter of the input price.
+    pub meter: &'static str,
 }
 
 /// A row of `ptu.csv`.
@@ -133,6 +135,7 @@ fn payg_row(line: &'static str) -> Option<PaygRow> {
             audio_output: optional(cell()?)?,
             image_input: optional(cell()?)?,
         },
+        meter: cell()?,
     };
     Some(row)
 }

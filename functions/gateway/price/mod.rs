@@ -10,6 +10,7 @@
 pub mod list;
 mod own;
 mod rate;
+pub mod retail;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,6 @@
 //! A deployment's door: who is admitted, what its headers say, and the settling of the bill.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,8 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::payg::{PaygWindows, Rate};
 use super::resource::Clock;
 use super::tokens::{CACHED_PREFIX_TOKENS, Prompt};
+use super::work::Work;
 use super::{Limit, SimulatedDeployment};
-use crate::gateway::ptu::{CallTokens, ModelRate, PtuBucket, Reservation};
+use crate::gateway::pacing::window::Minute;
+use crate::gateway::ptu::{CallTokens, ModelRate, PtuBucket, Reservation, Utilization};
 use crate::gateway::time::Timestamp;
 
 /// Output tokens that are assumed of a call without `max_tokens`. Azure makes a guess of its own,
@@ -36,6 +38,8 @@ pub(super) struct Deployment {
 struct State {
     limiter: Limiter,
     prefixes: HashMap<u64, Timestamp>,
+    /// What it did, where it is provisioned.
+    work: Option<Work>,
 }
 
 #[derive(Debug)]
@@ -68,6 +72,10 @@ pub(super) struct Ticket {
 impl Deployment {
     pub(super) fn new(settings: SimulatedDeployment, clock: Clock) -> Self {
         let now = clock.now();
+        let work = match settings.limit {
+            Limit::Ptu { ptus } => Some(Work::new(ptus, &settings.model)),
+            Limit::Payg { .. } => None,
+        };
         let limiter = match settings.limit {
             Limit::Ptu { ptus } => {
                 let rate = ModelRate::of(&settings.model).unwrap_or(ModelRate::ASSUMED);
@@ -85,6 +93,7 @@ impl Deployment {
         let state = Mutex::new(State {
             limiter,
             prefixes: HashMap::new(),
+            work,
         });
         Self {
             name: settings.name,
@@ -124,6 +133,11 @@ impl Deployment {
             reservation,
             used,
         })
+    }
+
+    /// Its minutes, where it is provisioned.
+    pub(super) fn work(&self) -> Option<BTreeMap<Minute, Utilization>> {
+        self.state().work.as_ref().map(Work::minutes)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -232,8 +246,12 @@ impl Drop for Ticket {
             return;
         };
         let now = self.deployment.clock.now();
-        if let Limiter::Ptu(bucket) = &mut self.deployment.state().limiter {
+        let mut state = self.deployment.state();
+        if let Limiter::Ptu(bucket) = &mut state.limiter {
             bucket.settle(reservation, self.used, now);
+        }
+        if let Some(work) = &mut state.work {
+            work.add(self.used, now);
         }
     }
 }

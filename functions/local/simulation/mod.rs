@@ -40,12 +40,14 @@ mod route;
 mod schema;
 mod shelf;
 mod tokens;
+mod work;
 
 #[cfg(test)]
 mod tests;
 
 pub use answer::TOKENS_PHRASE;
 pub use tokens::CONTENT_FILTER_PHRASE;
+pub use work::Metered;
 
 use errors::WireError;
 use resource::Resource;
@@ -118,9 +120,14 @@ impl Latency {
 /// The resource as an axum app, to be served on a listener of its own. Needs a tokio runtime
 /// with time enabled around it.
 pub fn router(backend: SimulatedBackend) -> Router {
-    Router::new()
-        .fallback(handle)
-        .with_state(Arc::new(Resource::new(backend)))
+    metered(backend).0
+}
+
+/// As [`router`], and what Azure Monitor would see of it.
+pub fn metered(backend: SimulatedBackend) -> (Router, Metered) {
+    let resource = Arc::new(Resource::new(backend));
+    let metered = Metered(Arc::clone(&resource));
+    (Router::new().fallback(handle).with_state(resource), metered)
 }
 
 /// Serves `router` on `listener` until the task is dropped. Small writes go out at once, as streams

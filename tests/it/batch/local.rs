@@ -34,7 +34,7 @@ struct Reply {
 fn batch(folder: &Path, more: &str) -> String {
     let (data, port) = (folder.join("data"), free_port());
     format!(
-        "[storage]\ntables = \"embedded:{}\"\n[batch]\nnamespace = \"http://127.0.0.1:{port}\"\nqueue = \"batch\"\nreply_queues = [\"results\", \"other\"]\n{more}\n",
+        "[storage]\ntables = \"embedded:{0}\"\nblobs = \"embedded:{0}\"\n[batch]\nnamespace = \"http://127.0.0.1:{port}\"\nqueue = \"batch\"\nreply_queues = [\"results\", \"other\"]\n{more}\n",
         data.display()
     )
 }
@@ -114,9 +114,7 @@ impl Local {
     }
 
     async fn reply(&self) -> Reply {
-        self.take("results", 20)
-            .await
-            .expect("no reply within 20 s")
+        self.take("results", 20).await.unwrap()
     }
 
     /// Messages and dead letters of a queue.
@@ -623,4 +621,93 @@ async fn nobody_outside_poses_as_the_queue() {
         .await
         .unwrap();
     assert_eq!(odd.status(), 500);
+}
+
+#[tokio::test]
+async fn an_answer_that_no_message_can_hold_is_fetched() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "y".repeat(400_000);
+    let a = Scripted::start(vec![answer("200 OK", "", &format!("{{\"x\":\"{text}\"}}"))]).await;
+    let config = batch(folder.path(), "")
+        + &app("nightly", "")
+        + &app("other", "")
+        + &backend("a", a.address, "payg", "");
+    let local = Local::start(folder.path(), &config);
+    local
+        .send(
+            &json!({"MessageId": "a/b c?"}),
+            &[("app", "\"nightly\"")],
+            line("c"),
+        )
+        .await;
+    let reply = local.reply().await;
+    assert_eq!(reply.properties["claim-check"], "true");
+    assert_eq!(reply.line["response"]["status_code"], 200);
+    assert!(reply.line["response"]["body"].is_null());
+    let check = &reply.line["claim_check"];
+    assert_eq!(check["bytes"], 400_008);
+    let url = check["url"].as_str().unwrap();
+    let get = reqwest::Method::GET;
+    let whole: Value = local
+        .at(get.clone(), url, "nightly-key")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(whole["x"], text);
+    assert_eq!(local.at(get, url, "other-key").await.status(), 404);
+}
+
+#[tokio::test]
+async fn an_asynchronous_call_may_be_larger_than_a_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Scripted::start(vec![good()]).await;
+    let config = OPEN.to_owned() + &batch(folder.path(), "") + &backend("a", a.address, "payg", "");
+    let local = Local::start(folder.path(), &config);
+    let url = format!(
+        "http://{}/low/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21",
+        local.address
+    );
+    let text = "z".repeat(500_000);
+    let call = json!({"messages": [{"role": "user", "content": text}]});
+    let call = local
+        .client
+        .post(url)
+        .header("prefer", "respond-async")
+        .json(&call);
+    let accepted = call.send().await.unwrap();
+    assert_eq!(accepted.status(), 202);
+    let path = accepted.headers()["location"].to_str().unwrap().to_owned();
+    let mut status = 202;
+    for _ in 0..200 {
+        if status != 202 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        status = local
+            .at(reqwest::Method::GET, &path, "any")
+            .await
+            .status()
+            .as_u16();
+    }
+    assert_eq!(status, 200);
+    let request = a.last_request();
+    assert!(request.contains(&text) && request.contains("\"model\":\"gpt-4o\""));
+    let replies = folder.path().join("data");
+    let left = walk(&replies)
+        .into_iter()
+        .filter(|name| name.contains("request"));
+    assert_eq!(left.count(), 0, "the request is deleted");
+}
+
+fn walk(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(walk(&path));
+        }
+        names.push(path.display().to_string());
+    }
+    names
 }
