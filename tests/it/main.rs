@@ -1,14 +1,12 @@
 //! The gateway from outside: over HTTP, in front of backends that are simulated or scripted.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a test fails by a panic, in its helpers too, which clippy.toml does not know as tests"
 )]
 #![expect(
     clippy::print_stderr,
-    clippy::print_stdout,
     reason = "what a test measured, and the seed that repeats it"
 )]
 
