@@ -42,7 +42,8 @@ impl Azurite {
     pub(crate) fn restart(mut self) -> Self {
         let (address, kept) = (self.address, self.kept.take());
         let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        // At SIGTERM it would not write them.
+        Command::new("kill").args(["-INT", &pid]).status().unwrap();
         let begun = Instant::now();
         while self.child.try_wait().unwrap().is_none() {
             assert!(begun.elapsed() < PATIENCE, "Azurite does not end");

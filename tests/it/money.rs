@@ -80,8 +80,10 @@ fn event(number: u64, random: &mut fastrand::Rng) -> UsageEvent {
         .unwrap();
     UsageEvent {
         id: format!("{number:010}{:016x}", random.u64(..)),
-        // The last two days of a month and the first of the next.
-        time: Timestamp::from_unix_ms(1_795_910_400_000 + random.u64(0..3 * DAY)),
+        // Two hours of the last two days of a month and the first of the next.
+        time: Timestamp::from_unix_ms(
+            1_795_910_400_000 + random.u64(0..3) * DAY + random.u64(0..DAY / 12),
+        ),
         app: ["portal", "nightly", "o'brien & sons"][random.usize(0..3)].into(),
         backend: backend.into(),
         deployment: model.into(),
@@ -145,17 +147,23 @@ async fn pass_on(
         return;
     };
     let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    // Decided once a request, with its first bytes.
+    let mut fault = None;
+    let mut is_new = true;
     loop {
-        let fault = active.load(SeqCst).then(|| random.u32(0..10_000));
-        if matches!(fault, Some(0..20 | 9999)) {
-            count.fetch_add(1, SeqCst);
-        }
         tokio::select! {
             read = client.read(&mut asked) => {
                 let Ok(n @ 1..) = read else { return };
+                if is_new {
+                    is_new = false;
+                    fault = active.load(SeqCst).then(|| random.u32(0..10_000));
+                    if matches!(fault, Some(0..152)) {
+                        count.fetch_add(1, SeqCst);
+                    }
+                }
                 match fault {
-                    Some(0..10) => return,
-                    Some(10..20) => {
+                    Some(0..50) => return,
+                    Some(50..100) => {
                         let busy = b"HTTP/1.1 503 Server Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
                         let _ = client.write_all(busy).await;
                         return;
@@ -166,10 +174,12 @@ async fn pass_on(
             }
             read = server.read(&mut answered) => {
                 let Ok(n @ 1..) = read else { return };
+                is_new = true;
                 match fault {
-                    Some(0..20) => return,
+                    // It is done, and nobody hears of it.
+                    Some(100..150) => return,
                     // Longer than the store waits.
-                    Some(9999) => tokio::time::sleep(Duration::from_secs(11)).await,
+                    Some(150..152) => tokio::time::sleep(Duration::from_secs(11)).await,
                     _ => {}
                 }
                 if client.write_all(&answered[..n]).await.is_err() { return }
