@@ -9,6 +9,7 @@ mod identities;
 mod limits;
 mod prices;
 mod prompts;
+mod transform;
 
 const GOOD: &str = r#"
 [gateway]

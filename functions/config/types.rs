@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     AppLimit, Auth, Batch, Blobs, Chargeback, Day, Endpoint, KeyHash, Money, Pacing, Price,
-    Prompts, Secret, Tables,
+    Prompts, Secret, Tables, Transform,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
@@ -358,6 +358,10 @@ pub struct App {
     /// there for whoever may read that.
     #[serde(default)]
     pub log_prompts: bool,
+    /// What its requests are changed by, in this order.
+    #[serde(default, rename = "transform")]
+    #[schemars(length(max = 64))]
+    pub transforms: Vec<Transform>,
 }
 
 /// Where things are kept.

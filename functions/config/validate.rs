@@ -18,6 +18,7 @@ mod limits;
 mod pacing;
 mod prices;
 mod prompts;
+mod transform;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -54,6 +55,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.guids(&path, "entra_app_ids", app);
         check.budget(&path, app);
         check.prompts_have_a_place(&path, app);
+        check.transforms(&path, app);
         if app
             .get("tiers")
             .and_then(Value::as_array)
@@ -115,6 +117,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.all_model_limits(&models);
+    check.transform_models(&models);
     check.own_deployments(&apps);
     check.price_names(&backends, &models);
     check.keys();

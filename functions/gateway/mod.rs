@@ -2,7 +2,8 @@
 //!
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
-//! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
+//! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
+//! name, [`plan`] says which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`price`] says what that costs, and [`bill`] who pays it.
 //! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
@@ -36,4 +37,5 @@ pub mod skim;
 pub mod sse;
 pub mod strategy;
 pub mod time;
+pub mod transform;
 pub mod usage;

@@ -19,7 +19,7 @@ use super::record::{CallRecord, answered_by};
 use super::settings::Backend;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
-use super::{Relay, reading};
+use super::{Relay, reading, transform};
 use crate::azure::own_token::Lack;
 use crate::gateway::classify::{
     NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
@@ -328,6 +328,7 @@ impl Call<'_> {
         *request.uri_mut() =
             url.ok_or_else(|| unsendable("the URL has characters that no URL may have"))?;
         let mut headers = to_backend(self.headers);
+        transform::headers(self, &mut headers);
         if let Some((name, value)) = shown {
             headers.insert(name, value);
         }

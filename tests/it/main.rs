@@ -41,3 +41,4 @@ mod store;
 mod table_faults;
 mod tenant;
 mod tokens;
+mod transform;
