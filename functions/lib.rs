@@ -7,6 +7,8 @@
 //! | [`relay`] | the HTTP function that apps call: attempts, streaming, usage events |
 //! | [`batch`] | the Service Bus function: messages wait for a slot, are called, and answered |
 //! | [`console`] | health, and what operators look at |
+//! | [`utilization`] | the timer function that asks Azure Monitor how full deployments are |
+//! | [`alert`] | the HTTP function that Azure Monitor's alerts come to |
 //! | [`door`] | who is calling, before every HTTP function |
 //! | [`quota`] | what each app may still use: its limits, shared among instances, and its budget |
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
@@ -19,13 +21,11 @@
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
-//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `console`) >
-//! `door`, `quota`, `pacing`, `billing` > `store` > `azure` > `host` > `gateway`, `config`. `gateway`
-//! does no I/O and reads no clock.
-//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `console`) >
-//! `door`, `quota`, `pacing`, `async_calls` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and reads no
-//! clock.
+//! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `console`,
+//! `utilization`, `alert`) > `door`, `quota`, `pacing`, `billing`, `async_calls` > `store` > `azure` >
+//! `host` > `gateway`, `config`. `gateway` does no I/O and reads no clock.
 
+pub mod alert;
 pub mod async_calls;
 pub mod azure;
 pub mod batch;
@@ -42,3 +42,4 @@ pub mod quota;
 pub mod relay;
 pub mod serve;
 pub mod store;
+pub mod utilization;

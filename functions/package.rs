@@ -6,13 +6,15 @@ use std::io;
 use std::path::Path;
 
 /// Each function's folder and its bindings, compiled in so that the binary alone can package.
-const FUNCTIONS: [(&str, &str); 6] = [
+const FUNCTIONS: [(&str, &str); 8] = [
     ("relay", include_str!("relay/function.json")),
     ("relay_v1", include_str!("relay_v1/function.json")),
     ("relay_low", include_str!("relay_low/function.json")),
     ("console", include_str!("console/function.json")),
     ("status", include_str!("status/function.json")),
     ("batch", include_str!("batch/function.json")),
+    ("utilization", include_str!("utilization/function.json")),
+    ("alert", include_str!("alert/function.json")),
 ];
 
 const HOST_JSON: &str = include_str!("../host.json");

@@ -2,6 +2,7 @@
 
 pub mod batch;
 mod requests;
+mod utilization;
 
 use std::io;
 use std::net::IpAddr;
@@ -17,11 +18,13 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::alert::{self, Alerts};
 use crate::azure::credential::Surroundings;
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
+use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
@@ -38,7 +41,7 @@ use crate::store::blobs::Blobs;
 use crate::store::blobs::azure::AzureBlobs;
 use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
-use crate::store::ledger::Ledger;
+use crate::store::ledger::{Ledger, Observer};
 use crate::store::requests as requests_table;
 
 /// A gateway that is ready to serve.
@@ -104,8 +107,8 @@ impl Gateway {
         let server = ServerSettings::new(gateway.workers, gateway.max_connections);
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
-        let gauge = Gauge::new(config).map(Arc::new);
-        let slots = Arc::new(Slots::of(gauge.as_ref(), store.as_ref(), clock));
+        let gauge = Arc::new(Gauge::new(config, store.clone()));
+        let slots = Arc::new(Slots::of(&gauge, store.as_ref(), clock));
         let (relay, inbox) = Relay::new(
             settings,
             door,
@@ -115,6 +118,7 @@ impl Gateway {
             store.clone(),
         );
         let relay = Arc::new(relay);
+        let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
             console: Console::new(Arc::clone(&relay), store),
             relay,
@@ -122,7 +126,7 @@ impl Gateway {
             server,
             auth: config.auth.clone(),
             tokens: tokens.into_all(),
-            triggers: Router::new(),
+            triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
             sweeps: Vec::new(),
@@ -191,6 +195,7 @@ impl Gateway {
         tasks.spawn(Arc::clone(quotas).keep_spend(clock));
         tasks.spawn(self.console.clone().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
+        tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
         }
@@ -335,12 +340,20 @@ pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::
                 inbox.owners.keep(store).await;
             }
         };
-        let ledger = store.clone().map(Ledger::new);
+        let gauge = inbox.gauge;
+        let ledger = store.clone().map(|store| ledger(store, &gauge));
         let events = keep_events(inbox.events, ledger.as_ref(), &prices);
         tokio::join!(events, owners);
     };
     let thread = std::thread::Builder::new().name("keeper".into());
     thread.spawn(move || runtime.block_on(keeping)).map(drop)
+}
+
+/// A ledger in a store. What it counts it tells `gauge`.
+pub fn ledger(store: Arc<dyn Store>, gauge: &Arc<Gauge>) -> Ledger {
+    let (gauge, clock) = (Arc::clone(gauge), Clock::new());
+    let told = move |event: &UsageEvent| gauge.note([event], clock.now());
+    Ledger::new(store).observed_by(Observer::new(told))
 }
 
 /// Lets only the host's own invocations through. The host's proxy passes calls from outside to

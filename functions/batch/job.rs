@@ -27,6 +27,7 @@ use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
 use crate::gateway::time::Timestamp;
 use crate::store::Etag;
+use crate::store::requests::Dead;
 
 /// How often a message asks whether another delivery of it has brought an answer, ms.
 const POLL_MS: u64 = 1000;
@@ -106,11 +107,11 @@ impl<'a> Job<'a> {
 
     /// The row's version, where the message is free to be taken on.
     async fn look(&self) -> ControlFlow<End, Option<Etag>> {
-        let sequence = self.case.received.sequence;
+        let received = self.case.received;
         loop {
             let left_ms = self.hold_end().ms_since(self.now());
             let end = self.now().plus_ms(left_ms);
-            let seen = match self.case.claim.look(sequence, end).await {
+            let seen = match self.case.claim.look(received, end).await {
                 Ok(seen) => seen,
                 Err(error) => {
                     tracing::error!(%error, "the store can't say how a batch message stands; it is put off");
@@ -228,15 +229,17 @@ impl<'a> Job<'a> {
         let id = &self.case.sender.id;
         tracing::error!(id, why, "a batch message is given up");
         let deliveries = received.deliveries;
+        let dead = Dead {
+            sequence: received.sequence,
+            at: self.now(),
+        };
         let answer = Answer::Error {
             code: "not_answered".into(),
             message: format!(
                 "No deployment could answer in {deliveries} deliveries; at last: {why}. The message is in the queue's dead letters."
             ),
         };
-        self.worker
-            .answer(&self.case, &answer, Some(received.sequence))
-            .await
+        self.worker.answer(&self.case, &answer, Some(dead)).await
     }
 
     /// What it does while there is no room.

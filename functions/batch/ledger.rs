@@ -7,17 +7,18 @@ use bytes::Bytes;
 
 use super::again;
 use super::worker::Now;
-use crate::gateway::batch::order::Sender;
+use crate::gateway::batch::message::Received;
+use crate::gateway::batch::order::{Sender, is_sent_since};
 use crate::gateway::batch::reply::Answer;
 use crate::gateway::time::Timestamp;
 use crate::store::blobs::reading::whole;
 use crate::store::blobs::{self, Blob, BlobError, Blobs};
-use crate::store::requests::{self, Body, Found, Kept, Request, State, When};
+use crate::store::requests::{self, Body, Dead, Found, Kept, Request, State, When};
 use crate::store::{Etag, Key, Store, StoreError};
 
 /// How long a claim holds that is not renewed, ms: how long a message whose handler was killed
 /// waits for its next turn.
-pub(super) const LEASE_MS: u64 = 60_000;
+pub(super) const LEASE_MS: u64 = 30_000;
 
 /// How often it is tried to note that a reply was sent. Without the note a message that is
 /// delivered again has its reply sent again, which the broker drops as a duplicate.
@@ -127,9 +128,13 @@ pub(super) fn blob_may_pass(error: &BlobError) -> bool {
 }
 
 impl Claim {
-    /// How the message stands. `sequence` is its number: one that was given up and put back into the
-    /// queue by somebody has another.
-    pub(super) async fn look(&self, sequence: u64, end: Timestamp) -> Result<Seen, StoreError> {
+    /// How the message stands. One that was given up and then put back into the queue by somebody is
+    /// free again.
+    pub(super) async fn look(
+        &self,
+        received: &Received,
+        end: Timestamp,
+    ) -> Result<Seen, StoreError> {
         let read = || requests::read(&*self.store, &self.key);
         let found = again::until(&self.now, end, may_pass, read).await?;
         let Some(Found { request, etag }) = found else {
@@ -142,11 +147,12 @@ impl Claim {
             State::Running { holder, .. } if holder == self.holder => Seen::Mine(etag),
             State::Running { until, .. } if until > now => Seen::Busy(until.ms_since(now)),
             State::Running { .. } => Seen::Free(Some(etag)),
-            State::Answered(kept) | State::Replied(kept)
-                if kept.dead.is_some_and(|dead| dead != sequence) =>
-            {
-                Seen::Free(Some(etag))
-            }
+            State::Answered(Kept {
+                dead: Some(dead), ..
+            })
+            | State::Replied(Kept {
+                dead: Some(dead), ..
+            }) if is_sent_since(received, dead.at) => Seen::Free(Some(etag)),
             State::Answered(kept) => Seen::Answered(kept),
             State::Replied(kept) if kept.dead.is_some() => Seen::Answered(kept),
             State::Replied(_) => Seen::Done,
@@ -191,11 +197,11 @@ impl Claim {
         }
     }
 
-    /// Keeps an answer; `dead` is the number of the message that is given up with it.
+    /// Keeps an answer; `dead` is the message that is given up with it.
     pub(super) async fn keep(
         &self,
         answer: &Answer,
-        dead: Option<u64>,
+        dead: Option<Dead>,
         end: Timestamp,
     ) -> Result<Kept, KeepError> {
         let (status, request_id, bytes, code) = match answer {

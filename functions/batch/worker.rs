@@ -23,7 +23,7 @@ use crate::gateway::time::Timestamp;
 use crate::store::Store;
 use crate::store::blobs::Blobs;
 use crate::store::blobs::reading::whole;
-use crate::store::requests::{self, Kept};
+use crate::store::requests::{self, Dead, Kept};
 
 /// Says what time it is.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -193,8 +193,8 @@ impl Worker {
         self.answer(case, &answer, None).await
     }
 
-    /// Keeps an answer and sends it; `dead` is the message's number where it is given up.
-    pub(super) async fn answer(&self, case: &Case<'_>, answer: &Answer, dead: Option<u64>) -> End {
+    /// Keeps an answer and sends it; `dead` says so where the message is given up.
+    pub(super) async fn answer(&self, case: &Case<'_>, answer: &Answer, dead: Option<Dead>) -> End {
         match case.claim.keep(answer, dead, self.soon()).await {
             Ok(kept) => self.deliver(case, answer, Some(&kept)).await,
             Err(error) if case.sender.address.queue.is_none() => {
@@ -232,7 +232,7 @@ impl Worker {
             sender: case.sender,
             custom_id: case.claim.custom_id(),
             answer,
-            dead,
+            dead: dead.map(|dead| dead.sequence),
             kept_bytes: kept.map(blob_bytes),
         };
         if let Err(error) = self.outbox.reply(&reply, self.soon()).await {
@@ -243,7 +243,11 @@ impl Worker {
         if let Some(kept) = kept {
             case.claim.replied(kept).await;
         }
-        dead.map_or(End::Done, |_| given_up())
+        match dead {
+            Some(dead) if dead.sequence == case.received.sequence => given_up(),
+            // A second copy of one that was given up is done with as well.
+            _ => End::Done,
+        }
     }
 
     /// Fails after a pause: the broker delivers an abandoned message again at once.

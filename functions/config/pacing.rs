@@ -5,6 +5,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::Endpoint;
 use crate::gateway::pacing::rule::Pace;
 use crate::gateway::ptu::Utilization;
 
@@ -22,6 +23,12 @@ pub struct Pacing {
     /// From this utilization on none is, %.
     #[schemars(range(min = 1, max = 100))]
     pub upper_percent: u32,
+    /// How long rows of utilization are kept, days.
+    #[schemars(range(min = 1, max = 400))]
+    pub keep_days: u32,
+    /// Where Azure Monitor is asked instead of Azure, on this machine: `http://127.0.0.1:PORT`.
+    #[schemars(with = "Option<String>")]
+    pub monitor: Option<Endpoint>,
 }
 
 impl Default for Pacing {
@@ -30,6 +37,8 @@ impl Default for Pacing {
             slots: 10,
             lower_percent: 20,
             upper_percent: 90,
+            keep_days: 7,
+            monitor: None,
         }
     }
 }

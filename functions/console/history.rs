@@ -210,8 +210,8 @@ fn point(at: Timestamp, rollups: &[&Rollup], model: &str) -> Point {
         payg_tokens: tokens(Kind::Payg),
         ptu_throttles: sum(Kind::Ptu, Count::AttemptThrottled),
         payg_throttles: sum(Kind::Payg, Count::AttemptThrottled),
-        first_byte_p50_ms: total.quantile(Size::FirstByte, 0.5),
-        first_byte_p99_ms: total.quantile(Size::FirstByte, 0.99),
+        first_byte_p50_ms: total.quantile(Size::FirstByte, 50),
+        first_byte_p99_ms: total.quantile(Size::FirstByte, 99),
     }
 }
 
@@ -244,8 +244,8 @@ fn deployments(counted: &[Counted], model: &str) -> Vec<DeploymentPast> {
                 failed_percent: percent(failed, total.attempts()),
                 tokens: total.tokens(),
                 cached_percent: percent(total.get(Count::Cached), total.get(Count::Input)),
-                first_byte_p50_ms: total.quantile(Size::FirstByte, 0.5),
-                first_byte_p99_ms: total.quantile(Size::FirstByte, 0.99),
+                first_byte_p50_ms: total.quantile(Size::FirstByte, 50),
+                first_byte_p99_ms: total.quantile(Size::FirstByte, 99),
             }
         });
     // PTU first.

@@ -131,10 +131,10 @@ impl Sum {
             throttled_percent: percent(throttled, of),
             failed_percent: percent(failed, of),
             spilled_percent: percent(total.get(Count::Spilled), of),
-            first_byte_p50_ms: total.quantile(Size::FirstByte, 0.5),
-            first_byte_p99_ms: total.quantile(Size::FirstByte, 0.99),
-            duration_p50_ms: total.quantile(Size::Duration, 0.5),
-            duration_p99_ms: total.quantile(Size::Duration, 0.99),
+            first_byte_p50_ms: total.quantile(Size::FirstByte, 50),
+            first_byte_p99_ms: total.quantile(Size::FirstByte, 99),
+            duration_p50_ms: total.quantile(Size::Duration, 50),
+            duration_p99_ms: total.quantile(Size::Duration, 99),
         }
     }
 

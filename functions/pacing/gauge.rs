@@ -1,41 +1,232 @@
 //! How full the provisioned deployments of each model are, and how many slots that leaves open.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use super::meter::Meter;
 use crate::config::{Config, Deployment};
-use crate::gateway::event::Kind;
+use crate::gateway::event::{Kind, UsageEvent};
+use crate::gateway::pacing::history::History;
 use crate::gateway::pacing::rule::Pace;
+use crate::gateway::pacing::window::{Capacity, Counts, DeploymentId, Windows};
+use crate::gateway::ptu::Utilization;
 use crate::gateway::time::Timestamp;
+use crate::host::clock::Clock;
+use crate::store::{Store, StoreError, utilization};
 
-/// The models with provisioned deployments, and the rule that they are paced by.
+/// How old the rows may be before they are read again, ms.
+const READ_MS: u64 = 5_000;
+
+/// How often this instance writes what it has seen.
+const TELL: Duration = Duration::from_secs(5);
+
+/// Longest wait for the store.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The provisioned deployments and what is known of them.
 #[derive(Debug)]
 pub struct Gauge {
-    pace: Pace,
-    models: BTreeMap<Arc<str>, ()>,
+    /// `None`: nothing is paced, but what is seen is written all the same.
+    pace: Option<Pace>,
+    meters: BTreeMap<DeploymentId, Arc<Meter>>,
+    models: BTreeMap<Arc<str>, Model>,
+    windows: Mutex<Windows>,
+    store: Option<Arc<dyn Store>>,
+    instance: String,
+    is_failing: AtomicBool,
+}
+
+/// The deployments that a model's low-priority calls may go to.
+#[derive(Debug, Default)]
+struct Model {
+    meters: Vec<Arc<Meter>>,
+    history: Mutex<History>,
 }
 
 impl Gauge {
-    /// The gauge of a configuration; `None` where nothing is paced.
-    pub fn new(config: &Config) -> Option<Self> {
-        let pace = config.pacing.as_ref()?.pace();
-        let deployments = config.backends.iter().flat_map(|b| &b.deployments);
-        let ptu = deployments.filter(|d| d.kind == Kind::Ptu);
-        let models = ptu.map(Deployment::model).map(|model| (model.into(), ()));
-        Some(Self {
+    /// The gauge of a configuration. What it sees it writes to `store`, where there is one.
+    pub fn new(config: &Config, store: Option<Arc<dyn Store>>) -> Self {
+        let pace = config.pacing.as_ref().map(crate::config::Pacing::pace);
+        let mut meters = BTreeMap::new();
+        let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
+        for (meter, deployment) in config.backends.iter().flat_map(ptu_meters) {
+            let meter = Arc::new(meter);
+            meters.insert(meter.id.clone(), Arc::clone(&meter));
+            let model = models.entry(deployment.model().into()).or_default();
+            // What is an app's own is no measure for the others' calls.
+            if deployment.apps.is_none() {
+                model.meters.push(meter);
+            }
+        }
+        models.retain(|_, model| !model.meters.is_empty());
+        for meter in meters.values().filter(|meter| meter.capacity.is_none()) {
+            if pace.is_some() {
+                let (backend, deployment) = (&meter.id.backend, &meter.id.deployment);
+                tracing::warn!(
+                    %backend, %deployment,
+                    "no ptus in the configuration: its calls say nothing of how full it is"
+                );
+            }
+        }
+        Self {
             pace,
-            models: models.collect(),
-        })
+            meters,
+            models,
+            windows: Mutex::default(),
+            store,
+            instance: format!("{:032x}", fastrand::u128(..)),
+            is_failing: AtomicBool::new(false),
+        }
     }
 
-    /// The models with provisioned deployments.
+    /// The models whose low-priority calls are paced.
     pub fn models(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.models.keys()
+        self.models.keys().filter(|_| self.pace.is_some())
     }
 
-    /// The slots of a model that are open now.
-    #[expect(clippy::unused_async, reason = "the table is read here")]
-    pub async fn open(&self, _model: &str, _in_use: u32, _now: Timestamp) -> u32 {
-        self.pace.slots
+    /// The slots of a model that are open at `now`, when `in_use` are in use: what the fullest of its
+    /// deployments leaves, as a call may go to any of them. Reads the table where that is due.
+    pub async fn open(&self, model: &str, in_use: u32, now: Timestamp) -> u32 {
+        let (Some(model), Some(pace)) = (self.models.get(model), &self.pace) else {
+            return 0;
+        };
+        lock(&model.history).note(in_use, now);
+        for meter in &model.meters {
+            self.read(meter, now).await;
+        }
+        let history = lock(&model.history);
+        let meters = model.meters.iter();
+        let open = meters.map(|meter| {
+            let figure = meter.figure(&history, in_use, pace, now);
+            pace.open_beside(|slots| figure.with(slots))
+        });
+        open.min().unwrap_or(0)
     }
+
+    async fn read(&self, meter: &Meter, now: Timestamp) {
+        let Some(store) = &self.store else { return };
+        if now.ms_since(meter.read_at()) < READ_MS {
+            return;
+        }
+        let sheet = utilization::read(&**store, &meter.id, Meter::since(now));
+        match in_time(sheet).await {
+            Ok(sheet) => {
+                self.works();
+                meter.saw(sheet, now);
+            }
+            // What is known ages, and with it the figure becomes careful.
+            Err(error) => self.fails(&error),
+        }
+    }
+
+    /// Counts calls that have ended: each once.
+    pub fn note<'a>(&self, events: impl IntoIterator<Item = &'a UsageEvent>, now: Timestamp) {
+        let mut windows = lock(&self.windows);
+        for event in events {
+            windows.note(event, now);
+        }
+    }
+
+    /// Notes what an answer said of a deployment, by its header or, with a 429, by its status.
+    pub fn saw(
+        &self,
+        backend: &Arc<str>,
+        deployment: &Arc<str>,
+        said: Utilization,
+        now: Timestamp,
+    ) {
+        if self.pace.is_none() {
+            return;
+        }
+        let id = DeploymentId {
+            backend: Arc::clone(backend),
+            deployment: Arc::clone(deployment),
+        };
+        if let Some(meter) = self.meters.get(&id) {
+            meter.was_said(said, now);
+        }
+    }
+
+    /// Writes what this instance has seen, for ever. Ends at once where there is nothing to see or
+    /// nowhere to write it.
+    pub async fn keep(self: Arc<Self>, clock: Clock) {
+        let Some(store) = &self.store else { return };
+        while !self.meters.is_empty() {
+            tokio::time::sleep(TELL).await;
+            match self.tell(&**store, clock.now()).await {
+                Ok(()) => self.works(),
+                Err(error) => self.fails(&error),
+            }
+        }
+    }
+
+    /// Writes what this instance has seen and not written yet.
+    ///
+    /// # Errors
+    /// When the store fails. What could not be written is written the next time.
+    pub async fn tell(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
+        let changed = lock(&self.windows).changed(now);
+        let mut failed = Ok(());
+        for (minute, id, used) in changed {
+            let counts = Counts {
+                minute,
+                used,
+                seen: now,
+            };
+            let meter = self.meters.get(&id);
+            let capacity = meter.and_then(|meter| meter.capacity);
+            let comes_to = capacity.map(|c| c.utilization(used.all, 60_000));
+            let write = utilization::counts(&counts, &self.instance, comes_to);
+            if let Err(error) = in_time(utilization::write(store, &id, vec![write])).await {
+                lock(&self.windows).take_back(minute, &id);
+                failed = Err(error);
+            }
+        }
+        for meter in self.meters.values() {
+            if let Some((said, seen)) = meter.to_tell() {
+                let write = utilization::header(said, seen, &self.instance);
+                in_time(utilization::write(store, &meter.id, vec![write])).await?;
+            }
+        }
+        failed
+    }
+
+    fn works(&self) {
+        if self.is_failing.swap(false, Relaxed) {
+            tracing::info!("table utilization can be read and written again");
+        }
+    }
+
+    fn fails(&self, error: &StoreError) {
+        if !self.is_failing.swap(true, Relaxed) {
+            tracing::error!(%error, "table utilization can't be read or written: pacing becomes careful");
+        }
+    }
+}
+
+fn ptu_meters(backend: &crate::config::Backend) -> impl Iterator<Item = (Meter, &Deployment)> {
+    let ptu = backend.deployments.iter().filter(|d| d.kind == Kind::Ptu);
+    ptu.map(|deployment| {
+        let id = DeploymentId {
+            backend: backend.name.as_str().into(),
+            deployment: deployment.name.as_str().into(),
+        };
+        let capacity = deployment.ptus;
+        let capacity = capacity.map(|ptus| Capacity::of(ptus, deployment.model()));
+        (Meter::new(id, capacity), deployment)
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    answer.unwrap_or_else(|_| {
+        let ms = PATIENCE.as_millis();
+        Err(StoreError::Unavailable(format!("no answer within {ms} ms")))
+    })
 }

@@ -6,6 +6,7 @@
 
 mod gauge;
 mod lane;
+mod meter;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use crate::host::clock::Clock;
 use crate::store::Store;
 
 /// The slots of all models that have some.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Slots {
     lanes: HashMap<Arc<str>, Arc<Lane>>,
+    gauge: Arc<Gauge>,
 }
 
 /// A place among the low-priority calls that may run now. It is renewed while it is held and given
@@ -65,16 +67,18 @@ impl Drop for Slot {
 
 impl Slots {
     /// The slots of a configuration, none without `[pacing]` or without a store.
-    pub fn of(gauge: Option<&Arc<Gauge>>, store: Option<&Arc<dyn Store>>, clock: Clock) -> Self {
-        match (gauge, store) {
-            (Some(gauge), Some(store)) => Self::new(gauge, store, clock),
-            (Some(_), None) => {
-                tracing::warn!(
-                    "[pacing] needs storage.tables: low-priority calls are not paced without it"
-                );
-                Self::default()
-            }
-            (None, _) => Self::default(),
+    pub fn of(gauge: &Arc<Gauge>, store: Option<&Arc<dyn Store>>, clock: Clock) -> Self {
+        if let Some(store) = store {
+            return Self::new(gauge, store, clock);
+        }
+        if gauge.models().next().is_some() {
+            tracing::warn!(
+                "[pacing] needs storage.tables: low-priority calls are not paced without it"
+            );
+        }
+        Self {
+            lanes: HashMap::new(),
+            gauge: Arc::clone(gauge),
         }
     }
 
@@ -95,7 +99,13 @@ impl Slots {
             .map(|model| (Arc::clone(model), Arc::new(lane(model))));
         Self {
             lanes: lanes.collect(),
+            gauge: Arc::clone(gauge),
         }
+    }
+
+    /// What the slots go by.
+    pub const fn gauge(&self) -> &Arc<Gauge> {
+        &self.gauge
     }
 
     /// Whether low-priority calls to this model need a slot.

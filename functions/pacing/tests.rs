@@ -3,11 +3,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
+use crate::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use crate::store::embedded::Embedded;
+use crate::store::utilization;
 
 const MODEL: &str = "gpt-4o";
 
-fn gauge(slots: u32) -> Arc<Gauge> {
+fn gauge(slots: u32, store: &Arc<dyn Store>) -> Arc<Gauge> {
     let text = format!(
         "[auth]\nmode = \"off\"\n[pacing]\nslots = {slots}\n\
          [[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
@@ -15,7 +17,29 @@ fn gauge(slots: u32) -> Arc<Gauge> {
          [[backend.deployment]]\nname = \"other\"\nkind = \"payg\"\n"
     );
     let config = Config::parse(&text, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
-    Arc::new(Gauge::new(&config).unwrap())
+    Arc::new(Gauge::new(&config, Some(Arc::clone(store))))
+}
+
+/// The last minutes' calls, by which all slots are open: next to none, and a slot adds next to nothing.
+async fn idle(store: &dyn Store, now: Timestamp) {
+    let id = DeploymentId {
+        backend: "a".into(),
+        deployment: MODEL.into(),
+    };
+    let used = Use {
+        all: 10,
+        low: 10,
+        low_ms: 60_000,
+    };
+    for minute in [Minute::of(now).before(1), Minute::of(now)] {
+        let counts = Counts {
+            minute,
+            used,
+            seen: now,
+        };
+        let write = utilization::counts(&counts, "test", None);
+        utilization::write(store, &id, vec![write]).await.unwrap();
+    }
 }
 
 /// Instances that share a store: each has slots of its own and a task that keeps them.
@@ -27,10 +51,11 @@ struct Instances {
 }
 
 impl Instances {
-    fn start(instances: usize, slots: u32) -> Self {
+    async fn start(instances: usize, slots: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let (clock, gauge) = (Clock::new(), gauge(slots));
+        let (clock, gauge) = (Clock::new(), gauge(slots, &store));
+        idle(&*store, clock.now()).await;
         let mut tasks = JoinSet::new();
         let all: Vec<Arc<Slots>> = (0..instances)
             .map(|_| Arc::new(Slots::new(&gauge, &store, clock)))
@@ -53,7 +78,7 @@ impl Instances {
 
 #[tokio::test]
 async fn a_model_without_provisioned_deployments_needs_no_slots() {
-    let instances = Instances::start(1, 1);
+    let instances = Instances::start(1, 1).await;
     let slots = &instances.all[0];
     assert!(slots.are_needed_for(MODEL) && !slots.are_needed_for("other"));
     let now = instances.in_ms(0);
@@ -64,7 +89,7 @@ async fn a_model_without_provisioned_deployments_needs_no_slots() {
 
 #[tokio::test]
 async fn a_slot_that_is_given_back_is_the_next_calls() {
-    let instances = Instances::start(1, 1);
+    let instances = Instances::start(1, 1).await;
     let slots = &instances.all[0];
     let first = slots.acquire(MODEL, instances.in_ms(5_000)).await.unwrap();
     assert_eq!(first.number(), Some(0));
@@ -80,7 +105,7 @@ async fn a_slot_that_is_given_back_is_the_next_calls() {
 
 #[tokio::test]
 async fn a_call_that_goes_away_leaves_its_slot_to_the_others() {
-    let instances = Instances::start(1, 1);
+    let instances = Instances::start(1, 1).await;
     let slots = &instances.all[0];
     let first = slots.acquire(MODEL, instances.in_ms(5_000)).await.unwrap();
     let gone = slots.acquire(MODEL, instances.in_ms(60_000));
@@ -102,7 +127,7 @@ async fn a_call_that_goes_away_leaves_its_slot_to_the_others() {
 async fn many_calls_of_three_instances_never_run_more_than_are_open_and_all_get_their_turn() {
     const OPEN: u32 = 5;
     const CALLS: usize = 40;
-    let instances = Instances::start(3, OPEN);
+    let instances = Instances::start(3, OPEN).await;
     let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let mut calls = JoinSet::new();
     for slots in &instances.all {

@@ -27,8 +27,10 @@ use crate::gateway::classify::{
 use crate::gateway::deployment::{Deployment, MarkReason};
 use crate::gateway::event::{Attempt, Kind};
 use crate::gateway::identity::Identity;
+use crate::gateway::pacing::monitor::{HEADER, read_header};
 use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
+use crate::gateway::ptu::Utilization;
 use crate::gateway::request::segments;
 use crate::gateway::route::Route;
 use crate::gateway::strategy::HashOn;
@@ -123,6 +125,7 @@ impl Call<'_> {
                     let tried = self.attempt(&deployment, left_ms, record).await?;
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                     record.attempt(note(&deployment, &tried, ms));
+                    self.note_utilization(&deployment, &tried);
                     match tried {
                         Ok((response, first)) => {
                             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -144,6 +147,33 @@ impl Call<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells the gauge what the answer of a provisioned deployment says of how full it is: the header,
+    /// or a 429.
+    fn note_utilization(
+        &self,
+        deployment: &Deployment,
+        tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+    ) {
+        let spec = &deployment.spec;
+        if spec.kind != Kind::Ptu {
+            return;
+        }
+        let said = match tried {
+            Ok((response, _)) => {
+                let value = response.headers().get(HEADER).and_then(|v| v.to_str().ok());
+                value.and_then(read_header)
+            }
+            Err(failure) => (failure.status == Some(429)).then_some(Utilization::FULL),
+        };
+        if let Some(said) = said {
+            let now = self.relay.clock.now();
+            self.relay
+                .slots
+                .gauge()
+                .saw(&spec.backend, &spec.name, said, now);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Both come through bounded queues, so that a slow store holds up no call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use super::recorder::Events;
 use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
+use crate::pacing::Gauge;
 use crate::store::ledger::Ledger;
 use crate::store::{Change, Store, StoreError, Table, Write, affinity};
 
@@ -33,6 +35,8 @@ pub struct Inbox {
     pub events: Events,
     /// Owners of stored objects.
     pub owners: Owners,
+    /// What counts the tokens of provisioned deployments.
+    pub gauge: Arc<Gauge>,
 }
 
 /// Owners that wait for the store.

@@ -116,7 +116,13 @@ impl Relay {
             prompts: OnceLock::new(),
             async_calls: OnceLock::new(),
         };
-        (relay, Inbox { events, owners })
+        let gauge = Arc::clone(relay.slots.gauge());
+        let inbox = Inbox {
+            events,
+            owners,
+            gauge,
+        };
+        (relay, inbox)
     }
 
     /// From now on calls are taken in that need no answer now. Only the first time counts.

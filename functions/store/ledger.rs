@@ -83,10 +83,28 @@ impl Recorded {
     }
 }
 
+/// What is told of each event that is counted, once.
+#[derive(Clone)]
+pub struct Observer(Arc<dyn Fn(&UsageEvent) + Send + Sync>);
+
+impl Observer {
+    /// One that does this.
+    pub fn new(told: impl Fn(&UsageEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
 /// Writes usage events and their sums, each once.
 #[derive(Debug)]
 pub struct Ledger {
     store: Arc<dyn Store>,
+    observer: Option<Observer>,
     /// Index rows that were written: partition and row.
     indexed: SyncMutex<HashSet<(String, String)>>,
     /// The shard that this instance's sums go to: the first until another instance is met there.
@@ -113,10 +131,18 @@ impl Ledger {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            observer: None,
             indexed: SyncMutex::default(),
             shard: AtomicU32::new(0),
             turns: std::array::from_fn(|_| Mutex::default()),
         }
+    }
+
+    /// This ledger, which tells `observer` of what it counts.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Observer) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// The store that it writes to.
@@ -156,6 +182,12 @@ impl Ledger {
                 Ok(day) => recorded.add(day),
                 Err(error) => failed = Some(error),
             }
+        }
+        if let Some(Observer(told)) = &self.observer {
+            let counted = recorded.counted.iter();
+            counted
+                .filter_map(|index| events.get(*index))
+                .for_each(|event| told(event));
         }
         match failed {
             Some(error) => Err(error),

@@ -8,10 +8,9 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`] and [`requests`] say
-//! what stands in their rows; [`ledger`] writes usage events and their sums, each once.
-//! [`affinity`], [`chargeback`], [`sums`], [`instances`], [`slots`], [`requests`] and [`console`] say
-//! what stands in their rows.
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`], [`utilization`],
+//! [`requests`] and [`console`] say what stands in their rows; [`ledger`] writes usage events and their
+//! sums, each once.
 
 pub mod affinity;
 pub mod azure_tables;
@@ -30,6 +29,7 @@ pub mod rejects;
 pub mod requests;
 pub mod slots;
 pub mod sums;
+pub mod utilization;
 
 use std::fmt;
 use std::pin::Pin;

@@ -70,8 +70,17 @@ pub struct Kept {
     pub body: Body,
     /// The error's code; empty where there is an answer.
     pub code: String,
-    /// The number of the message that was given up with it; `None` where it is the answer.
-    pub dead: Option<u64>,
+    /// The message that was given up with it; `None` where it is the answer.
+    pub dead: Option<Dead>,
+}
+
+/// A message that was given up: the broker dead-letters it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// Its number in the queue.
+    pub sequence: u64,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Where an answer's body is.
@@ -242,8 +251,10 @@ fn with_answer(fields: Fields, kept: &Kept) -> Fields {
         .number("status", kept.status.into())
         .text("request_id", &*kept.request_id)
         .text("code", &*kept.code);
-    if let Some(sequence) = kept.dead {
-        fields = fields.number("dead", sequence);
+    if let Some(dead) = kept.dead {
+        fields = fields
+            .number("dead", dead.sequence)
+            .number("dead_ms", dead.at.unix_ms());
     }
     match &kept.body {
         Body::Blob(bytes) => fields.number("blob_bytes", u64::try_from(*bytes).unwrap_or(u64::MAX)),
@@ -307,7 +318,10 @@ fn kept(fields: &Fields) -> Kept {
         request_id: fields.get_text("request_id").to_owned(),
         body,
         code: fields.get_text("code").to_owned(),
-        dead: number("dead"),
+        dead: number("dead").map(|sequence| Dead {
+            sequence,
+            at: Timestamp::from_unix_ms(fields.get_number("dead_ms")),
+        }),
     }
 }
 
@@ -346,7 +360,10 @@ mod tests {
             },
             State::Answered(answer(Body::Inline("x".repeat(100_000)))),
             State::Answered(Kept {
-                dead: Some(0),
+                dead: Some(Dead {
+                    sequence: 0,
+                    at: NOW,
+                }),
                 code: "broken".into(),
                 ..Kept::default()
             }),

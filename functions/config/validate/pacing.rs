@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::ResourceId;
 use super::super::pacing::Pacing;
 use super::super::tree::below;
+use super::super::{Endpoint, ResourceId};
 use super::Check;
 
 impl Check<'_, '_> {
@@ -21,6 +21,12 @@ impl Check<'_, '_> {
         let Some(pacing) = self.tree.value.get("pacing") else {
             return;
         };
+        let monitor = pacing.get("monitor").and_then(Value::as_str);
+        let is_here = |url: &str| url.parse::<Endpoint>().is_ok_and(|url| url.is_loopback());
+        if monitor.is_some_and(|url| !is_here(url)) {
+            let message = "must be a URL on this machine such as http://127.0.0.1:8081; absent, Azure is asked";
+            self.at("pacing.monitor", message);
+        }
         let defaults = Pacing::default();
         let percent = |key: &str, default: u32| match pacing.get(key) {
             Some(value) => value.as_u64(),

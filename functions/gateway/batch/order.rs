@@ -26,6 +26,8 @@ pub mod property {
     pub const DEFERRALS: &str = "spillway-deferrals";
     /// When the first copy came, ms since the Unix epoch.
     pub const FIRST: &str = "spillway-first";
+    /// When this copy was to appear, ms since the Unix epoch.
+    pub const VISIBLE: &str = "spillway-visible";
     /// Whether the answer is fetched over HTTP instead of sent.
     pub const FETCHED: &str = "spillway-fetched";
     /// Whether the request lies in a blob.
@@ -180,6 +182,7 @@ pub fn later(received: &Received, sender: &Sender, visible: Timestamp) -> Outgoi
     properties.insert(property::ID.into(), sender.id.clone().into());
     properties.insert(property::DEFERRALS.into(), deferrals.into());
     properties.insert(property::FIRST.into(), sender.first.unix_ms().into());
+    properties.insert(property::VISIBLE.into(), visible.unix_ms().into());
     // The same for whoever makes the same copy again, so that the broker drops it.
     message.id = Some(bounded(&format!("{}~{deferrals}", sender.id)));
     let left = received.expires.map(|expires| expires.ms_since(visible));
@@ -188,6 +191,17 @@ pub fn later(received: &Received, sender: &Sender, visible: Timestamp) -> Outgoi
         scheduled: Some(visible),
         ttl_s: left.map(|ms| (ms / 1000).max(1)),
     }
+}
+
+/// How late a scheduled message may appear, ms, and still be taken for one.
+const LATE_MS: u64 = 60_000;
+
+/// Whether a message was put into the queue after `moment`, by its sender or, out of the dead
+/// letters, by somebody else. A copy that was put off before appears later, but was not.
+pub fn is_sent_since(received: &Received, moment: Timestamp) -> bool {
+    let appeared = received.enqueued;
+    let planned = number(&received.message, property::VISIBLE);
+    appeared > moment && planned.is_none_or(|ms| appeared.unix_ms() > ms.saturating_add(LATE_MS))
 }
 
 /// `id`, or where it is longer than ids may be, a digest of it.
@@ -494,6 +508,25 @@ mod tests {
         assert_eq!(again.message.properties["team"], "alpha");
         let second = later(&again, &copied, NOON.plus_ms(120_000));
         assert_eq!(second.message.id.as_deref(), Some("a~2"));
+    }
+
+    #[test]
+    fn a_message_that_somebody_put_back_is_told_from_a_copy_that_was_put_off() {
+        let at = |s: u64| NOON.plus_ms(s * 1000);
+        let mut original = received();
+        assert!(!is_sent_since(&original, at(1)), "it was there already");
+        original.enqueued = at(2);
+        assert!(is_sent_since(&original, at(1)));
+        let sender = Sender::of(&original, &rules());
+        let copy = later(&original, &sender, at(600));
+        let mut copy = Received {
+            message: copy.message,
+            enqueued: at(601),
+            ..original
+        };
+        assert!(!is_sent_since(&copy, at(300)), "it was put off before");
+        copy.enqueued = at(4000);
+        assert!(is_sent_since(&copy, at(3000)), "out of the dead letters");
     }
 
     #[test]

@@ -92,20 +92,15 @@ impl Tally {
         within.map(|(_, count)| count).sum()
     }
 
-    /// The value that `part` of all values (0 to 1) are at most, interpolated within its bucket;
-    /// `None` where nothing was counted. What is beyond the last bound counts as that.
-    pub fn quantile(&self, part: f64) -> Option<u64> {
+    /// The value that `percent` of all values (1 to 100) are at most, interpolated within its
+    /// bucket; `None` where nothing was counted. What is beyond the last bound counts as that.
+    pub fn quantile(&self, percent: u64) -> Option<u64> {
         let count = self.count();
         if count == 0 {
             return None;
         }
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rank, rounded up; it is at most the count"
-        )]
-        let rank = ((part.clamp(0.0, 1.0) * count as f64).ceil() as u64).max(1);
+        // Whole numbers: 7 % of 100 as a float rounds up to the 8th.
+        let rank = percent.clamp(1, 100).saturating_mul(count).div_ceil(100);
         let mut below = 0;
         let mut lower = 0;
         for (bucket, upper) in self.buckets.iter().zip(self.bounds) {
@@ -185,8 +180,14 @@ mod tests {
 
     #[test]
     fn nothing_has_no_quantile_and_what_is_beyond_all_bounds_is_the_last() {
-        assert_eq!(tally(&[]).quantile(0.5), None);
-        assert_eq!(tally(&[u64::MAX / 2]).quantile(0.5), MS.last().copied());
+        assert_eq!(tally(&[]).quantile(50), None);
+        assert_eq!(tally(&[u64::MAX / 2]).quantile(50), MS.last().copied());
+    }
+
+    #[test]
+    fn the_rank_of_a_quantile_is_exact() {
+        let values: Vec<u64> = (1..=100).map(|n| if n <= 7 { 1 } else { 1000 }).collect();
+        assert_eq!(tally(&values).quantile(7), Some(1));
     }
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
             mut values in proptest::collection::vec(1u64..300_000, 1..200),
             percent in 1u32..100,
         ) {
-            let found = tally(&values).quantile(f64::from(percent) / 100.0).unwrap();
+            let found = tally(&values).quantile(u64::from(percent)).unwrap();
             values.sort_unstable();
             let rank = (percent as usize * values.len()).div_ceil(100);
             let exact = values[rank - 1];

@@ -196,7 +196,7 @@ fn a_rollup_comes_back_from_json_as_it_went() {
     assert_eq!(back, rollup);
     let payg = back.deployments.iter().find(|d| d.kind == Kind::Payg);
     let total = payg.unwrap().total();
-    assert_eq!(total.quantile(Size::FirstByte, 0.5), Some(80));
+    assert_eq!(total.quantile(Size::FirstByte, 50), Some(80));
     assert_eq!(back.sum(Kind::Payg, None, Count::Output), 20);
     assert_eq!(back.sum(Kind::Payg, Some("other"), Count::Output), 0);
     assert_eq!(back.sum(Kind::Ptu, None, Count::AttemptThrottled), 1);

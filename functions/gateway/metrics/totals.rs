@@ -34,8 +34,8 @@ impl Total {
     }
 
     /// A quantile of a histogram; `None` where nothing was counted.
-    pub fn quantile(&self, size: Size, part: f64) -> Option<u64> {
-        self.size(size)?.quantile(part)
+    pub fn quantile(&self, size: Size, percent: u64) -> Option<u64> {
+        self.size(size)?.quantile(percent)
     }
 
     /// Calls, however they ended.

@@ -103,14 +103,9 @@ pub struct SlotUse(pub u64);
 
 impl SlotUse {
     /// What one slot adds where `slots` of them made `low`. `None` where there were too few to tell.
-    pub fn of(low: Utilization, slots: MeanSlots) -> Option<Self> {
-        (slots.0 >= 500).then(|| Self(low.tenths().saturating_mul(1_000_000) / slots.0))
-    }
-
-    /// This one, an eighth nearer to `new`.
-    #[must_use]
-    pub const fn smoothed(self, new: Self) -> Self {
-        Self(self.0 - self.0 / 8 + new.0 / 8)
+    fn of(low: Utilization, slots: MeanSlots) -> Option<Self> {
+        let is_enough = slots.0 >= 500 && low > Utilization::IDLE;
+        is_enough.then(|| Self(low.tenths().saturating_mul(1_000_000) / slots.0))
     }
 }
 
@@ -173,7 +168,7 @@ struct Part {
 }
 
 impl Figure {
-    /// The figure at `now`. `usual` is what one slot was seen to add before, where that is known.
+    /// The figure at `now`. `usual` is what one slot was seen to add lately, where that is known.
     pub fn of(
         measured: &[Measured],
         warnings: &[Warning],
@@ -247,7 +242,7 @@ const fn weight(measured: &Measured, now: Timestamp) -> u64 {
     confidence.at_age(now.ms_since(measured.until))
 }
 
-/// What one slot adds: as seen before; else as this measurement says; else, where only the whole is
+/// What one slot adds: as seen lately; else as this measurement says; else, where only the whole is
 /// known, no more than its part of that; else, where no slot was in use, all the room that there is,
 /// so that one is tried.
 fn each(measured: &Measured, usual: Option<SlotUse>, pace: &Pace) -> SlotUse {

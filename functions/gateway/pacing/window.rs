@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::figure::{MeanSlots, SlotUse};
 use crate::gateway::event::{Kind, UsageEvent, UsageSource};
 use crate::gateway::priority::Priority;
 use crate::gateway::ptu::{ModelRate, Utilization};
@@ -21,6 +22,9 @@ const MINUTES: u64 = 30;
 
 /// A shorter stretch than this says nothing of utilization, ms.
 const SHORTEST_MS: u64 = 20_000;
+
+/// Calls that together took less say nothing of what a slot adds, ms.
+const ENOUGH_MS: u64 = 1_000;
 
 /// A deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +61,11 @@ impl Minute {
         Self(self.0.saturating_sub(minutes))
     }
 
+    /// Whether its number since the epoch can be divided by `n`.
+    pub const fn is_nth(self, n: u64) -> bool {
+        self.0.is_multiple_of(n)
+    }
+
     /// As keys name it, for example `2026-11-23T17:06`.
     pub fn key(self) -> String {
         self.start().rfc3339().chars().take(16).collect()
@@ -70,6 +79,8 @@ pub struct Use {
     pub all: u64,
     /// Of low-priority calls.
     pub low: u64,
+    /// How long these took together, ms.
+    pub low_ms: u64,
 }
 
 impl Use {
@@ -79,6 +90,7 @@ impl Use {
         Self {
             all: self.all.saturating_add(other.all),
             low: self.low.saturating_add(other.low),
+            low_ms: self.low_ms.saturating_add(other.low_ms),
         }
     }
 }
@@ -93,16 +105,24 @@ pub fn use_of(event: &UsageEvent) -> Option<(DeploymentId, Minute, Use)> {
     let input = tokens.input.saturating_sub(tokens.cached);
     let output = tokens.output.saturating_mul(rate.output_ratio);
     let all = input.saturating_add(output);
-    let low = match event.priority {
-        Priority::Low => all,
-        Priority::High => 0,
+    let (low, low_ms) = match event.priority {
+        Priority::Low => (all, ms_at_deployment(event)),
+        Priority::High => (0, 0),
     };
     let id = DeploymentId {
         backend: Arc::clone(&event.backend),
         deployment: Arc::clone(&event.deployment),
     };
     let ended = event.time.plus_ms(event.total_ms);
-    Some((id, Minute::of(ended), Use { all, low }))
+    Some((id, Minute::of(ended), Use { all, low, low_ms }))
+}
+
+/// How long the deployment that answered had to do with the call, ms; what was before, such as the
+/// wait for a slot, is left out.
+fn ms_at_deployment(event: &UsageEvent) -> u64 {
+    let to_first_byte = event.attempts.last().map_or(0, |attempt| attempt.ms);
+    let after_it = event.total_ms.saturating_sub(event.first_byte_ms);
+    to_first_byte.saturating_add(after_it)
 }
 
 /// What one process has counted: its part of each deployment's minutes.
@@ -168,10 +188,30 @@ impl Capacity {
 
     /// The utilization that `used` tokens make in `ms`.
     pub fn utilization(self, used: u64, ms: u64) -> Utilization {
+        Utilization::of_tenths(self.part(used, ms, 1_000))
+    }
+
+    /// What one slot adds, by what low-priority calls used and how long they took. `None` where there
+    /// were too few.
+    pub fn slot_use(self, used: Use) -> Option<SlotUse> {
+        let is_enough = used.low > 0 && used.low_ms >= ENOUGH_MS;
+        is_enough.then(|| SlotUse(self.part(used.low, used.low_ms, 1_000_000)))
+    }
+
+    /// `used` tokens in `ms` as a part of what can be used then, where all of it is `whole`.
+    fn part(self, used: u64, ms: u64, whole: u64) -> u64 {
         let wide = |n: u64| u128::from(n);
-        let tenths = wide(used) * wide(1000) * wide(MINUTE_MS);
-        let tenths = tenths / (wide(self.0) * wide(ms)).max(1);
-        Utilization::of_tenths(u64::try_from(tenths).unwrap_or(u64::MAX))
+        let part = wide(used).saturating_mul(wide(whole) * wide(MINUTE_MS));
+        let part = part / (wide(self.0) * wide(ms)).max(1);
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
+}
+
+impl Use {
+    /// The slots that these low-priority calls would have kept in use, end to end, for `ms`.
+    pub fn slots(self, ms: u64) -> MeanSlots {
+        let thousandths = u128::from(self.low_ms) * 1_000 / u128::from(ms.max(1));
+        MeanSlots(u64::try_from(thousandths).unwrap_or(u64::MAX))
     }
 }
 
@@ -208,14 +248,24 @@ pub fn newest(minutes: &[Counts]) -> Option<(Timestamp, Timestamp, Use)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::event::Tokens;
+    use crate::gateway::event::{Attempt, Tokens};
 
     const START: Timestamp = Timestamp::from_unix_ms(1_795_453_560_000);
 
     fn event(ms: u64, priority: Priority) -> UsageEvent {
         UsageEvent {
             time: START.plus_ms(ms),
+            first_byte_ms: 1_500,
             total_ms: 2_000,
+            attempts: vec![Attempt {
+                backend: "swe".into(),
+                deployment: "gpt-4o-ptu".into(),
+                kind: Kind::Ptu,
+                status: Some(200),
+                error: None,
+                ms: 300,
+                billed: true,
+            }],
             priority,
             model: "gpt-4o".into(),
             backend: "swe".into(),
@@ -237,15 +287,33 @@ mod tests {
         let (id, minute, used) = use_of(&event(59_000, Priority::High)).unwrap();
         assert_eq!((&*id.backend, &*id.deployment), ("swe", "gpt-4o-ptu"));
         assert_eq!(minute.key(), "2026-11-23T17:07");
-        assert_eq!(used, Use { all: 1_000, low: 0 });
+        let mut expected = Use {
+            all: 1_000,
+            low: 0,
+            low_ms: 0,
+        };
+        assert_eq!(used, expected);
         let (_, _, low) = use_of(&event(0, Priority::Low)).unwrap();
-        assert_eq!(
-            low,
-            Use {
-                all: 1_000,
-                low: 1_000
-            }
-        );
+        (expected.low, expected.low_ms) = (1_000, 800);
+        assert_eq!(low, expected, "its wait for the slot is left out");
+    }
+
+    #[test]
+    fn a_slot_adds_what_its_calls_use_while_they_run() {
+        let capacity = Capacity(250_000);
+        let used = Use {
+            all: 200_000,
+            low: 50_000,
+            low_ms: 240_000,
+        };
+        // 4 slots for a minute made 20 %.
+        assert_eq!(used.slots(60_000), MeanSlots::of(4));
+        assert_eq!(capacity.slot_use(used), Some(SlotUse(50_000)));
+        let few = Use {
+            low_ms: 999,
+            ..used
+        };
+        assert_eq!(capacity.slot_use(few), None);
     }
 
     #[test]
@@ -276,13 +344,7 @@ mod tests {
         windows.note(&event(5_000, Priority::Low), now);
         let changed = windows.changed(now);
         assert_eq!(changed.len(), 1);
-        assert_eq!(
-            changed[0].2,
-            Use {
-                all: 3_000,
-                low: 1_000
-            }
-        );
+        assert_eq!((changed[0].2.all, changed[0].2.low), (3_000, 1_000));
         windows.take_back(changed[0].0, &changed[0].1);
         assert_eq!(windows.changed(now), changed, "it could not be written");
     }
@@ -307,7 +369,10 @@ mod tests {
     fn counts(minute: u64, all: u64, seen_ms: u64) -> Counts {
         Counts {
             minute: Minute(Minute::of(START).0 + minute),
-            used: Use { all, low: 0 },
+            used: Use {
+                all,
+                ..Use::default()
+            },
             seen: START.plus_ms(seen_ms),
         }
     }

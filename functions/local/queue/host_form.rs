@@ -79,6 +79,7 @@ struct Metadata<'a> {
     reply_to_session_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partition_key: Option<String>,
+    #[serde(rename = "sys")]
     sys: Sys<'a>,
 }
 

@@ -22,7 +22,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::world::{Bus, KILL, Rates, Relay, Tables, World};
 
 /// Deliveries at the same time: host.json's maxConcurrentCalls.
-const CONCURRENCY: usize = 32;
+const CONCURRENCY: usize = 16;
 
 fn settings() -> Settings {
     Settings {

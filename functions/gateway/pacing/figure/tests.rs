@@ -118,11 +118,9 @@ fn slots_taken_since_the_measurement_count() {
 }
 
 #[test]
-fn a_slots_use_is_smoothed() {
-    let each = SlotUse::of(percent(20), MeanSlots::of(5)).unwrap();
-    assert_eq!(each, SlotUse(40_000));
-    assert_eq!(each.smoothed(SlotUse(48_000)), SlotUse(41_000));
-    assert_eq!(SlotUse::of(percent(20), MeanSlots(499)), None);
+fn slots_whose_calls_have_not_ended_are_not_taken_for_free_ones() {
+    let running = figure(&[measured(Source::Events, 30, Some(0), 1)], at(0));
+    assert_eq!(PACE.open_beside(|slots| running.with(slots)), 2);
 }
 
 fn measurements() -> impl Strategy<Value = Vec<Measured>> {

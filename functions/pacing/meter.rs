@@ -1,0 +1,93 @@
+//! What is known of one provisioned deployment.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::gateway::pacing::figure::{Figure, Warning};
+use crate::gateway::pacing::history::History;
+use crate::gateway::pacing::known::MINUTES;
+use crate::gateway::pacing::rule::Pace;
+use crate::gateway::pacing::window::{Capacity, DeploymentId, Minute};
+use crate::gateway::ptu::Utilization;
+use crate::gateway::time::Timestamp;
+use crate::store::utilization::Sheet;
+
+/// A provisioned deployment.
+#[derive(Debug)]
+pub(super) struct Meter {
+    pub(super) id: DeploymentId,
+    /// What it does in a minute; `None` where the configuration does not say its PTUs.
+    pub(super) capacity: Option<Capacity>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sheet: Sheet,
+    read: Timestamp,
+    /// What this instance's own calls were told, not written yet, and when.
+    said: Option<(Utilization, Timestamp)>,
+    is_told: bool,
+}
+
+impl Meter {
+    pub(super) fn new(id: DeploymentId, capacity: Option<Capacity>) -> Self {
+        Self {
+            id,
+            capacity,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first minute whose rows matter at `now`.
+    pub(super) const fn since(now: Timestamp) -> Minute {
+        Minute::of(now).before(MINUTES)
+    }
+
+    /// When its rows were read last.
+    pub(super) fn read_at(&self) -> Timestamp {
+        self.state().read
+    }
+
+    /// Takes in the rows as they were read.
+    pub(super) fn saw(&self, sheet: Sheet, now: Timestamp) {
+        let mut state = self.state();
+        (state.sheet, state.read) = (sheet, now);
+    }
+
+    /// Notes what an answer said.
+    pub(super) fn was_said(&self, said: Utilization, now: Timestamp) {
+        let mut state = self.state();
+        // The highest of the time between two writes.
+        let before = state.said.filter(|_| !state.is_told);
+        state.said = Some((before.map_or(said, |(before, _)| before.max(said)), now));
+        state.is_told = false;
+    }
+
+    /// What answers said since this was asked last, and when.
+    pub(super) fn to_tell(&self) -> Option<(Utilization, Timestamp)> {
+        let mut state = self.state();
+        let new = state.said.filter(|_| !state.is_told);
+        state.is_told = true;
+        new
+    }
+
+    /// How full it is, by how many slots are in use.
+    pub(super) fn figure(
+        &self,
+        history: &History,
+        in_use: u32,
+        pace: &Pace,
+        now: Timestamp,
+    ) -> Figure {
+        let state = self.state();
+        let said = state.said.map(|(said, seen)| Warning::header(said, seen));
+        let mut known = state.sheet.known.clone();
+        drop(state);
+        known.warnings.extend(said);
+        known.figure(self.capacity, history, in_use, pace, now)
+    }
+}

@@ -1,0 +1,46 @@
+//! Puts the function that asks Azure Monitor into the process.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Gateway, Place, surroundings};
+use crate::azure::monitor::{BATCH_SCOPE, Monitor, SCOPE, Tokens};
+use crate::azure::own_token::OwnTokens;
+use crate::config::Config;
+use crate::store::Store;
+use crate::utilization;
+use crate::utilization::poll::Poller;
+
+impl Gateway {
+    /// This gateway, which asks Azure Monitor when the host's timer says so. Without a backend whose
+    /// resource and provisioned deployments the configuration names there is nothing to ask for,
+    /// and the function does nothing.
+    ///
+    /// # Errors
+    /// When the system has no usable certificate roots.
+    pub fn with_utilization(
+        mut self,
+        place: Place,
+        config: &Config,
+        store: &Arc<dyn Store>,
+    ) -> io::Result<Self> {
+        let instead = config.pacing.as_ref().and_then(|p| p.monitor.as_ref());
+        let monitor = match instead {
+            Some(endpoint) => Monitor::on_this_machine(&endpoint.to_string()),
+            None => self.azure_monitor(place, config),
+        };
+        let monitor = monitor.map_err(io::Error::other)?;
+        let poller = Poller::new(config, monitor, Arc::clone(store));
+        Ok(self.with_trigger(utilization::router(Arc::new(poller))))
+    }
+
+    /// Azure's Monitor. Its tokens are fetched only where there is something to ask for.
+    fn azure_monitor(&mut self, place: Place, config: &Config) -> Result<Monitor, String> {
+        let mut tokens = OwnTokens::new(surroundings(place));
+        let (one, batch) = (tokens.get(None, SCOPE)?, tokens.get(None, BATCH_SCOPE)?);
+        if config.backends.iter().any(|b| b.resource_id.is_some()) {
+            self.tokens.extend(tokens.into_all());
+        }
+        Monitor::azure(Tokens { one, batch })
+    }
+}
