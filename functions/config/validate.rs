@@ -14,6 +14,7 @@ use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 
 mod auth;
 mod batch;
+mod fallback;
 mod limits;
 mod pacing;
 mod prices;
@@ -118,6 +119,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     }
     check.all_model_limits(&models);
     check.transform_models(&models);
+    check.fallbacks(&models);
     check.own_deployments(&apps);
     check.price_names(&backends, &models);
     check.keys();

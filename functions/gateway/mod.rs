@@ -17,6 +17,7 @@ pub mod classify;
 pub mod deployment;
 pub mod estimate;
 pub mod event;
+pub mod fallback;
 pub mod identity;
 pub mod limit;
 pub mod metrics;

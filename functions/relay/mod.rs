@@ -14,6 +14,7 @@ mod caller;
 mod client_body;
 mod credential;
 mod error;
+mod fallback;
 mod headers;
 pub mod inside;
 pub mod keeper;

@@ -14,6 +14,7 @@ mod bodies;
 mod console;
 mod door;
 mod double;
+mod fallback;
 mod faults;
 mod fixtures;
 mod gateway;
