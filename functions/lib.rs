@@ -14,6 +14,7 @@
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
 //! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
 //! | [`async_calls`] | calls over HTTP that are answered later, by way of the batch queue |
+//! | [`discover`] | a configuration, proposed from what is deployed on Azure |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
@@ -32,6 +33,7 @@ pub mod batch;
 pub mod billing;
 pub mod config;
 pub mod console;
+pub mod discover;
 pub mod door;
 pub mod gateway;
 pub mod host;

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use spillway::config::{Batch, Blobs, Config, KeyHash, Source, Tables, schema};
+use spillway::config::{
+    Batch, Blobs, Config, Endpoint, KeyHash, ResourceId, Source, Tables, schema,
+};
+use spillway::discover::{PUBLIC_CLOUD, discover};
 use spillway::door::new_key;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
@@ -42,6 +45,8 @@ enum Command {
     Check(CheckArgs),
     /// Writes the folder that the Functions host runs.
     Package(PackageArgs),
+    /// Proposes a configuration from what is deployed on Azure.
+    Discover(DiscoverArgs),
     /// Keys of apps.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -101,6 +106,17 @@ struct CheckArgs {
 }
 
 #[derive(Args)]
+struct DiscoverArgs {
+    /// Ids of Azure OpenAI resources:
+    /// /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.CognitiveServices/accounts/NAME
+    #[arg(required = true, value_name = "RESOURCE_ID")]
+    resources: Vec<ResourceId>,
+    /// Azure Resource Manager; another one for another cloud than the public one.
+    #[arg(long, default_value = PUBLIC_CLOUD)]
+    manager: Endpoint,
+}
+
+#[derive(Args)]
 struct PackageArgs {
     /// The folder to write; new or empty.
     #[arg(long)]
@@ -121,6 +137,7 @@ fn main() -> ExitCode {
         Command::Local(args) => local(&args),
         Command::Check(args) => check(&args),
         Command::Package(args) => write_package(&args),
+        Command::Discover(args) => propose(args),
         Command::Key(KeyCommand::New { app }) => make_key(&app),
     };
     match done {
@@ -314,6 +331,13 @@ fn check(args: &CheckArgs) -> io::Result<()> {
         out,
         "good: {backends} backends, {deployments} deployments, {apps} apps"
     )
+}
+
+fn propose(args: DiscoverArgs) -> io::Result<()> {
+    run(async move {
+        let text = discover(args.manager, &args.resources).await?;
+        io::stdout().write_all(text.as_bytes())
+    })
 }
 
 /// The configuration is checked for its mistakes, but not for its references: the variables are

@@ -2,13 +2,14 @@
 //!
 //! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
 //! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
-//! [`service_bus`] sends messages, [`monitor`] asks for metrics.
+//! [`service_bus`] sends messages, [`monitor`] asks for metrics, [`resources`] reads what is deployed.
 
 pub mod credential;
 pub mod entra;
 mod jwks;
 pub mod monitor;
 pub mod own_token;
+pub mod resources;
 pub mod service_bus;
 mod verified;
 

@@ -15,6 +15,7 @@ pub mod bill;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
+pub mod discover;
 pub mod estimate;
 pub mod event;
 pub mod fallback;

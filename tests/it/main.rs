@@ -12,6 +12,7 @@ mod batch;
 mod blobs;
 mod bodies;
 mod console;
+mod discover;
 mod door;
 mod double;
 mod fallback;
