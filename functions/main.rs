@@ -5,10 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use spillway::chargeback::{self, Consumer};
 use spillway::config::{
-    Batch, Blobs, Config, Endpoint, KeyHash, ResourceId, Source, Tables, schema,
+    Batch, BatchApi, Blobs, Config, Endpoint, KeyHash, ResourceId, Source, Tables, schema,
 };
 use spillway::discover::{PUBLIC_CLOUD, discover};
 use spillway::door::new_key;
@@ -18,7 +20,8 @@ use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency};
 use spillway::package;
 use spillway::serve::batch::Trigger;
-use spillway::serve::{Gateway, Place, keep, may_listen, may_run, open_blobs, open_store};
+use spillway::serve::ending::{Starter, serve_until_asked};
+use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
 
 /// The port that the Functions host names for its handler.
@@ -182,9 +185,10 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
             Some(_) => Trigger::Invoked,
             None => Trigger::Absent,
         };
-        let gateway = start(Place::Azure, &config, trigger)?;
+        let (gateway, keeping) = start(Place::Azure, &config, trigger)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
-        gateway.serve(listener).await
+        let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
+        serve_until_asked(gateway, listener, keeping, starter).await
     })
 }
 
@@ -210,8 +214,11 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             Some(config) => config,
             None => {
                 let text = embedded::start(latency).await?;
-                Config::parse(&text, "the embedded configuration", &env)
-                    .map_err(io::Error::other)?
+                let config = Config::parse(&text, "the embedded configuration", &env);
+                Config {
+                    batch_api: Some(BatchApi::default()),
+                    ..config.map_err(io::Error::other)?
+                }
             }
         };
         let named = data.map(Tables::Embedded).or(config.storage.tables);
@@ -220,14 +227,14 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         config.storage.blobs = Some(named.unwrap_or_else(|| Blobs::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let queues = queues(&mut config, queue_port).await?;
-        let gateway = start(Place::Local, &config, Trigger::Invoked)?;
+        let (gateway, keeping) = start(Place::Local, &config, Trigger::Invoked)?;
         let address = listener.local_addr()?;
         say_how_to_try(address, &config)?;
         if let Some((queues, queue_listener)) = queues {
             say_how_to_queue(queue_listener.local_addr()?, &config)?;
             queues.start(queue_listener, address);
         }
-        gateway.serve(listener).await
+        serve_until_asked(gateway, listener, keeping, Starter::Other).await
     })
 }
 
@@ -257,7 +264,7 @@ async fn queues(config: &mut Config, port: u16) -> io::Result<Option<(Queues, Tc
 }
 
 /// A gateway with its store, and a thread that brings it what calls leave behind.
-fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway> {
+fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway, Keeping)> {
     let store = open_store(place, &config.storage)?;
     if store.is_none() {
         tracing::warn!(
@@ -265,10 +272,12 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway>
         );
     }
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
-    keep(inbox, store.clone(), config.prices())?;
+    let ledger = store.clone().map(|store| gateway.ledger(store));
+    let ledger = ledger.map(Arc::new);
+    let keeping = keep(place, config, inbox, store.clone(), ledger.clone())?;
     let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
-        gateway = gateway.with_blobs(config, blobs);
+        gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
         gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
@@ -276,7 +285,11 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<Gateway>
     if let (Some(store), Trigger::Invoked) = (&store, trigger) {
         gateway = gateway.with_utilization(place, config, store)?;
     }
-    Ok(gateway)
+    if let (Trigger::Invoked, Some(ledger)) = (trigger, ledger) {
+        let consumer = Arc::new(Consumer::new(config, ledger));
+        gateway = gateway.with_trigger(chargeback::router(consumer));
+    }
+    Ok((gateway, keeping))
 }
 
 fn say_how_to_queue(address: SocketAddr, config: &Config) -> io::Result<()> {

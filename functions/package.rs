@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 /// Each function's folder and its bindings, compiled in so that the binary alone can package.
-const FUNCTIONS: [(&str, &str); 8] = [
+const FUNCTIONS: [(&str, &str); 9] = [
     ("relay", include_str!("relay/function.json")),
     ("relay_v1", include_str!("relay_v1/function.json")),
     ("relay_low", include_str!("relay_low/function.json")),
@@ -15,6 +15,7 @@ const FUNCTIONS: [(&str, &str); 8] = [
     ("batch", include_str!("batch/function.json")),
     ("utilization", include_str!("utilization/function.json")),
     ("alert", include_str!("alert/function.json")),
+    ("chargeback", include_str!("chargeback/function.json")),
 ];
 
 const HOST_JSON: &str = include_str!("../host.json");

@@ -1,6 +1,7 @@
 //! Puts the functions together to one process.
 
 pub mod batch;
+mod batches;
 mod requests;
 mod utilization;
 
@@ -16,22 +17,26 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::alert::{self, Alerts};
 use crate::azure::credential::Surroundings;
+use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
+use crate::batches::{self as batch_api, Batches, Kept};
 use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
 use crate::gateway::event::UsageEvent;
-use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
+use crate::outbox::recorder::Calls;
+use crate::outbox::{self, Outbox, Ways};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
-use crate::relay::keeper::{Inbox, keep_events};
+use crate::relay::keeper::Inbox;
 use crate::relay::prompts::Prompts;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
@@ -43,6 +48,8 @@ use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
 use crate::store::ledger::{Ledger, Observer};
 use crate::store::requests as requests_table;
+
+pub mod ending;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]
@@ -57,6 +64,7 @@ pub struct Gateway {
     slots: Arc<Slots>,
     /// What was started before serving; it ends with the gateway.
     background: JoinSet<()>,
+    batches: Option<Arc<Batches>>,
     /// Stores whose old requests are deleted.
     sweeps: Vec<Arc<dyn Store>>,
 }
@@ -120,7 +128,7 @@ impl Gateway {
         let relay = Arc::new(relay);
         let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
         let gateway = Self {
-            console: Console::new(Arc::clone(&relay), store),
+            console: Console::new(config, Arc::clone(&relay), store),
             relay,
             tls,
             server,
@@ -129,6 +137,7 @@ impl Gateway {
             triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
+            batches: None,
             sweeps: Vec::new(),
         };
         Ok((gateway, inbox))
@@ -148,18 +157,43 @@ impl Gateway {
 
     /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
     #[must_use]
-    pub fn with_blobs(mut self, config: &Config, blobs: &Arc<dyn Blobs>) -> Self {
+    pub fn with_blobs(
+        mut self,
+        config: &Config,
+        blobs: &Arc<dyn Blobs>,
+        store: Option<&Arc<dyn Store>>,
+    ) -> Self {
         if config.apps.iter().any(|app| app.log_prompts) {
             let (prompts, inbox) = Prompts::new(&config.prompts);
             self.relay.log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));
         }
+        if let (Some(settings), Some(store)) = (&config.batch_api, store) {
+            let kept = Kept {
+                store: Arc::clone(store),
+                blobs: Arc::clone(blobs),
+            };
+            self = self.with_batch_api(settings, kept);
+        }
         self
+    }
+
+    /// A ledger in `store`. The tokens that it counts at provisioned deployments say how full they
+    /// are.
+    pub fn ledger(&self, store: Arc<dyn Store>) -> Ledger {
+        let (gauge, clock) = (Arc::clone(self.slots.gauge()), self.relay.clock);
+        let told = move |event: &UsageEvent| gauge.note([event], clock.now());
+        Ledger::new(store).observed_by(Observer::new(told))
     }
 
     /// The low-priority slots.
     pub fn slots(&self) -> &Arc<Slots> {
         &self.slots
+    }
+
+    /// Knows how many calls are under way.
+    pub fn calls(&self) -> Calls {
+        self.relay.calls()
     }
 
     /// Serves on `listener` until it fails.
@@ -173,12 +207,21 @@ impl Gateway {
         let router = || {
             Router::new()
                 .route("/", get(ready))
-                .merge(relay::router(&self.relay, &self.tls))
+                .merge(self.api())
                 .merge(console::router(&self.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
         server::serve(listener, self.server, router).await
+    }
+
+    /// What apps call: the relay, and the batch API where there is one.
+    fn api(&self) -> Router {
+        let relay = relay::router(&self.relay, &self.tls);
+        match &self.batches {
+            Some(batches) => batch_api::router(batches, relay.clone()).merge(relay),
+            None => relay,
+        }
     }
 
     /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
@@ -326,34 +369,76 @@ fn surroundings(place: Place) -> Surroundings {
     Surroundings::read(&env, place == Place::Local)
 }
 
-/// Brings what calls leave behind to the store, in a thread of its own.
+/// What brings to the store, or to the hub, what calls leave behind.
+#[derive(Debug)]
+pub struct Keeping {
+    stop: watch::Sender<bool>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Keeping {
+    /// Waits, `patience` at most, until all that has come is delivered or in a file. Whether it is.
+    pub async fn finish(self, patience: Duration) -> bool {
+        self.stop.send_replace(true);
+        // An error is the end of the thread.
+        tokio::time::timeout(patience, self.ended).await.is_ok()
+    }
+}
+
+/// Brings what calls leave behind to the store, or to the hub, in a thread of its own. Tokens for the
+/// hub are fetched in the runtime that this is called in.
 ///
 /// # Errors
-/// When the thread can't be started.
-pub fn keep(inbox: Inbox, store: Option<Arc<dyn Store>>, prices: Prices) -> io::Result<()> {
+/// When the thread can't be started, or the system has no usable certificate roots.
+pub fn keep(
+    place: Place,
+    config: &Config,
+    inbox: Inbox,
+    store: Option<Arc<dyn Store>>,
+    ledger: Option<Arc<Ledger>>,
+) -> io::Result<Keeping> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let ways = Ways {
+        hub: open_hub(place, config)?,
+        ledger,
+        prices: config.prices(),
+    };
+    let outbox = Outbox::new(ways, outbox::Settings::new(config));
+    let (stop, stopped) = watch::channel(false);
+    let (end, ended) = oneshot::channel();
+    let Inbox { events, owners } = inbox;
     let keeping = async move {
         let owners = async {
             if let Some(store) = store.as_deref() {
-                inbox.owners.keep(store).await;
+                owners.keep(store).await;
             }
+            std::future::pending::<()>().await;
         };
-        let gauge = inbox.gauge;
-        let ledger = store.clone().map(|store| ledger(store, &gauge));
-        let events = keep_events(inbox.events, ledger.as_ref(), &prices);
-        tokio::join!(events, owners);
+        tokio::select! {
+            () = outbox.run(events, stopped) => {}
+            () = owners => {}
+        }
+        // Whoever asked may not wait any more.
+        let _ = end.send(());
     };
     let thread = std::thread::Builder::new().name("keeper".into());
-    thread.spawn(move || runtime.block_on(keeping)).map(drop)
+    thread.spawn(move || runtime.block_on(keeping))?;
+    Ok(Keeping { stop, ended })
 }
 
-/// A ledger in a store. What it counts it tells `gauge`.
-pub fn ledger(store: Arc<dyn Store>, gauge: &Arc<Gauge>) -> Ledger {
-    let (gauge, clock) = (Arc::clone(gauge), Clock::new());
-    let told = move |event: &UsageEvent| gauge.note([event], clock.now());
-    Ledger::new(store).observed_by(Observer::new(told))
+fn open_hub(place: Place, config: &Config) -> io::Result<Option<EventHub>> {
+    let Some(hub) = &config.chargeback.event_hub else {
+        return Ok(None);
+    };
+    let mut tokens = OwnTokens::new(surroundings(place));
+    let token = tokens.get(None, event_hub::SCOPE);
+    let token = token.map_err(io::Error::other)?;
+    tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
+    EventHub::new(hub, token)
+        .map(Some)
+        .map_err(io::Error::other)
 }
 
 /// Lets only the host's own invocations through. The host's proxy passes calls from outside to

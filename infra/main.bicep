@@ -32,6 +32,11 @@ param principalType string = 'User'
 @minLength(1)
 param audience string = 'api://spillway'
 
+@description('Hash of the key of the first app that may call, as `spillway key new my-app` prints it: sha256: and 64 digits. The key itself is nowhere in here.')
+@minLength(71)
+@maxLength(71)
+param firstAppKeyHash string
+
 // What it calls.
 
 @description('Azure OpenAI resources to make: name, location and deployments (name, model, version, sku, capacity). spillway.toml names them as OPENAI_NAME_ENDPOINT and OPENAI_NAME_ID. PTU deployments are paid by the hour from the moment they are made.')
@@ -223,6 +228,7 @@ var tableNames = [
   'affinity'
   'chargeback'
   'chargebackrejects'
+  'console'
   'instances'
   'prices'
   'requests'
@@ -238,8 +244,6 @@ var containerNames = [
 var isPrivate = networkMode == 'private'
 var hasVault = !empty(vaultSettings)
 var roles = any(loadJsonContent('roles.json'))
-var gatewayRoles = filter(roles, row => row.to == 'gateway')
-var operatorRoles = filter(roles, row => row.to == 'operator' && !empty(principalId))
 
 // The apps: which functions each one runs, and where. Events run in the first region only; their
 // state (locks, checkpoints) is one app's.
@@ -407,89 +411,26 @@ module vault 'modules/key-vault.bicep' = if (hasVault) {
 
 // Who may do what: infra/roles.json has each row's reason.
 
-module dataAccess 'modules/access/storage.bicep' = {
+module access 'modules/access.bicep' = {
   scope: group
-  name: 'access-data'
+  name: 'access'
   params: {
-    name: data.outputs.name
-    roles: filter(gatewayRoles, row => row.on == 'data')
-    principalId: identity.outputs.principalId
+    roles: roles
+    gatewayPrincipalId: identity.outputs.principalId
+    operatorPrincipalId: principalId
+    operatorPrincipalType: principalType
+    dataName: data.outputs.name
+    runtimeNames: [for (app, i) in appList: runtime[i].outputs.name]
+    serviceBusName: serviceBus.outputs.name
+    batchQueue: batchQueue
+    replyQueues: replyQueues
+    eventHubsName: eventHubs.outputs.name
+    hub: hub
+    componentName: monitoring.outputs.componentName
+    openAiNames: [for (account, i) in openAiAccounts: openAi[i].outputs.name]
+    vaultName: vault.?outputs.name ?? ''
   }
 }
-
-module runtimeAccess 'modules/access/storage.bicep' = [for (app, i) in appList: {
-  scope: group
-  name: 'access-runtime-${app.service}'
-  params: {
-    name: runtime[i].outputs.name
-    roles: filter(gatewayRoles, row => row.on == 'runtime')
-    principalId: identity.outputs.principalId
-  }
-}]
-
-module operatorRuntimeAccess 'modules/access/storage.bicep' = [for (app, i) in appList: {
-  scope: group
-  name: 'access-operator-${app.service}'
-  params: {
-    name: runtime[i].outputs.name
-    roles: filter(operatorRoles, row => row.on == 'runtime')
-    principalId: principalId
-    principalType: principalType
-  }
-}]
-
-module batchAccess 'modules/access/queue.bicep' = {
-  scope: group
-  name: 'access-batch'
-  params: {
-    namespaceName: serviceBus.outputs.name
-    name: batchQueue
-    roles: filter(gatewayRoles, row => row.on == 'batch')
-    principalId: identity.outputs.principalId
-  }
-}
-
-module replyAccess 'modules/access/queue.bicep' = [for queue in replyQueues: {
-  scope: group
-  name: 'access-reply-${queue}'
-  params: {
-    namespaceName: serviceBus.outputs.name
-    name: queue
-    roles: filter(gatewayRoles, row => row.on == 'replies')
-    principalId: identity.outputs.principalId
-  }
-}]
-
-module chargebackAccess 'modules/access/hub.bicep' = {
-  scope: group
-  name: 'access-chargeback'
-  params: {
-    namespaceName: eventHubs.outputs.name
-    name: hub
-    roles: filter(gatewayRoles, row => row.on == 'chargeback')
-    principalId: identity.outputs.principalId
-  }
-}
-
-module telemetryAccess 'modules/access/telemetry.bicep' = {
-  scope: group
-  name: 'access-telemetry'
-  params: {
-    name: monitoring.outputs.componentName
-    roles: filter(gatewayRoles, row => row.on == 'telemetry')
-    principalId: identity.outputs.principalId
-  }
-}
-
-module openAiAccess 'modules/access/openai.bicep' = [for (account, i) in openAiAccounts: {
-  scope: group
-  name: 'access-openai-${account.name}'
-  params: {
-    name: openAi[i].outputs.name
-    roles: filter(gatewayRoles, row => row.on == 'openai')
-    principalId: identity.outputs.principalId
-  }
-}]
 
 // In whatever resource group and subscription the account is: whoever deploys needs the right to
 // give roles there.
@@ -498,73 +439,15 @@ module existingOpenAi 'modules/access/openai.bicep' = [for account in existingOp
   name: 'access-${environmentName}-${account.name}'
   params: {
     name: last(split(account.id, '/'))
-    roles: filter(gatewayRoles, row => row.on == 'openai')
+    roles: filter(roles, row => row.on == 'openai')
     principalId: identity.outputs.principalId
   }
 }]
-
-module vaultAccess 'modules/access/vault.bicep' = if (hasVault) {
-  scope: group
-  name: 'access-vault'
-  params: {
-    name: vault.?outputs.name ?? vaultName
-    roles: filter(gatewayRoles, row => row.on == 'vault')
-    principalId: identity.outputs.principalId
-  }
-}
-
-module operatorVaultAccess 'modules/access/vault.bicep' = if (hasVault) {
-  scope: group
-  name: 'access-operator-vault'
-  params: {
-    name: vault.?outputs.name ?? vaultName
-    roles: filter(operatorRoles, row => row.on == 'vault')
-    principalId: principalId
-    principalType: principalType
-  }
-}
 
 // The network.
 
 var makesNetworks = isPrivate && empty(existingAppSubnetIds)
-var networkRegions = makesNetworks ? regions : []
 var makesZones = makesNetworks && empty(existingDnsZonesGroupId)
-
-module networks 'modules/network.bicep' = [for (region, i) in networkRegions: {
-  scope: group
-  name: 'network-${i}'
-  params: {
-    location: region
-    name: 'vnet-${i}-${token}'
-    addressPrefix: addressPrefixes[i]
-    appSubnetPrefix: appSubnetPrefixes[i]
-    endpointSubnetPrefix: endpointSubnetPrefixes[i]
-    firewallAddress: firewallAddress
-    dnsServers: dnsServers
-    tags: allTags
-  }
-}]
-
-module hubPeerings 'modules/peering.bicep' = [for (region, i) in (empty(hubVirtualNetworkId) ? [] : networkRegions): {
-  scope: group
-  name: 'peering-hub-${i}'
-  params: {
-    networkName: networks[i].outputs.name
-    name: 'to-hub'
-    remoteNetworkId: hubVirtualNetworkId
-  }
-}]
-
-// The second region reaches the endpoints in the first one's network.
-module regionPeerings 'modules/peering.bicep' = [for (region, i) in (length(networkRegions) == 2 ? networkRegions : []): {
-  scope: group
-  name: 'peering-regions-${i}'
-  params: {
-    networkName: networks[i].outputs.name
-    name: 'to-other-region'
-    remoteNetworkId: networks[1 - i].outputs.id
-  }
-}]
 
 var zones = {
   blob: 'privatelink.blob.${environment().suffixes.storage}'
@@ -576,12 +459,19 @@ var zones = {
 }
 var zonesGroupId = empty(existingDnsZonesGroupId) ? group.id : existingDnsZonesGroupId
 
-module dns 'modules/private-dns.bicep' = if (makesZones) {
+module networks 'modules/networks.bicep' = if (makesNetworks) {
   scope: group
-  name: 'private-dns'
+  name: 'networks'
   params: {
-    zones: [zones.blob, zones.table, zones.namespace, zones.account, zones.vault, zones.sites]
-    virtualNetworkIds: [for (region, i) in networkRegions: networks[i].outputs.id]
+    regions: regions
+    token: token
+    addressPrefixes: addressPrefixes
+    appSubnetPrefixes: appSubnetPrefixes
+    endpointSubnetPrefixes: endpointSubnetPrefixes
+    hubVirtualNetworkId: hubVirtualNetworkId
+    firewallAddress: firewallAddress
+    dnsServers: dnsServers
+    zones: makesZones ? [zones.blob, zones.table, zones.namespace, zones.account, zones.vault, zones.sites] : []
     tags: allTags
   }
 }
@@ -601,19 +491,19 @@ var existingOpenAiEndpoints = [for account in existingOpenAiAccounts: { name: 'o
 var vaultEndpoints = !hasVault ? [] : [
   { name: 'vault', id: '${group.id}/providers/Microsoft.KeyVault/vaults/${vaultName}', part: 'vault' }
 ]
-var endpointList = !isPrivate ? [] : concat(dataEndpoints, runtimeEndpoints, appEndpoints, openAiEndpoints, existingOpenAiEndpoints, vaultEndpoints)
+var targets = concat(dataEndpoints, runtimeEndpoints, appEndpoints, openAiEndpoints, existingOpenAiEndpoints, vaultEndpoints)
 
 // The targets are known by their names beforehand, so what has to be there first is said.
-module endpoints 'modules/private-endpoint.bicep' = [for endpoint in endpointList: {
+module endpoints 'modules/private-endpoints.bicep' = if (isPrivate) {
   scope: group
-  name: 'endpoint-${endpoint.name}'
+  name: 'private-endpoints'
   params: {
     location: location
-    name: 'pe-${endpoint.name}-${token}'
-    targetId: endpoint.id
-    groupId: endpoint.part
-    subnetId: makesNetworks ? networks[0].outputs.endpointSubnetId : existingEndpointSubnetId
-    zoneIds: ['${zonesGroupId}/providers/Microsoft.Network/privateDnsZones/${zones[endpoint.part]}']
+    token: token
+    targets: targets
+    zones: zones
+    zonesGroupId: zonesGroupId
+    subnetId: networks.?outputs.endpointSubnetId ?? existingEndpointSubnetId
     tags: allTags
   }
   dependsOn: [
@@ -624,9 +514,8 @@ module endpoints 'modules/private-endpoint.bicep' = [for endpoint in endpointLis
     openAi
     vault
     apps
-    dns
   ]
-}]
+}
 
 // The apps.
 
@@ -650,17 +539,19 @@ module apps 'modules/function-app.bicep' = [for (app, i) in appList: {
     zoneRedundant: zoneRedundant
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     httpConcurrency: httpConcurrency
-    subnetId: !isPrivate ? '' : (makesNetworks ? networks[app.region].outputs.appSubnetId : existingAppSubnetIds[app.region])
+    subnetIds: !isPrivate ? [] : (networks.?outputs.appSubnetIds ?? existingAppSubnetIds)
+    region: app.region
     publicAccess: !isPrivate
     frontDoorId: frontDoorId
     settings: [
       { name: 'REGION_NAME', value: app.location }
       { name: 'TENANT_ID', value: tenant().tenantId }
       { name: 'SPILLWAY_AUDIENCE', value: audience }
+      { name: 'FIRST_APP_KEY_HASH', value: firstAppKeyHash }
       { name: 'TABLES_ENDPOINT', value: 'https://${dataName}.table.${environment().suffixes.storage}' }
       { name: 'BLOBS_ENDPOINT', value: 'https://${dataName}.blob.${environment().suffixes.storage}' }
-      { name: 'CHARGEBACK_EVENT_HUB', value: 'https://${eventHubs.outputs.hostName}/${hub}' }
-      { name: 'CHARGEBACK_HUB', value: hub }
+      { name: 'CHARGEBACK_URL', value: 'https://${eventHubs.outputs.hostName}/${hub}' }
+      { name: 'CHARGEBACK_EVENT_HUB', value: hub }
       { name: 'CHARGEBACK_CONSUMER_GROUP', value: consumerGroup }
       { name: 'EventHubConnection__fullyQualifiedNamespace', value: eventHubs.outputs.hostName }
       { name: 'BATCH_NAMESPACE', value: 'https://${serviceBus.outputs.hostName}' }
@@ -686,8 +577,7 @@ module apps 'modules/function-app.bicep' = [for (app, i) in appList: {
   dependsOn: [
     // An app that starts before it may read its package or its secrets fails, and is not tried
     // again for minutes.
-    runtimeAccess
-    vaultAccess
+    access
   ]
 }]
 
@@ -704,7 +594,7 @@ module alerts 'modules/alerts.bicep' = {
     name: 'spillway-${token}'
     emails: alertEmails
     // Azure Monitor calls from the internet: an app that is only reached privately can't be told.
-    webhookUrl: isPrivate ? '' : '${apps[0].outputs.url}/spillway/alert'
+    webhookUrl: isPrivate ? '' : '${apps[0].outputs.url}/alerts'
     webhookApplicationObjectId: alertApplicationObjectId
     webhookAudience: audience
     ptuAccounts: concat(ptuAccounts, existingPtuAccounts)

@@ -2,10 +2,12 @@
 //!
 //! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
 //! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
-//! [`service_bus`] sends messages, [`monitor`] asks for metrics, [`resources`] reads what is deployed.
+//! [`event_hub`] sends usage events, [`service_bus`] messages; [`monitor`] asks for metrics, [`resources`]
+//! reads what is deployed.
 
 pub mod credential;
 pub mod entra;
+pub mod event_hub;
 mod jwks;
 pub mod monitor;
 pub mod own_token;

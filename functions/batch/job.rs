@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::{LEASE_MS, Seen};
-use super::way::{Called, Errand, Slot};
 use super::worker::{Case, End, Worker};
 use crate::azure::service_bus::SendError;
 use crate::gateway::app::App;
@@ -28,6 +27,7 @@ use crate::gateway::priority::Priority;
 use crate::gateway::time::Timestamp;
 use crate::store::Etag;
 use crate::store::requests::Dead;
+use crate::way::{Called, Errand, Slot};
 
 /// How often a message asks whether another delivery of it has brought an answer, ms.
 const POLL_MS: u64 = 1000;

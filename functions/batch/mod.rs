@@ -13,7 +13,6 @@ pub mod ledger;
 mod outbox;
 mod received;
 pub mod settings;
-pub mod way;
 pub mod worker;
 
 use std::sync::Arc;

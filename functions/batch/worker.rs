@@ -11,7 +11,6 @@ use super::job::Job;
 use super::ledger::{Claim, Ledger, blob_bytes, blob_may_pass};
 use super::outbox::{Outbox, Reply};
 use super::settings::Settings;
-use super::way::Way;
 use crate::azure::service_bus::Sends;
 use crate::gateway::app::App;
 use crate::gateway::batch::fault::Fault;
@@ -24,6 +23,7 @@ use crate::store::Store;
 use crate::store::blobs::Blobs;
 use crate::store::blobs::reading::whole;
 use crate::store::requests::{self, Dead, Kept};
+use crate::way::Way;
 
 /// Says what time it is.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -79,7 +79,10 @@ pub async fn make(
     let mut reckoning = Reckoning::new(prices, wanted);
     for start in period.days() {
         let day: Arc<str> = start.day().into();
-        let days = apps.iter().map(|app| read(store, app, &day, by_user));
+        let days: Vec<_> = apps
+            .iter()
+            .map(|app| read(store, app, &day, by_user))
+            .collect();
         let mut days = stream::iter(days).buffered(CONCURRENT);
         while let Some(sums) = days.try_next().await? {
             for used in &sums.uses {

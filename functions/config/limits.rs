@@ -1,5 +1,6 @@
 //! What an app may use and spend: the keys of `[[app.limit]]` and `[chargeback]`, and money.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use rust_decimal::Decimal;
@@ -7,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::App;
+use super::hub::Hub;
 use crate::gateway::bill::Idle;
 use crate::gateway::budget::Budget;
 use crate::gateway::limit::Allowance;
@@ -95,6 +97,23 @@ pub struct Chargeback {
     pub currency: String,
     /// Who bears what nobody used of a PTU.
     pub idle: Idle,
+    /// The Event Hub that usage events go to, `https://NAMESPACE.servicebus.windows.net/HUB`, with the
+    /// gateway's own identity. Absent: the gateway writes the rows itself.
+    #[schemars(with = "Option<String>")]
+    pub event_hub: Option<Hub>,
+    /// How long usage events gather before they are sent or written, ms: what a process that is
+    /// killed may lose.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub gather_ms: u64,
+    /// Whether a call's event lasts before the end of its answer is handed on, so that a process
+    /// that is killed loses none. It costs each call a wait for the disk.
+    pub durable: bool,
+    /// The folder in which events wait that can't be delivered; it has to outlast the process.
+    /// Absent: one below the system's folder for temporary files, or in that of the embedded store.
+    pub spool: Option<PathBuf>,
+    /// Most events that wait there, MiB; further ones are dropped, counted and logged.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub spool_mb: u64,
 }
 
 impl Default for Chargeback {
@@ -102,6 +121,11 @@ impl Default for Chargeback {
         Self {
             currency: "USD".into(),
             idle: Idle::default(),
+            event_hub: None,
+            gather_ms: 200,
+            durable: false,
+            spool: None,
+            spool_mb: 256,
         }
     }
 }

@@ -17,10 +17,12 @@
 
 mod auth;
 mod batch;
+mod batch_api;
 mod blobs;
 mod endpoint;
 mod env;
 mod fallback;
+mod hub;
 mod key_hash;
 mod limits;
 mod mistakes;
@@ -43,9 +45,11 @@ mod tests;
 
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
 pub use batch::Batch;
+pub use batch_api::BatchApi;
 pub use blobs::Blobs;
 pub use endpoint::{Endpoint, Scheme};
 pub use fallback::Fallback;
+pub use hub::Hub;
 pub use key_hash::KeyHash;
 pub use limits::{AppLimit, Chargeback, Money};
 pub use mistakes::{Mistake, Mistakes};

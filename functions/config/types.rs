@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Batch, Blobs, Chargeback, Day, Endpoint, Fallback, KeyHash, Money, Pacing,
-    Price, Prompts, Secret, Tables, Transform,
+    AppLimit, Auth, Batch, BatchApi, Blobs, Chargeback, Day, Endpoint, Fallback, KeyHash, Money,
+    Pacing, Price, Prompts, Secret, Tables, Transform,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
@@ -49,6 +49,8 @@ pub struct Config {
     /// How prompts are kept of apps with `log_prompts = true`.
     #[serde(default)]
     pub prompts: Prompts,
+    /// OpenAI's Batch API. Absent: its paths go to backends.
+    pub batch_api: Option<BatchApi>,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.

@@ -73,6 +73,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.pacing();
     check.price_formats();
     check.redaction();
+    check.batch_api();
     let tables = tree
         .value
         .pointer("/storage/tables")

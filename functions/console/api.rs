@@ -8,8 +8,8 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Console, calls, history, now};
-use crate::store::StoreError;
+use super::{Console, calls, history, money, now, plan};
+use crate::billing::BillingError;
 
 /// What is happening.
 pub(super) async fn now(State(console): State<Console>) -> Json<now::Now> {
@@ -21,9 +21,13 @@ pub(super) async fn history(
     State(console): State<Console>,
     wish: Result<Query<history::Wish>, QueryRejection>,
 ) -> Response {
-    match wish {
-        Ok(Query(wish)) => answer(history::read(&console, &wish).await),
-        Err(why) => wrong(&why.body_text()),
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(why) => return wrong(&why.body_text()),
+    };
+    match wish.mistake() {
+        Some(mistake) => wrong(mistake),
+        None => answer(history::read(&console, &wish).await),
     }
 }
 
@@ -42,7 +46,42 @@ pub(super) async fn calls(
     }
 }
 
-fn answer<T: Serialize>(found: Result<T, StoreError>) -> Response {
+/// What a month costs.
+pub(super) async fn money(
+    State(console): State<Console>,
+    wish: Result<Query<money::Wish>, QueryRejection>,
+) -> Response {
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(why) => return wrong(&why.body_text()),
+    };
+    match money::read(&console, &wish).await {
+        Err(BillingError::Asked(why)) => wrong(&why),
+        found => answer(found),
+    }
+}
+
+/// When PTUs are idle.
+pub(super) async fn idle(State(console): State<Console>) -> Response {
+    answer(plan::idle(&console).await)
+}
+
+/// What another number of PTUs would have come to.
+pub(super) async fn what_if(
+    State(console): State<Console>,
+    wish: Result<Query<plan::Wish>, QueryRejection>,
+) -> Response {
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(why) => return wrong(&why.body_text()),
+    };
+    match wish.mistake() {
+        Some(mistake) => wrong(mistake),
+        None => answer(plan::what_if(&console, &wish).await),
+    }
+}
+
+fn answer<T: Serialize, E: std::fmt::Display>(found: Result<T, E>) -> Response {
     match found {
         Ok(found) => Json(found).into_response(),
         Err(error) => {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Console;
+use super::capacity::{Capacities, Capacity};
 use super::now::percent;
 use crate::gateway::event::Kind;
 use crate::gateway::metrics::shard::{Count, Size};
@@ -68,6 +69,14 @@ pub(super) struct Wish {
     pub(super) model: String,
 }
 
+impl Wish {
+    /// What is wrong with it.
+    pub(super) fn mistake(&self) -> Option<&'static str> {
+        let is_long = self.model.chars().count() > 64;
+        is_long.then_some("A model's name has at most 64 characters.")
+    }
+}
+
 /// The past.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct History {
@@ -77,6 +86,10 @@ pub(super) struct History {
     pub(super) model: String,
     /// Seconds from point to point.
     pub(super) step_s: u64,
+    /// Up to this utilization low-priority calls run freely, percent, where they are paced.
+    pub(super) lower_percent: Option<u32>,
+    /// From this one on none does.
+    pub(super) upper_percent: Option<u32>,
     /// The points, oldest first; the last one is not over yet.
     pub(super) points: Vec<Point>,
     /// The same by deployment, all points together.
@@ -106,6 +119,9 @@ pub(super) struct Point {
     pub(super) ptu_tokens: u64,
     /// Tokens that pay-as-you-go deployments served.
     pub(super) payg_tokens: u64,
+    /// How full all PTUs were by the weighted tokens that went through this gateway, percent; `null`
+    /// where no PTU's capacity is known.
+    pub(super) utilization_percent: Option<f64>,
     /// Attempts at PTU deployments that met a 429.
     pub(super) ptu_throttles: u64,
     /// Attempts at pay-as-you-go deployments that met a 429.
@@ -155,7 +171,9 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<History, Stor
         Some(store) => console::read(store.as_ref(), span, from, now).await?,
         None => Vec::new(),
     };
-    Ok(history(wish, &counted, from, now))
+    let mut history = history(wish, &counted, from, now, &console.capacities);
+    (history.lower_percent, history.upper_percent) = console.limits.unzip();
+    Ok(history)
 }
 
 /// When the first point begins.
@@ -165,7 +183,13 @@ fn start(now: Timestamp, reach: Reach) -> Timestamp {
     Timestamp::from_unix_ms((last + step).saturating_sub(reach.ms()))
 }
 
-fn history(wish: &Wish, counted: &[Counted], from: Timestamp, now: Timestamp) -> History {
+fn history(
+    wish: &Wish,
+    counted: &[Counted],
+    from: Timestamp,
+    now: Timestamp,
+    capacities: &Capacities,
+) -> History {
     let step = wish.reach.span().ms();
     let mut by_start: BTreeMap<Timestamp, Vec<&Rollup>> = BTreeMap::new();
     for one in counted {
@@ -175,13 +199,20 @@ fn history(wish: &Wish, counted: &[Counted], from: Timestamp, now: Timestamp) ->
     let mut at = from;
     while at <= now {
         let rollups = by_start.get(&at).map(Vec::as_slice).unwrap_or_default();
-        points.push(point(at, rollups, &wish.model));
+        // The last one is not over yet.
+        let seconds = now.ms_since(at).min(step) / 1000;
+        points.push(Point {
+            utilization_percent: utilization(rollups, &wish.model, capacities, seconds),
+            ..point(at, rollups, &wish.model)
+        });
         at = at.plus_ms(step);
     }
     History {
         reach: wish.reach,
         model: wish.model.clone(),
         step_s: step / 1000,
+        lower_percent: None,
+        upper_percent: None,
         points,
         deployments: deployments(counted, &wish.model),
     }
@@ -208,11 +239,34 @@ fn point(at: Timestamp, rollups: &[&Rollup], model: &str) -> Point {
         spilled: total.get(Count::Spilled),
         ptu_tokens: tokens(Kind::Ptu),
         payg_tokens: tokens(Kind::Payg),
+        utilization_percent: None,
         ptu_throttles: sum(Kind::Ptu, Count::AttemptThrottled),
         payg_throttles: sum(Kind::Payg, Count::AttemptThrottled),
         first_byte_p50_ms: total.quantile(Size::FirstByte, 50),
         first_byte_p99_ms: total.quantile(Size::FirstByte, 99),
     }
+}
+
+/// How full a model's PTUs were together, or all of them.
+fn utilization(
+    rollups: &[&Rollup],
+    model: &str,
+    capacities: &Capacities,
+    seconds: u64,
+) -> Option<f64> {
+    let is_meant = |one: &Capacity| model.is_empty() || *one.model == *model;
+    let all = capacities.iter().map(|(_, one)| one);
+    let per_hour: u64 = all
+        .filter(|one| is_meant(one))
+        .map(|one| one.per_hour)
+        .sum();
+    let rolls = rollups.iter().flat_map(|one| &one.deployments);
+    let weighted = rolls.filter_map(|roll| {
+        let of = capacities.get(&roll.backend, &roll.deployment)?;
+        is_meant(of).then(|| of.weighted(&roll.total()))
+    });
+    let could = u128::from(per_hour) * u128::from(seconds) / 3600;
+    percent(weighted.sum(), u64::try_from(could).unwrap_or(u64::MAX))
 }
 
 fn deployments(counted: &[Counted], model: &str) -> Vec<DeploymentPast> {
@@ -281,7 +335,13 @@ mod tests {
             model: model.to_owned(),
         };
         let counted = [counted(0, "a"), counted(59, "a"), counted(59, "b")];
-        history(&wish, &counted, start(NOW, Reach::Hour), NOW)
+        history(
+            &wish,
+            &counted,
+            start(NOW, Reach::Hour),
+            NOW,
+            &Capacities::default(),
+        )
     }
 
     #[test]
@@ -317,7 +377,7 @@ mod tests {
                 reach,
                 model: String::new(),
             };
-            let history = history(&wish, &[], start(NOW, reach), NOW);
+            let history = history(&wish, &[], start(NOW, reach), NOW, &Capacities::default());
             assert_eq!(history.points.len(), points);
             assert!(history.points[0].time.ends_with(":00:00.000Z"));
         }

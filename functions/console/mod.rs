@@ -3,11 +3,14 @@
 
 mod api;
 mod calls;
+mod capacity;
 mod history;
 mod live;
+mod money;
 mod now;
 mod openapi;
 mod page;
+mod plan;
 mod prometheus;
 mod session;
 mod sign_in;
@@ -25,8 +28,11 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use self::capacity::Capacities;
+use self::money::Accounts;
 use self::session::Sessions;
 use self::watch::Watch;
+use crate::config::Config;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
 use crate::relay::{Relay, refused};
@@ -42,14 +48,22 @@ pub struct Console {
     store: Option<Arc<dyn Store>>,
     watch: Arc<Watch>,
     sessions: Arc<Sessions>,
+    accounts: Arc<Accounts>,
+    capacities: Arc<Capacities>,
+    /// Between which utilizations low-priority calls are paced, percent.
+    limits: Option<(u32, u32)>,
     /// Room for pages that follow live.
     followers: Arc<Semaphore>,
 }
 
 impl Console {
     /// A console for this relay, whose past is in `store`.
-    pub fn new(relay: Arc<Relay>, store: Option<Arc<dyn Store>>) -> Self {
+    pub fn new(config: &Config, relay: Arc<Relay>, store: Option<Arc<dyn Store>>) -> Self {
+        let accounts = Accounts::new(config);
         Self {
+            capacities: Arc::new(Capacities::new(&accounts.prices)),
+            accounts: Arc::new(accounts),
+            limits: capacity::limits(config),
             watch: Arc::new(Watch::new(&relay.metrics, relay.clock.now())),
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
@@ -71,6 +85,9 @@ pub fn router(console: &Console) -> Router {
     Router::new()
         .route("/spillway/", get(page::now))
         .route("/spillway/history", get(page::history))
+        .route("/spillway/money", get(page::money))
+        .route("/spillway/money.csv", get(page::money_csv))
+        .route("/spillway/what-if", get(page::what_if))
         .route("/spillway/calls", get(page::calls))
         .route("/spillway/live", get(live::follow))
         .route("/spillway/health", get(health))
@@ -79,6 +96,9 @@ pub fn router(console: &Console) -> Router {
         .route("/spillway/api/now", get(api::now))
         .route("/spillway/api/history", get(api::history))
         .route("/spillway/api/calls", get(api::calls))
+        .route("/spillway/api/money", get(api::money))
+        .route("/spillway/api/idle", get(api::idle))
+        .route("/spillway/api/what-if", get(api::what_if))
         .route_layer(from_fn_with_state(console.clone(), admins_only))
         .route(sign_in::PATH, get(sign_in::show).post(sign_in::take))
         .route("/spillway/sign-out", post(sign_in::out))

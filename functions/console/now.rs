@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Console;
 use crate::gateway::deployment::Deployment;
+use crate::gateway::event::Kind;
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{DeploymentName, Total};
 use crate::gateway::pool::ModelPool;
@@ -34,7 +35,7 @@ pub(super) struct Now {
     pub(super) dropped_events: u64,
     /// All calls.
     pub(super) all: Flow,
-    /// The models, by name.
+    /// The models: those with PTUs, then the others, by name.
     pub(super) models: Vec<ModelNow>,
 }
 
@@ -65,6 +66,9 @@ pub(super) struct DeploymentNow {
     pub(super) state: &'static str,
     /// Until when it is marked, RFC 3339.
     pub(super) until: Option<String>,
+    /// How full it is by the weighted tokens of the last minute that went through this gateway,
+    /// percent; `null` where it is no PTU, or its capacity is not known.
+    pub(super) utilization_percent: Option<f64>,
     /// Calls under way, of the answering instance.
     pub(super) in_flight: u32,
     /// Its attempts.
@@ -100,6 +104,8 @@ struct Sum {
     total: Total,
     per_second: f64,
     tokens_per_second: f64,
+    /// Weighted tokens a second, of a PTU.
+    weighted_per_second: f64,
 }
 
 impl Sum {
@@ -108,6 +114,7 @@ impl Sum {
             total: Total::none(&Size::ALL),
             per_second: 0.0,
             tokens_per_second: 0.0,
+            weighted_per_second: 0.0,
         }
     }
 
@@ -191,7 +198,10 @@ pub(super) async fn look(console: &Console) -> Now {
     models.values().for_each(|model| all.add_sum(model));
     let settings = &console.relay.settings;
     let mut pools: Vec<_> = settings.pool.models().collect();
-    pools.sort_by_key(|model| Arc::clone(model.name()));
+    pools.sort_by_key(|model| {
+        let has_ptu = model.deployments().any(|one| one.spec.kind == Kind::Ptu);
+        (!has_ptu, Arc::clone(model.name()))
+    });
     let any = models
         .get("")
         .filter(|sum| !sum.total.is_none())
@@ -206,7 +216,7 @@ pub(super) async fn look(console: &Console) -> Now {
         dropped_events: console.relay.dropped_events(),
         all: all.of_calls(),
         models: pools
-            .map(|pool| model(pool, &deployments, &models, now))
+            .map(|pool| model(console, pool, &deployments, &models, now))
             .collect(),
     }
 }
@@ -218,7 +228,13 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
     if let Some(lately) = console.watch.lately(metrics, now) {
         let seconds = as_f64(lately.ms) / 1000.0;
         for (name, total) in names.deployments.iter().zip(&lately.totals.deployments) {
-            at_deployment(&mut deployments, name).add(total, total.attempts(), seconds);
+            let sum = at_deployment(&mut deployments, name);
+            sum.add(total, total.attempts(), seconds);
+            if let Some(capacity) = console.capacities.get(&name.backend, &name.deployment) {
+                // A PTU's utilization is of a minute, also in a process that is younger.
+                let minute = seconds.max(MINUTE);
+                sum.weighted_per_second += as_f64(capacity.weighted(total)) / minute;
+            }
         }
         for (name, total) in names.models.iter().zip(&lately.totals.models) {
             at_model(&mut models, name).add(total, total.calls(), seconds);
@@ -230,6 +246,9 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
             let total = roll.total();
             let sum = deployments.entry(key).or_insert_with(Sum::none);
             sum.add(&total, total.attempts(), MINUTE);
+            if let Some(capacity) = console.capacities.get(&roll.backend, &roll.deployment) {
+                sum.weighted_per_second += as_f64(capacity.weighted(&total)) / MINUTE;
+            }
         }
         for roll in &rollup.models {
             let total = roll.total();
@@ -249,6 +268,7 @@ fn at_model<'a>(sums: &'a mut ByModel, name: &Arc<str>) -> &'a mut Sum {
 }
 
 fn model(
+    console: &Console,
     pool: &ModelPool,
     deployments: &ByDeployment,
     models: &ByModel,
@@ -260,16 +280,26 @@ fn model(
         model: pool.name().to_string(),
         flow: flow.unwrap_or_default(),
         deployments: members
-            .map(|one| deployment(one, deployments, now))
+            .map(|one| deployment(console, one, deployments, now))
             .collect(),
     }
 }
 
-fn deployment(deployment: &Deployment, sums: &ByDeployment, now: Timestamp) -> DeploymentNow {
+fn deployment(
+    console: &Console,
+    deployment: &Deployment,
+    sums: &ByDeployment,
+    now: Timestamp,
+) -> DeploymentNow {
     let spec = &deployment.spec;
     let mark = deployment.mark(now);
     let key = (Arc::clone(&spec.backend), Arc::clone(&spec.name));
+    let capacity = console.capacities.get(&spec.backend, &spec.name);
+    let capacity = capacity.filter(|capacity| capacity.per_hour > 0);
+    let weighted = sums.get(&key).map_or(0.0, |sum| sum.weighted_per_second);
     DeploymentNow {
+        utilization_percent: capacity
+            .map(|one| rounded(weighted * 3600.0 * 100.0 / as_f64(one.per_hour))),
         backend: spec.backend.to_string(),
         deployment: spec.name.to_string(),
         kind: spec.kind.as_str(),

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{calls, history, now};
+use super::{calls, history, money, now, plan};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
 
@@ -42,6 +42,23 @@ fn document() -> Value {
             "summary": "The last calls that failed or were slow; with an id or app any call.",
             "parameters": parameters::<calls::Wish>(),
             "responses": responses(&reference::<calls::Calls>(&mut schemas), true),
+        }},
+        "/spillway/api/money": {"get": {
+            "operationId": "money",
+            "summary": "What a month costs, by app.",
+            "parameters": parameters::<money::Wish>(),
+            "responses": responses(&reference::<money::Money>(&mut schemas), true),
+        }},
+        "/spillway/api/idle": {"get": {
+            "operationId": "idle",
+            "summary": "When provisioned throughput is idle, by hour of the week.",
+            "responses": responses(&reference::<plan::IdleWeek>(&mut schemas), true),
+        }},
+        "/spillway/api/what-if": {"get": {
+            "operationId": "whatIf",
+            "summary": "What another number of PTUs would have come to in the last four weeks.",
+            "parameters": parameters::<plan::Wish>(),
+            "responses": responses(&reference::<plan::WhatIf>(&mut schemas), true),
         }},
         "/spillway/metrics": {"get": {
             "operationId": "metrics",

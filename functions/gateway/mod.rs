@@ -5,12 +5,12 @@
 //! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
 //! name, [`plan`] says which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
-//! [`price`] says what that costs, and [`bill`] who pays it.
-//! [`price`] says what that costs, and [`prompt`] what is kept of its text where that is wanted.
-//! [`price`] says what that costs and [`metrics`] what is counted of all.
+//! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
+//! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
 
 pub mod app;
 pub mod batch;
+pub mod batches;
 pub mod bill;
 pub mod budget;
 pub mod classify;
@@ -19,6 +19,7 @@ pub mod discover;
 pub mod estimate;
 pub mod event;
 pub mod fallback;
+pub mod id;
 pub mod identity;
 pub mod limit;
 pub mod metrics;
@@ -41,3 +42,4 @@ pub mod strategy;
 pub mod time;
 pub mod transform;
 pub mod usage;
+pub mod what_if;

@@ -106,7 +106,11 @@ impl Invocation {
         let Value::Array(elements) = unwrapped(self.data(binding)?) else {
             return Err(unreadable(binding, "it is no array; function.json has to say \"cardinality\": \"many\" and \"dataType\": \"binary\"".into()));
         };
-        let bytes = elements.iter().map(bytes);
+        // One that is null is empty: an error would hold up all others, and those that come after.
+        let bytes = elements.iter().map(|one| match one {
+            Value::Null => Ok(Vec::new()),
+            one => bytes(one),
+        });
         bytes
             .collect::<Result<_, _>>()
             .map_err(|why| unreadable(binding, why))

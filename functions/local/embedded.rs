@@ -68,10 +68,10 @@ fn section(name: &str, region: &str, endpoint: &str, models: &[(&str, Limit)]) -
     );
     for (model, limit) in models {
         let kind = match limit {
-            Limit::Ptu { .. } => "ptu",
-            Limit::Payg { .. } => "payg",
+            Limit::Ptu { ptus } => format!("\"ptu\"\nptus = {ptus}"),
+            Limit::Payg { .. } => "\"payg\"".to_owned(),
         };
-        text += &format!("[[backend.deployment]]\nname = \"{model}\"\nkind = \"{kind}\"\n");
+        text += &format!("[[backend.deployment]]\nname = \"{model}\"\nkind = {kind}\n");
     }
     text
 }

@@ -22,6 +22,7 @@ use crate::gateway::route::Operation;
 use crate::gateway::skim::{Skim, TextKeys};
 use crate::gateway::sse::SseScanner;
 use crate::gateway::usage;
+use crate::outbox::recorder::Lasting;
 
 /// How an answer's body is read.
 #[derive(Debug)]
@@ -123,6 +124,10 @@ pub(super) struct RelayBody {
     made: Option<Owner>,
     relay: Arc<Relay>,
     record: Option<CallRecord>,
+    /// What the end of the answer waits for: that its event lasts.
+    lasting: Option<Lasting>,
+    /// Whether there will be such a thing.
+    is_durable: bool,
 }
 
 impl RelayBody {
@@ -152,7 +157,9 @@ impl RelayBody {
             ended: first.is_empty(),
             made,
             relay,
+            is_durable: record.is_durable(),
             record: Some(record),
+            lasting: None,
         };
         if body.ended {
             body.finish(Outcome::Completed);
@@ -160,6 +167,7 @@ impl RelayBody {
         for chunk in first {
             body.take(chunk);
         }
+        body.end_with_the_last_byte();
         body.waiting = body.out.iter().map(length).sum();
         body
     }
@@ -187,7 +195,21 @@ impl RelayBody {
         let Some(record) = self.record.take() else {
             return;
         };
-        record.finish(outcome, self.reader.usage(), self.reader.text_bytes());
+        self.lasting = record.finish(outcome, self.reader.usage(), self.reader.text_bytes());
+    }
+
+    /// The server does not ask for the end of a body of known length once it has its last byte. Where
+    /// that byte has to wait for the event, the event is made before.
+    fn end_with_the_last_byte(&mut self) {
+        if self.is_durable && !self.ended && hyper::body::Body::is_end_stream(&self.upstream) {
+            self.end();
+        }
+    }
+
+    /// Whether what is left of a stream is its end, which waits for the event: after its usage comes
+    /// nothing but that.
+    fn holds_its_end(&self) -> bool {
+        self.is_durable && matches!(&self.reader, Reader::Events(s) if s.seen().usage.is_some())
     }
 
     /// The backend broke off: a stream ends with an event that says so, anything else breaks too.
@@ -304,6 +326,13 @@ impl hyper::body::Body for RelayBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
+            if let Some(lasting) = &mut self.lasting {
+                // An error is the end of waiting too: the event could not be made to last.
+                if Pin::new(lasting).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.lasting = None;
+            }
             if self.ended || (!self.out.is_empty() && self.has_enough()) {
                 return Poll::Ready(self.piece().map(Ok));
             }
@@ -314,6 +343,7 @@ impl hyper::body::Body for RelayBody {
                     if let Ok(chunk) = frame.into_data() {
                         self.take(chunk);
                     }
+                    self.end_with_the_last_byte();
                 }
                 Poll::Ready(Some(Err(_))) => {
                     if let Some(broken) = self.cut("the backend's connection broke") {
@@ -321,7 +351,7 @@ impl hyper::body::Body for RelayBody {
                     }
                 }
                 Poll::Ready(None) => self.end(),
-                Poll::Pending if !self.out.is_empty() => {
+                Poll::Pending if !self.out.is_empty() && !self.holds_its_end() => {
                     if self.turns == MAX_TURNS {
                         return Poll::Ready(self.piece().map(Ok));
                     }
@@ -339,7 +369,7 @@ impl hyper::body::Body for RelayBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.out.is_empty()
+        self.ended && self.out.is_empty() && self.lasting.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

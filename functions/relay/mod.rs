@@ -24,7 +24,6 @@ mod pace;
 pub mod prompts;
 mod reading;
 mod record;
-pub mod recorder;
 pub mod settings;
 mod start;
 mod transform;
@@ -48,7 +47,6 @@ use self::keeper::{Inbox, Owners};
 use self::prompts::Prompts;
 use self::reading::Reading;
 use self::record::CallRecord;
-use self::recorder::Recorder;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
 use crate::async_calls::AsyncCalls;
@@ -62,6 +60,7 @@ use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
+use crate::outbox::recorder::{Calls, Recorder};
 use crate::pacing::Slots;
 use crate::quota::Quotas;
 use crate::store::Store;
@@ -100,7 +99,7 @@ impl Relay {
         clock: Clock,
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
-        let (recorder, events) = Recorder::new(settings.gateway.event_queue);
+        let (recorder, events) = Recorder::new(settings.gateway.event_queue, settings.is_durable);
         let metrics = Metrics::new(Arc::clone(&settings.names));
         let recorder = recorder.counting(metrics.shard());
         let (affinity, owners) = Affinity::new(store);
@@ -117,12 +116,7 @@ impl Relay {
             prompts: OnceLock::new(),
             async_calls: OnceLock::new(),
         };
-        let gauge = Arc::clone(relay.slots.gauge());
-        let inbox = Inbox {
-            events,
-            owners,
-            gauge,
-        };
+        let inbox = Inbox { events, owners };
         (relay, inbox)
     }
 
@@ -130,6 +124,11 @@ impl Relay {
     pub fn take_async_calls(&self, calls: Arc<AsyncCalls>) {
         // The second of two would be of the same configuration.
         let _ = self.async_calls.set(calls);
+    }
+
+    /// Knows how many calls are under way.
+    pub fn calls(&self) -> Calls {
+        self.recorder.calls()
     }
 
     /// Usage events that could not be kept, so far.

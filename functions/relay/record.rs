@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::gateway::deployment::InFlight;
 use crate::gateway::estimate;
 use crate::gateway::event::{Attempt, Outcome, Tokens, UsageEvent, UsageSource};
+pub(super) use crate::gateway::id::new_id;
 use crate::gateway::identity::Identity;
 use crate::gateway::limit::Reservation;
 use crate::gateway::route::Operation;
@@ -12,7 +13,7 @@ use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
 use super::prompts::Capture;
-use super::recorder::Recorder;
+use crate::outbox::recorder::{Lasting, Recorder, UnderWay};
 use crate::pacing::Slot;
 
 /// What is known of a call so far. Its event is handed on when it ends, however it ends.
@@ -37,6 +38,7 @@ pub(super) struct CallRecord {
     /// What is kept of its text, where the app's prompts are logged.
     pub(super) prompt: Option<Box<Capture>>,
     clock: Clock,
+    _under_way: UnderWay,
     recorder: Recorder,
     is_recorded: bool,
 }
@@ -63,6 +65,7 @@ impl CallRecord {
             slot: None,
             prompt: None,
             clock,
+            _under_way: recorder.under_way(),
             recorder,
             is_recorded: false,
         }
@@ -86,9 +89,9 @@ impl CallRecord {
         self.event.attempts.push(attempt);
     }
 
-    /// Ends the call: `usage` as the answer reported it, `text_bytes` of generated text seen.
-    pub(super) fn finish(mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
-        self.end(outcome, usage, text_bytes);
+    /// Whether the end of the call's answer waits for its event.
+    pub(super) fn is_durable(&self) -> bool {
+        self.recorder.is_durable()
     }
 
     /// Ends a call that is none yet: it makes its event when it is called.
@@ -96,7 +99,18 @@ impl CallRecord {
         self.is_recorded = true;
     }
 
-    fn end(&mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) {
+    /// Ends the call: `usage` as the answer reported it, `text_bytes` of generated text seen. Gives
+    /// what the end of the answer has to wait for, if anything.
+    pub(super) fn finish(
+        mut self,
+        outcome: Outcome,
+        usage: Option<Tokens>,
+        text_bytes: u64,
+    ) -> Option<Lasting> {
+        self.end(outcome, usage, text_bytes)
+    }
+
+    fn end(&mut self, outcome: Outcome, usage: Option<Tokens>, text_bytes: u64) -> Option<Lasting> {
         let mut event = std::mem::take(&mut self.event);
         self.is_recorded = true;
         event.outcome = outcome;
@@ -123,7 +137,7 @@ impl CallRecord {
         if let Some(prompt) = self.prompt.take() {
             prompt.finish(&mut event);
         }
-        self.recorder.record(event);
+        self.recorder.record(event)
     }
 }
 
@@ -152,21 +166,6 @@ fn estimated(prompt_tokens: u64, text_bytes: u64) -> Tokens {
     }
 }
 
-/// A call's id: 26 characters that order by time (ULID's alphabet and layout).
-pub(super) fn new_id(now: Timestamp, random: &mut fastrand::Rng) -> String {
-    const ALPHABET: [char; 32] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H',
-        'J', 'K', 'M', 'N', 'P', 'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
-    ];
-    let value = (u128::from(now.unix_ms()) << 80) | (random.u128(..) >> 48);
-    let mut id = String::with_capacity(26);
-    for place in (0..26).rev() {
-        let digit = usize::try_from((value >> (place * 5)) & 31).unwrap_or_default();
-        id.extend(ALPHABET.get(digit));
-    }
-    id
-}
-
 /// The trace-id of a `traceparent` (W3C Trace Context).
 pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
     let mut parts = traceparent.trim().split('-');
@@ -187,28 +186,12 @@ pub(super) fn answered_by(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    pub(in crate::relay) fn event() -> Box<UsageEvent> {
-        let (recorder, mut events) = Recorder::new(1);
-        let record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
-        record.finish(Outcome::Failed, None, 0);
-        events.try_next().unwrap()
-    }
-
-    #[test]
-    fn ids_order_by_time_and_differ() {
-        let mut random = fastrand::Rng::with_seed(1);
-        let early = new_id(Timestamp::from_unix_ms(1000), &mut random);
-        let late = new_id(Timestamp::from_unix_ms(1001), &mut random);
-        assert!(early < late && early.len() == 26);
-        assert_ne!(late, new_id(Timestamp::from_unix_ms(1001), &mut random));
-    }
 
     #[test]
     fn an_answer_without_usage_is_estimated_and_says_so() {
-        let (recorder, mut events) = Recorder::new(2);
+        let (recorder, mut events) = Recorder::new(2, false);
         let mut record = CallRecord::new(Clock::new(), recorder, "id".into(), "chat/completions");
         record.operation = Operation::ChatCompletions;
         record.event.status = 200;

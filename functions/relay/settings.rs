@@ -83,6 +83,8 @@ pub struct Settings {
     pub fallbacks: HashMap<Arc<str>, Chain>,
     /// What is counted.
     pub names: Arc<Names>,
+    /// Whether the end of an answer waits until its usage event lasts.
+    pub is_durable: bool,
     /// What bounds a call.
     pub limits: Limits,
     /// How long marks last.
@@ -112,6 +114,7 @@ impl Settings {
             any_backend: Arc::new(any_backend),
             backends,
             passes_object_id: config.auth.pass_caller_object_id,
+            is_durable: config.chargeback.durable,
             limits: Limits {
                 wait_budget_ms: gateway.wait_budget_ms,
                 max_attempts: gateway.max_attempts,

@@ -15,15 +15,16 @@ use crate::azure::own_token::OwnTokens;
 use crate::azure::service_bus::{SCOPE, Sends, ServiceBus};
 use crate::batch;
 use crate::batch::settings::Settings;
-use crate::batch::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
 use crate::batch::worker::Worker;
 use crate::config::{self, Scheme};
 use crate::gateway::app::App;
 use crate::gateway::event::Kind;
 use crate::gateway::time::Timestamp;
+use crate::relay::Relay;
 use crate::relay::inside::{self, Inside};
 use crate::store::Store;
 use crate::store::blobs::Blobs;
+use crate::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
 
 /// Whether this process is handed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +62,7 @@ impl Gateway {
             return Ok(self);
         }
         let clock = self.relay.clock;
-        let max_mb = usize::try_from(self.relay.settings.gateway.max_body_mb).unwrap_or(usize::MAX);
-        let way = IntoRelay {
-            inside: Inside::new(&self.relay, &self.tls),
-            max_answer: max_mb.saturating_mul(1 << 20),
-        };
+        let way = IntoRelay::new(&self.relay, &self.tls);
         let worker = Worker::new(
             Settings::new(batch),
             Arc::new(way),
@@ -92,11 +89,22 @@ impl Gateway {
     }
 }
 
-/// The batch function's way into the relay.
+/// The way into the relay of functions that make calls.
 #[derive(Debug)]
-struct IntoRelay {
+pub(super) struct IntoRelay {
     inside: Inside,
     max_answer: usize,
+}
+
+impl IntoRelay {
+    /// A way with connections of its own.
+    pub(super) fn new(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Self {
+        let max_mb = usize::try_from(relay.settings.gateway.max_body_mb).unwrap_or(usize::MAX);
+        Self {
+            inside: Inside::new(relay, tls),
+            max_answer: max_mb.saturating_mul(1 << 20),
+        }
+    }
 }
 
 impl Way for IntoRelay {

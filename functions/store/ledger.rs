@@ -51,9 +51,9 @@ const MAX_INDEXED: usize = 10_000;
 /// Pages that are searched for the rows of a batch; then each is asked for.
 const MAX_PAGES: usize = 2;
 
-/// Digits after the point that a cost is kept with: a ten-thousandth of the price of one token at
-/// 0.01 a million. Sums up to 10^16 are exact with it.
-const COST_DIGITS: u32 = 12;
+/// Digits after the point that a cost is kept with, more than any price comes to: sums up to 10^10
+/// are exact with them.
+const COST_DIGITS: u32 = 18;
 
 /// More tokens than any call has. An event with more is no usage, and would spoil a sum.
 pub const MAX_TOKENS: u64 = 1_000_000_000_000;
@@ -419,12 +419,14 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// The entry of an event, or why it can't be one.
-    fn new(index: usize, event: &'a UsageEvent, key: &Key, charge: Charge) -> Result<Self, String> {
+    fn new(
+        index: usize,
+        event: &'a UsageEvent,
+        key: &Key,
+        mut charge: Charge,
+    ) -> Result<Self, String> {
         check(event)?;
-        let charge = Charge {
-            cost: charge.cost.map(kept),
-            ..charge
-        };
+        charge.cost = charge.cost.map(kept);
         let fields = chargeback::fields(event, &charge);
         let bytes = bounds::row(&fields).map_err(|error| error.to_string())?;
         Ok(Self {

@@ -14,6 +14,7 @@
 
 pub mod affinity;
 pub mod azure_tables;
+pub mod batches;
 pub mod bill;
 pub mod blobs;
 pub mod bounds;
@@ -57,11 +58,15 @@ pub enum Table {
     Rejects,
     /// What the console shows of the past.
     Console,
+    /// Files of the batch API.
+    Files,
+    /// Batches of the batch API.
+    Batches,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -70,6 +75,8 @@ impl Table {
         Self::Requests,
         Self::Rejects,
         Self::Console,
+        Self::Files,
+        Self::Batches,
     ];
 
     /// The name in Table Storage.
@@ -83,6 +90,8 @@ impl Table {
             Self::Requests => "requests",
             Self::Rejects => "chargebackrejects",
             Self::Console => "console",
+            Self::Files => "batchfiles",
+            Self::Batches => "batches",
         }
     }
 }

@@ -56,8 +56,11 @@ param alwaysReadyHttpInstances int
 @maxValue(1000)
 param httpConcurrency int
 
-@description('Resource id of the subnet that it reaches out from; empty: none.')
-param subnetId string
+@description('Resource ids of the subnets that apps reach out from, one a region; none: straight to the internet.')
+param subnetIds array
+
+@description('Which of the regions this is.')
+param region int
 
 @description('Whether the app answers on the internet.')
 param publicAccess bool
@@ -151,7 +154,7 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
     clientAffinityEnabled: false
     publicNetworkAccess: publicAccess ? 'Enabled' : 'Disabled'
     keyVaultReferenceIdentity: identityId
-    virtualNetworkSubnetId: empty(subnetId) ? null : subnetId
+    virtualNetworkSubnetId: empty(subnetIds) ? null : subnetIds[region]
     siteConfig: {
       appSettings: concat(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
       minTlsVersion: '1.2'

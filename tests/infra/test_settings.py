@@ -131,3 +131,24 @@ def test_the_stores_names_are_made(table, source, variable):
     in_rust = set(re.findall(r'Self::\w+ => "([a-z]+)",', (ROOT / source).read_text()))
     block = re.search(rf"var {variable} = \[(.*?)\]", (INFRA / "main.bicep").read_text(), re.S).group(1)
     assert set(re.findall(r"'(\w+)'", block)) - PLANNED["stores"] == in_rust - PLANNED["stores"], table
+
+
+def test_the_address_that_azure_monitor_is_told_is_the_alert_functions():
+    told = re.search(r"outputs\.url\}/([\w/-]+)'", (INFRA / "main.bicep").read_text()).group(1)
+    routes = [b["route"] for b in FUNCTIONS["alert"]["bindings"] if b["type"] == "httpTrigger"]
+    assert routes == [told]
+
+
+def test_a_message_is_given_up_when_the_queue_and_the_handler_both_say_so():
+    """The handler tells the sender at its last delivery, so it has to know which one that is."""
+    default = re.search(r"const fn max_deliveries\(\) -> u64 \{\s*(\d+)", (ROOT / "functions/config/batch.rs").read_text())
+    parameter = re.search(r"param maxDeliveryCount int = (\d+)", (INFRA / "main.bicep").read_text())
+    assert default.group(1) == parameter.group(1)
+
+
+def test_a_message_is_locked_for_longer_than_it_is_handled():
+    host = bicep.load(ROOT / "host.json")
+    renewed = host["extensions"]["serviceBus"]["maxAutoLockRenewalDuration"]
+    longest = re.search(r"LONGEST: Duration = Duration::from_secs\((\d+) \* 60\)", (ROOT / "functions/batch/worker.rs").read_text())
+    hours, minutes, seconds = (int(part) for part in renewed.split(":"))
+    assert hours * 60 + minutes + seconds / 60 > int(longest.group(1))

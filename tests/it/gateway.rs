@@ -7,7 +7,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::UsageEvent;
-use spillway::relay::recorder::Events;
+use spillway::outbox::recorder::Events;
 use spillway::serve::{Gateway, Place, open_blobs, open_store};
 use spillway::store::Store;
 use tokio::net::TcpListener;
@@ -40,7 +40,7 @@ async fn start_read(config: &Config, store: Option<Arc<dyn Store>>) -> Running {
     let address = listener.local_addr().unwrap();
     let (mut gateway, inbox) = Gateway::new(config, store.clone()).unwrap();
     if let Some(blobs) = open_blobs(Place::Azure, &config.storage).unwrap() {
-        gateway = gateway.with_blobs(config, &blobs);
+        gateway = gateway.with_blobs(config, &blobs, store.as_ref());
     }
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::double::{Delivered, Host, Outcome, Queue, Stream, Times};
 use crate::gateway::{app, chat_body};
 use crate::process::package;
-use crate::scripted::{Act, Scripted, good};
+use crate::scripted::{Act, Scripted, answer, good};
 
 /// What the platform sets, beside the app settings (azure-functions-host, EnvironmentSettingNames).
 const PLATFORM: [(&str, &str); 7] = [
@@ -24,24 +24,23 @@ const PLATFORM: [(&str, &str); 7] = [
     ("HOME", "/home"),
 ];
 
+/// The id of an account, as infra/ gives it.
+const ACCOUNT: &str = "/subscriptions/00000000-0000-0000-0000-000000000003/resourceGroups/rg-x/providers/Microsoft.CognitiveServices/accounts/oai-payg-x";
+
 /// The app settings that infra/ makes, as far as they are no endpoints.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 9] = [
+    (
+        "FIRST_APP_KEY_HASH",
+        "sha256:0000000000000000000000000000000000000000000000000000000000000000",
+    ),
     ("REGION_NAME", "swedencentral"),
     ("TENANT_ID", "00000000-0000-0000-0000-000000000001"),
     ("SPILLWAY_AUDIENCE", "api://spillway"),
     ("AZURE_CLIENT_ID", "00000000-0000-0000-0000-000000000002"),
     ("BATCH_QUEUE", "batch"),
     ("REPLY_QUEUE", "results"),
-    ("CHARGEBACK_HUB", "chargeback"),
+    ("CHARGEBACK_EVENT_HUB", "chargeback"),
     ("CHARGEBACK_CONSUMER_GROUP", "spillway"),
-];
-
-/// Settings that are endpoints of Azure's, none of which is there.
-const ENDPOINTS: [&str; 4] = [
-    "TABLES_ENDPOINT",
-    "BLOBS_ENDPOINT",
-    "BATCH_NAMESPACE",
-    "CHARGEBACK_EVENT_HUB",
 ];
 
 /// A new app's folder.
@@ -54,26 +53,32 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     (root, folder)
 }
 
-/// The project's own spillway.toml with an app that may call, packaged and started.
-async fn deployed(backend: &Scripted) -> (tempfile::TempDir, Host) {
+/// The project's own spillway.toml with an app that may call, packaged and started. Its store is a
+/// file; Service Bus is at `bus`.
+async fn deployed_with(backend: &Scripted, bus: &str) -> (tempfile::TempDir, Host) {
     let config = include_str!("../../spillway.toml").to_owned() + &app("tests", "");
     let (root, folder) = folder();
     package(&folder, &config);
     let backend = format!("http://{}", backend.address);
-    let gone = ENDPOINTS.map(|name| (name, "https://nowhere.invalid"));
+    let store = format!("embedded:{}", root.path().join("kept").display());
     let settings: Vec<(&str, &str)> = [
         ("OPENAI_PAYG_ENDPOINT", backend.as_str()),
-        ("OPENAI_PAYG_ID", "none"),
+        ("OPENAI_PAYG_ID", ACCOUNT),
+        ("TABLES_ENDPOINT", &store),
+        ("BLOBS_ENDPOINT", &store),
+        ("BATCH_NAMESPACE", bus),
+        ("CHARGEBACK_URL", "http://127.0.0.1:9/chargeback"),
     ]
     .into_iter()
     .chain(PLATFORM)
     .chain(SETTINGS)
-    .chain(gone)
     .collect();
-    (
-        root,
-        Host::start(&folder, &settings, Times::default()).await,
-    )
+    let host = Host::start(&folder, &settings, Times::default()).await;
+    (root, host)
+}
+
+async fn deployed(backend: &Scripted) -> (tempfile::TempDir, Host) {
+    deployed_with(backend, "http://127.0.0.1:9").await
 }
 
 fn chat(stream: bool) -> Value {
@@ -189,6 +194,39 @@ async fn a_handler_that_is_killed_is_started_again_twice() {
         3,
         "the third crash within half an hour ends the host"
     );
+}
+
+#[tokio::test]
+async fn a_batch_message_is_called_and_its_reply_sent() {
+    let backend = Scripted::start(vec![good()]).await;
+    let bus = Scripted::start(vec![answer("201 Created", "", "")]).await;
+    let address = format!("http://{}", bus.address);
+    let (_root, host) = deployed_with(&backend, &address).await;
+    let queue = Queue {
+        host: &host,
+        function: "batch",
+        max_delivery_count: 2,
+    };
+    let line = json!({"custom_id": "job-1", "method": "POST", "url": "/v1/chat/completions", "body": chat(false)});
+    let properties = json!({"MessageId": "m-1", "ReplyTo": "results", "ApplicationProperties": {"app": "tests"}});
+    let delivered = queue
+        .deliver(line.to_string().as_bytes(), properties.as_object().unwrap())
+        .await;
+    assert_eq!(delivered, Delivered::Completed(1));
+    assert_eq!((backend.calls(), bus.calls()), (1, 1));
+    let reply = bus.last_request();
+    assert!(
+        reply.starts_with("POST /results/messages") && reply.contains("job-1"),
+        "{reply}"
+    );
+}
+
+#[tokio::test]
+async fn the_timer_is_answered() {
+    let backend = Scripted::start(vec![good()]).await;
+    let (_root, host) = deployed(&backend).await;
+    let ticked = host.tick("utilization").await;
+    assert!(matches!(ticked, Outcome::Succeeded(_)), "{ticked:?}");
 }
 
 async fn wait(done: impl Fn() -> bool) {

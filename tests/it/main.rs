@@ -9,6 +9,7 @@
 mod answers;
 mod azurite;
 mod batch;
+mod batches;
 mod blobs;
 mod bodies;
 mod console;

@@ -101,7 +101,7 @@ impl Drop for Process {
 }
 
 /// Whether anything answers the host's probe.
-pub(crate) fn is_ready(address: SocketAddr) -> bool {
+fn is_ready(address: SocketAddr) -> bool {
     use std::io::Write;
     let Ok(mut stream) = std::net::TcpStream::connect(address) else {
         return false;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::super::hub::Hub;
 use super::super::limits::{Money, is_currency};
 use super::super::tree::below;
 use super::{Check, strings, tables, tables_below};
@@ -41,6 +42,11 @@ impl Check<'_, '_> {
                 "chargeback.currency",
                 "must be three capital letters such as EUR",
             );
+        }
+        let hub = self.tree.value.pointer("/chargeback/event_hub");
+        let hub = hub.and_then(Value::as_str);
+        if let Some(Err(message)) = hub.map(str::parse::<Hub>) {
+            self.at("chargeback.event_hub", &message);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The rules of `[prompts]` and of apps whose prompts are logged.
+//! The rules of `[prompts]`, of apps whose prompts are logged, and of `[batch_api]`: what needs blobs.
 
 use serde_json::Value;
 
@@ -15,6 +15,24 @@ impl Check<'_, '_> {
         for (i, text) in strings(prompts, "redact") {
             if let Err(message) = text.parse::<Pattern>() {
                 self.at(&format!("prompts.redact[{i}]"), &message);
+            }
+        }
+    }
+
+    /// Checks that there is a place for what the batch API keeps.
+    pub(super) fn batch_api(&mut self) {
+        let is_wanted = self.tree.value.get("batch_api").is_some();
+        for key in ["tables", "blobs"] {
+            let path = below("storage", key);
+            let has_place = self
+                .tree
+                .value
+                .pointer(&format!("/storage/{key}"))
+                .is_some()
+                || self.report.is_meant(&path);
+            if is_wanted && !has_place {
+                let message = format!("needs a place for what it keeps: [storage] {key}");
+                self.at("batch_api", &message);
             }
         }
     }

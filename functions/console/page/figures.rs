@@ -1,11 +1,16 @@
 //! How figures are written.
 
+use rust_decimal::Decimal;
+
 /// What stands where there is no figure.
 pub(super) const NONE: &str = "–";
 
 /// A whole number in groups of three, for example `12,345`.
 pub(super) fn whole(number: u64) -> String {
-    let digits = number.to_string();
+    grouped(&number.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
         if place > 0 && (digits.len() - place).is_multiple_of(3) {
@@ -34,6 +39,30 @@ pub(super) fn short(number: f64) -> String {
     }
     let text = format!("{number:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// As [`short`], of a whole number.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub(super) fn short_whole(number: u64) -> String {
+    short(number as f64)
+}
+
+/// An exact amount, to the cent, for example `1,234.50`; below a cent to two digits that count.
+pub(super) fn money(amount: &str) -> String {
+    let Ok(amount) = amount.parse::<Decimal>() else {
+        return NONE.to_owned();
+    };
+    let cents = amount.round_dp(2);
+    if cents.is_zero() && !amount.is_zero() {
+        let digits = amount.round_sf(2).unwrap_or(amount);
+        return digits.normalize().to_string();
+    }
+    let text = format!("{cents:.2}");
+    let (units, cents) = text.split_once('.').unwrap_or((&text, "00"));
+    let (sign, units) = units
+        .strip_prefix('-')
+        .map_or(("", units), |units| ("-", units));
+    format!("{sign}{}.{cents}", grouped(units))
 }
 
 /// A time, for example `230 ms`, `1.2 s`.
@@ -79,6 +108,15 @@ mod tests {
         let texts = [None, Some(0), Some(999), Some(1250), Some(120_000)].map(ms);
         assert_eq!(texts, ["–", "0 ms", "999 ms", "1.2 s", "120 s"]);
         assert_eq!(percent(Some(12.5)), "12.5 %");
+    }
+
+    #[test]
+    fn amounts_are_rounded_to_cents_but_never_to_nothing() {
+        let texts = ["0", "1234567.895", "0.004567", "-3.5", "12", "x"].map(money);
+        assert_eq!(
+            texts,
+            ["0.00", "1,234,567.90", "0.0046", "-3.50", "12.00", "–"]
+        );
     }
 
     #[test]

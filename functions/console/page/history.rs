@@ -6,8 +6,8 @@ use maud::{Markup, html};
 
 use super::super::history::{History, Point, Reach};
 use super::super::sign_in::form_urlencoded;
-use super::chart::{Chart, Form, Series};
-use super::figures::{day_and_minute, ms, percent, short, time_of_day, whole};
+use super::chart::{Chart, Form, Limit, Series};
+use super::figures::{day_and_minute, ms, percent, short_whole, time_of_day, whole};
 
 /// The view.
 pub(super) fn page(past: &History, models: &[Arc<str>], has_store: bool) -> Markup {
@@ -105,7 +105,37 @@ fn charts(past: &History) -> Vec<Chart> {
         series(past, "median", "median", |one| one.first_byte_p50_ms),
         series(past, "p99", "p99", |one| one.first_byte_p99_ms),
     ];
+    let utilization = Series {
+        name: "all PTUs",
+        class: "ptu",
+        values: past
+            .points
+            .iter()
+            .map(|one| one.utilization_percent)
+            .collect(),
+    };
+    let limit = |name: &str, percent: Option<u32>| {
+        percent.map(|percent| Limit {
+            name: format!("{name} {percent} %"),
+            value: percent.into(),
+        })
+    };
+    let limits = [
+        limit("lower limit", past.lower_percent),
+        limit("upper limit", past.upper_percent),
+    ];
     vec![
+        Chart {
+            limits: limits.into_iter().flatten().collect(),
+            write: write_percent,
+            ..Chart::new(
+                "PTU utilization",
+                "of weighted tokens",
+                Form::Lines,
+                points(),
+                vec![utilization],
+            )
+        },
         Chart::new("Tokens served", per, Form::Stacked, points(), tokens),
         Chart::new("Calls", per, Form::Stacked, points(), calls),
         Chart::new("Spilled to PAYG", per, Form::Stacked, points(), spilled),
@@ -130,6 +160,10 @@ fn charts(past: &History) -> Vec<Chart> {
 )]
 fn write_ms(value: f64) -> String {
     ms(Some(value.max(0.0) as u64))
+}
+
+fn write_percent(value: f64) -> String {
+    percent(Some(value))
 }
 
 fn deployments(past: &History) -> Markup {
@@ -174,11 +208,6 @@ fn deployments(past: &History) -> Markup {
             }
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn short_whole(number: u64) -> String {
-    short(number as f64)
 }
 
 /// The charts' figures, for who can't see them or wants them exactly.

@@ -5,7 +5,9 @@ mod calls;
 mod chart;
 mod figures;
 mod history;
+mod money;
 mod now;
+mod plan;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
@@ -16,7 +18,7 @@ use maud::{DOCTYPE, Markup, html};
 
 pub(super) use self::now::moving;
 use super::{Console, SignedIn, off_the_worker};
-use crate::store::StoreError;
+use crate::billing::BillingError;
 
 /// Where the style sheet is.
 pub(super) const STYLE_PATH: &str = "/spillway/console.css";
@@ -32,9 +34,11 @@ const SCRIPT: &str = include_str!("console.js");
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The views, their paths and names.
-const VIEWS: [(&str, &str); 3] = [
+const VIEWS: [(&str, &str); 5] = [
     ("/spillway/", "Now"),
     ("/spillway/history", "History"),
+    ("/spillway/money", "Money"),
+    ("/spillway/what-if", "What if"),
     ("/spillway/calls", "Calls"),
 ];
 
@@ -128,6 +132,84 @@ pub(super) async fn calls(
     .await
 }
 
+/// What a month costs.
+pub(super) async fn money(
+    State(console): State<Console>,
+    session: Session,
+    wish: Result<Query<super::money::Wish>, QueryRejection>,
+) -> Response {
+    const VIEW: (&str, &str) = ("/spillway/money", "Money");
+    let wish = wish.map(|Query(wish)| wish).unwrap_or_default();
+    let has_store = console.store.is_some();
+    let money = match super::money::read(&console, &wish).await {
+        Err(BillingError::Asked(_)) => {
+            super::money::read(&console, &super::money::Wish::default()).await
+        }
+        other => other,
+    };
+    let money = match money {
+        Ok(money) => money,
+        Err(error) => return unreadable(session, VIEW.0, VIEW.1, &error),
+    };
+    match super::plan::idle(&console).await {
+        Ok(idle) => {
+            rendered(move || {
+                let page = money::page(&money, &idle, has_store);
+                view(session, VIEW.0, VIEW.1, &page)
+            })
+            .await
+        }
+        Err(error) => unreadable(session, VIEW.0, VIEW.1, &error),
+    }
+}
+
+/// What a month costs, as CSV.
+pub(super) async fn money_csv(
+    State(console): State<Console>,
+    wish: Result<Query<super::money::Wish>, QueryRejection>,
+) -> Response {
+    let wish = wish.map(|Query(wish)| wish).unwrap_or_default();
+    match super::money::read(&console, &wish).await {
+        Ok(money) => {
+            let name = format!("attachment; filename=\"spillway-{}.csv\"", money.month);
+            let headers = [
+                (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+                (http::header::CONTENT_DISPOSITION, name),
+            ];
+            (headers, super::money::to_csv(&money)).into_response()
+        }
+        Err(BillingError::Asked(why)) => (StatusCode::BAD_REQUEST, why).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the console can't make the bill");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
+}
+
+/// What another number of PTUs would have come to.
+pub(super) async fn what_if(
+    State(console): State<Console>,
+    session: Session,
+    wish: Result<Query<super::plan::Wish>, QueryRejection>,
+) -> Response {
+    const VIEW: (&str, &str) = ("/spillway/what-if", "What if");
+    let found = match wish {
+        Err(_) => Err("The number of PTUs is a whole number of at most 100,000."),
+        Ok(Query(wish)) => match wish.mistake() {
+            Some(mistake) => Err(mistake),
+            None => match super::plan::what_if(&console, &wish).await {
+                Ok(found) => Ok(found),
+                Err(error) => return unreadable(session, VIEW.0, VIEW.1, &error),
+            },
+        },
+    };
+    rendered(move || {
+        let page = plan::page(found.as_ref().map_err(|mistake| *mistake));
+        view(session, VIEW.0, VIEW.1, &page)
+    })
+    .await
+}
+
 async fn rendered(page: impl FnOnce() -> Markup + Send + 'static) -> Response {
     match off_the_worker(page).await {
         Some(page) => html(page),
@@ -135,7 +217,12 @@ async fn rendered(page: impl FnOnce() -> Markup + Send + 'static) -> Response {
     }
 }
 
-fn unreadable(session: Session, path: &str, title: &str, error: &StoreError) -> Response {
+fn unreadable(
+    session: Session,
+    path: &str,
+    title: &str,
+    error: &dyn std::fmt::Display,
+) -> Response {
     tracing::error!(%error, "the console can't read the store");
     let page = html! {
         h1 { (title) }

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::now::{DeploymentNow, Flow, ModelNow, Now};
-use super::figures::{ms, percent, short, time_of_day};
+use super::figures::{NONE, ms, percent, short, time_of_day};
 
 /// The view.
 pub(in super::super) fn page(now: &Now) -> Markup {
@@ -87,6 +87,7 @@ fn section(model: &ModelNow) -> Markup {
                             th scope="col" { "Tier" }
                             th scope="col" { "Deployment" }
                             th scope="col" { "State" }
+                            th scope="col" { "Utilization" }
                             th scope="col" { "Share of tokens" }
                             th.n scope="col" { "Tokens/min" }
                             th.n scope="col" { "Attempts/s" }
@@ -120,6 +121,12 @@ fn row(one: &DeploymentNow, of_tokens: f64) -> Markup {
             }
             td { (state(one)) }
             td {
+                @match one.utilization_percent {
+                    Some(full) => { (percent(Some(full))) (bar(fullness(full), full.min(100.0))) },
+                    None => (NONE),
+                }
+            }
+            td {
                 span.kind.(one.kind) { (one.kind) } " " (share) " %"
                 (bar(one.kind, share))
             }
@@ -131,6 +138,14 @@ fn row(one: &DeploymentNow, of_tokens: f64) -> Markup {
             td.n { (percent(flow.throttled_percent)) }
             td.n { (percent(flow.failed_percent)) }
         }
+    }
+}
+
+const fn fullness(percent: f64) -> &'static str {
+    match percent {
+        ..80.0 => "good",
+        ..100.0 => "throttled",
+        _ => "failed",
     }
 }
 

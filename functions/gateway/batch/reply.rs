@@ -68,6 +68,11 @@ pub fn fetch_path(key: &str) -> String {
 
 /// The line that answers a request.
 pub fn line(sender: &Sender, custom_id: &str, answer: &Answer) -> Bytes {
+    line_of(&line_id(sender), custom_id, answer)
+}
+
+/// The line of this id that answers a request.
+pub fn line_of(id: &str, custom_id: &str, answer: &Answer) -> Bytes {
     match answer {
         Answer::Response {
             status,
@@ -77,7 +82,7 @@ pub fn line(sender: &Sender, custom_id: &str, answer: &Answer) -> Bytes {
             let mut line = BytesMut::with_capacity(body.len() + 300);
             let start = format!(
                 "{{\"id\":{},\"custom_id\":{},\"response\":{{\"status_code\":{status},\"request_id\":{},\"body\":",
-                quoted(&line_id(sender)),
+                quoted(id),
                 quoted(custom_id),
                 quoted(request_id),
             );
@@ -88,7 +93,7 @@ pub fn line(sender: &Sender, custom_id: &str, answer: &Answer) -> Bytes {
         }
         Answer::Error { code, message } => {
             let line = json!({
-                "id": line_id(sender),
+                "id": id,
                 "custom_id": custom_id,
                 "response": null,
                 "error": {"code": code, "message": message},

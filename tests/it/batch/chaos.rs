@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use spillway::batch::settings::Settings;
-use spillway::batch::way::Kinds;
 use spillway::batch::worker::{End, Worker};
 use spillway::gateway::batch::message::{Message, Outgoing, Received};
 use spillway::gateway::batch::order::Rules;
 use spillway::gateway::batch::patience::Patience;
 use spillway::local::queue::broker::{Broker, Delivery, Limits};
+use spillway::way::Kinds;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{JoinSet, LocalSet};
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use spillway::azure::service_bus::{SendError, Sends, Sent};
-use spillway::batch::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
 use spillway::gateway::app::App;
 use spillway::gateway::batch::message::Outgoing;
 use spillway::gateway::time::Timestamp;
 use spillway::local::queue::broker::Broker;
 use spillway::store::{Answer, Key, Page, Range, Row, Store, StoreError, Table, Write};
+use spillway::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 

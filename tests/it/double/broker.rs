@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Host, Outcome, read, text};
 
+/// How long messages live in the double.
+const WEEK_MS: u64 = 7 * 24 * 3_600_000;
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivered {
@@ -53,6 +56,13 @@ impl Queue<'_> {
         let metadata = &mut invocation["Metadata"];
         metadata["DeliveryCount"] = delivery.to_string().into();
         metadata["sys"]["MethodName"] = self.function.into();
+        // Whole seconds, and no zone where it is UTC.
+        let now = spillway::host::clock::Clock::new().now();
+        for (name, moment) in [("EnqueuedTime", now), ("ExpiresAt", now.plus_ms(WEEK_MS))] {
+            let seconds = moment.rfc3339().chars().take(19).collect::<String>();
+            metadata[format!("{name}Utc")] = seconds.clone().into();
+            metadata[name] = format!("{seconds}+00:00").into();
+        }
         for (name, value) in properties {
             // Objects are objects; everything else is JSON in a string.
             metadata[name] = match value {

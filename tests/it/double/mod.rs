@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub(crate) use self::broker::{Delivered, Queue, Stream};
 pub(crate) use self::trigger::Outcome;
-use crate::process::{free_port, is_ready};
+use crate::process::free_port;
 
 /// Crashes within `CRASH_WINDOW` after which the host gives up and stops itself
 /// (HttpFunctionInvocationDispatcher).
@@ -168,15 +168,24 @@ impl Host {
         state.starts += 1;
     }
 
-    /// Asks `GET /` until anything answers.
+    /// Asks `GET /` until anything answers, or the handler has ended.
     async fn ready(&self) {
         let begun = Instant::now();
-        while begun.elapsed() < INITIALIZATION && !self.stopped() {
-            if self.address().is_some_and(is_ready) {
+        while begun.elapsed() < INITIALIZATION && self.runs() {
+            if self.answers().await {
                 return;
             }
             tokio::time::sleep(PROBE).await;
         }
+    }
+
+    /// Whether the probe is answered, with anything.
+    async fn answers(&self) -> bool {
+        let Some(address) = self.address() else {
+            return false;
+        };
+        let probe = self.0.client.get(format!("http://{address}/"));
+        probe.timeout(Duration::from_secs(1)).send().await.is_ok()
     }
 
     /// Notices when the handler ends: 0 is for good, anything else is a crash, after which it is
@@ -199,6 +208,12 @@ impl Host {
             self.start_handler();
             self.ready().await;
         }
+    }
+
+    fn runs(&self) -> bool {
+        let mut state = self.0.state.lock().unwrap();
+        let handler = state.handler.as_mut();
+        handler.is_some_and(|handler| handler.child.try_wait().unwrap().is_none())
     }
 
     fn ended(&self) -> Option<ExitStatus> {

@@ -1,5 +1,5 @@
-//! What the batch function needs of the rest of the gateway. A function imports no other, so that
-//! [`crate::serve`] hands it in.
+//! The way into the relay, for functions that make calls for apps. A function imports no other, so
+//! that [`crate::serve`] hands it in.
 
 use std::fmt;
 use std::pin::Pin;

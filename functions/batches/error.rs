@@ -1,0 +1,122 @@
+//! What the batch API answers when it can't do what it was asked, in OpenAI's shape.
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::Response;
+use serde_json::json;
+
+use crate::gateway::batches::record::Status;
+use crate::store::StoreError;
+use crate::store::blobs::BlobError;
+
+/// Why a call is answered with an error.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// There is no such file or batch, or it is another app's.
+    NotFound(String),
+    /// Something asked for can't be.
+    Invalid {
+        /// The parameter.
+        param: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// The file is larger than the gateway takes.
+    TooLarge {
+        /// The most that is taken, MiB.
+        max_mb: u32,
+    },
+    /// The client broke off what it was sending, or it is no form.
+    Form(String),
+    /// A batch that has ended is to be called off.
+    Ended(Status),
+    /// What is kept can't be reached now.
+    Unavailable(String),
+    /// A method that the path does not have.
+    Method,
+}
+
+impl ApiError {
+    pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            param,
+            message: message.into(),
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Invalid { .. } | Self::Form(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Ended(_) => StatusCode::CONFLICT,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::Invalid { .. } => "invalid_value",
+            Self::Form(_) => "invalid_body",
+            Self::TooLarge { .. } => "body_too_large",
+            Self::Ended(_) => "batch_ended",
+            Self::Unavailable(_) => "store_unavailable",
+            Self::Method => "method_not_allowed",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::NotFound(id) => format!("`{id}` was not found."),
+            Self::Invalid { message, .. } | Self::Form(message) => message.clone(),
+            Self::TooLarge { max_mb } => format!("The file is larger than {max_mb} MiB."),
+            Self::Ended(status) => format!("The batch has ended: it is {}.", status.as_str()),
+            Self::Unavailable(_) => {
+                "What is kept of files and batches can't be reached at the moment; try again."
+                    .into()
+            }
+            Self::Method => "This path does not have that method.".into(),
+        }
+    }
+
+    /// The answer.
+    pub(super) fn into_response(self) -> Response {
+        if let Self::Unavailable(why) = &self {
+            tracing::error!(why, "the batch API can't reach what is kept");
+        }
+        let kind = match self.status().as_u16() {
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
+        let param = match &self {
+            Self::Invalid { param, .. } => Some(*param),
+            _ => None,
+        };
+        let body = json!({"error": {
+            "code": self.code(),
+            "message": self.message(),
+            "type": kind,
+            "param": param,
+        }});
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.status();
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

@@ -1,0 +1,434 @@
+//! What a month costs, by app: the bill, read a day at a time. Days that are over hardly change, so
+//! what was read of them is kept for an hour; of the last two days for a minute.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Console;
+use super::now::percent;
+use crate::billing::{self, BillingError, Period, Span, csv};
+use crate::config::Config;
+use crate::gateway::bill::{BillError, By, Figures, Idle, Line, Wanted};
+use crate::gateway::budget::Month;
+use crate::gateway::price::Prices;
+use crate::gateway::time::{DAY_MS, Timestamp};
+
+/// How long what was read of a day is good, ms: of one that is over, and of the last two.
+const GOOD_MS: (u64, u64) = (60 * 60_000, 60_000);
+
+/// Most days that are kept: two months' and some.
+const MOST_DAYS: usize = 64;
+
+/// Months that can be chosen.
+const MONTHS: usize = 6;
+
+/// What is asked for.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// The month, such as `2026-11`; absent or empty: this one.
+    #[serde(default)]
+    #[schemars(regex(pattern = r"^$|^20[0-9]{2}-(0[1-9]|1[0-2])$"))]
+    pub(super) month: String,
+}
+
+impl Wish {
+    /// The month that is meant.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn month(&self, now: Timestamp) -> Result<Month, BillingError> {
+        if self.month.is_empty() {
+            return Ok(Month::of(now));
+        }
+        self.month.parse().map_err(BillingError::Asked)
+    }
+}
+
+/// What it takes to make bills, and the days that were read.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    pub(super) prices: Prices,
+    pub(super) currency: String,
+    idle: Idle,
+    budgets: BTreeMap<Arc<str>, Decimal>,
+    days: tokio::sync::Mutex<BTreeMap<String, (Timestamp, Arc<Day>)>>,
+}
+
+/// What a day comes to.
+#[derive(Debug, Default)]
+struct Day {
+    apps: Vec<(Arc<str>, Line)>,
+    idle: Decimal,
+    /// Calls and PTU hours without a price, by model.
+    unpriced: Vec<(Arc<str>, u64)>,
+}
+
+/// A month.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Money {
+    /// The month, such as `2026-11`.
+    pub(super) month: String,
+    /// The currency of all amounts. Amounts are exact decimal numbers, as text.
+    pub(super) currency: String,
+    /// When it was read, RFC 3339.
+    pub(super) as_of: String,
+    /// The months that there are, newest first.
+    pub(super) months: Vec<String>,
+    /// All together.
+    pub(super) total: Amounts,
+    /// What nobody used of PTUs, which no app bears.
+    pub(super) idle_cost: String,
+    /// The apps, those that cost most first.
+    pub(super) apps: Vec<AppMoney>,
+    /// Models with calls that no price is known of: what they cost is missing above.
+    pub(super) unpriced: Vec<Unpriced>,
+}
+
+/// An app.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct AppMoney {
+    /// Its name.
+    pub(super) app: String,
+    /// What it comes to.
+    #[serde(flatten)]
+    pub(super) amounts: Amounts,
+    /// Percent of all apps' costs.
+    pub(super) cost_percent: Option<f64>,
+    /// Percent of all that PTUs served, by weighted tokens: who filled them.
+    pub(super) ptu_percent: Option<f64>,
+    /// Its budget of a month, where it has one.
+    pub(super) budget: Option<String>,
+    /// Percent of it that is spent.
+    pub(super) budget_percent: Option<f64>,
+}
+
+/// What some calls come to.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Amounts {
+    /// Calls.
+    pub(super) calls: u64,
+    /// Prompt and generated tokens.
+    pub(super) tokens: u64,
+    /// What pay-as-you-go cost.
+    pub(super) payg_cost: String,
+    /// The share of what PTUs cost.
+    pub(super) ptu_cost: String,
+    /// Both together.
+    pub(super) cost: String,
+    /// The part of the cost of pay-as-you-go that calls had which a full PTU passed on.
+    pub(super) spilled_cost: String,
+}
+
+/// A model without a price.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Unpriced {
+    /// The model.
+    pub(super) model: String,
+    /// Calls, and hours of PTUs, that no price is known of.
+    pub(super) calls: u64,
+}
+
+impl Accounts {
+    pub(super) fn new(config: &Config) -> Self {
+        let budgets = config.apps.iter().filter_map(|app| {
+            let budget = app.budget()?;
+            Some((Arc::from(app.name.as_str()), budget.per_month))
+        });
+        Self {
+            prices: config.prices(),
+            currency: config.chargeback.currency.clone(),
+            idle: config.chargeback.idle,
+            budgets: budgets.collect(),
+            days: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+/// Reads a month. Without a store there is nothing.
+///
+/// # Errors
+/// [`BillingError`].
+pub(super) async fn read(console: &Console, wish: &Wish) -> Result<Money, BillingError> {
+    let now = console.relay.clock.now();
+    let month = wish.month(now)?;
+    let text = month.to_string();
+    let span = Span {
+        month: Some(&text),
+        ..Span::default()
+    };
+    let period = Period::read(span, now).map_err(BillingError::Asked)?;
+    let mut sum = Sum::default();
+    for start in period.days().filter(|start| *start <= now) {
+        if let Some(day) = day(console, start, now).await? {
+            sum.add(&day)?;
+        }
+    }
+    sum.finish(&console.accounts, month, now)
+}
+
+async fn day(
+    console: &Console,
+    start: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Arc<Day>>, BillingError> {
+    let Some(store) = &console.store else {
+        return Ok(None);
+    };
+    let accounts = &console.accounts;
+    // Held while the day is read: whoever looks at the same time needs the same.
+    let mut days = accounts.days.lock().await;
+    let is_over = now.ms_since(start) >= 2 * DAY_MS;
+    let good_ms = if is_over { GOOD_MS.0 } else { GOOD_MS.1 };
+    let name = start.day();
+    if let Some((read, day)) = days.get(&name)
+        && now.ms_since(*read) < good_ms
+    {
+        return Ok(Some(Arc::clone(day)));
+    }
+    let span = Span {
+        from: Some(&name),
+        to: Some(&name),
+        month: None,
+    };
+    let period = Period::read(span, now).map_err(BillingError::Asked)?;
+    let wanted = Wanted {
+        by: vec![By::App, By::Model],
+        app: None,
+        idle: accounts.idle,
+    };
+    let bill = billing::make(store.as_ref(), &accounts.prices, period, wanted, now).await?;
+    let day = Arc::new(Day::of(bill.lines)?);
+    days.insert(name, (now, Arc::clone(&day)));
+    if days.len() > MOST_DAYS {
+        let oldest = days.iter().min_by_key(|(_, (read, _))| *read);
+        let oldest = oldest.map(|(name, _)| name.clone());
+        oldest.and_then(|name| days.remove(&name));
+    }
+    Ok(Some(day))
+}
+
+impl Day {
+    fn of(lines: Vec<Line>) -> Result<Self, BillError> {
+        let mut day = Self::default();
+        let mut apps: BTreeMap<Arc<str>, Line> = BTreeMap::new();
+        for line in lines {
+            let [app, model] = &line.of[..] else { continue };
+            let unpriced = line.figures.unpriced_calls + line.unpriced_ptu_hours;
+            if unpriced > 0 {
+                day.unpriced.push((Arc::clone(model), unpriced));
+            }
+            if line.is_idle {
+                day.idle = add(day.idle, line.ptu_cost)?;
+            } else {
+                add_line(apps.entry(Arc::clone(app)).or_default(), &line)?;
+            }
+        }
+        day.apps = apps.into_iter().collect();
+        Ok(day)
+    }
+}
+
+fn add(one: Decimal, other: Decimal) -> Result<Decimal, BillError> {
+    one.checked_add(other).ok_or(BillError::TooLarge)
+}
+
+fn add_line(sum: &mut Line, line: &Line) -> Result<(), BillError> {
+    sum.figures.add(&line.figures)?;
+    sum.weighted = sum.weighted.saturating_add(line.weighted);
+    sum.ptu_cost = add(sum.ptu_cost, line.ptu_cost)?;
+    Ok(())
+}
+
+/// A month in the making.
+#[derive(Default)]
+struct Sum {
+    apps: BTreeMap<Arc<str>, Line>,
+    idle: Decimal,
+    unpriced: BTreeMap<Arc<str>, u64>,
+}
+
+impl Sum {
+    fn add(&mut self, day: &Day) -> Result<(), BillError> {
+        for (app, line) in &day.apps {
+            add_line(self.apps.entry(Arc::clone(app)).or_default(), line)?;
+        }
+        self.idle = add(self.idle, day.idle)?;
+        for (model, calls) in &day.unpriced {
+            *self.unpriced.entry(Arc::clone(model)).or_default() += calls;
+        }
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        accounts: &Accounts,
+        month: Month,
+        now: Timestamp,
+    ) -> Result<Money, BillingError> {
+        let mut total = Line::default();
+        for line in self.apps.values() {
+            add_line(&mut total, line)?;
+        }
+        let all = total.cost()?;
+        let mut apps = Vec::with_capacity(self.apps.len());
+        for (app, line) in &self.apps {
+            let cost = line.cost()?;
+            apps.push((
+                cost,
+                app_money(accounts, app, line, cost, all, total.weighted)?,
+            ));
+        }
+        apps.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.app.cmp(&other.app)));
+        let unpriced = self.unpriced.into_iter().map(|(model, calls)| Unpriced {
+            model: model.to_string(),
+            calls,
+        });
+        Ok(Money {
+            month: month.to_string(),
+            currency: accounts.currency.clone(),
+            as_of: now.rfc3339(),
+            months: months(now),
+            total: amounts(&total)?,
+            idle_cost: self.idle.normalize().to_string(),
+            apps: apps.into_iter().map(|(_, app)| app).collect(),
+            unpriced: unpriced.collect(),
+        })
+    }
+}
+
+/// This month and those before it.
+fn months(now: Timestamp) -> Vec<String> {
+    let before = |month: &Month| {
+        let ms = month.start().unix_ms().checked_sub(1)?;
+        Some(Month::of(Timestamp::from_unix_ms(ms)))
+    };
+    let months = std::iter::successors(Some(Month::of(now)), before);
+    months.take(MONTHS).map(|month| month.to_string()).collect()
+}
+
+fn app_money(
+    accounts: &Accounts,
+    app: &Arc<str>,
+    line: &Line,
+    cost: Decimal,
+    all: Decimal,
+    all_weighted: u64,
+) -> Result<AppMoney, BillingError> {
+    let budget = accounts.budgets.get(app);
+    Ok(AppMoney {
+        app: app.to_string(),
+        amounts: amounts(line)?,
+        cost_percent: part(cost, all),
+        ptu_percent: percent(line.weighted, all_weighted),
+        budget: budget.map(|budget| budget.normalize().to_string()),
+        budget_percent: budget.and_then(|budget| part(cost, *budget)),
+    })
+}
+
+fn amounts(line: &Line) -> Result<Amounts, BillingError> {
+    let Figures { calls, tokens, .. } = &line.figures;
+    let text = |amount: Decimal| amount.normalize().to_string();
+    Ok(Amounts {
+        calls: *calls,
+        tokens: tokens.total(),
+        payg_cost: text(line.figures.cost),
+        ptu_cost: text(line.ptu_cost),
+        cost: text(line.cost()?),
+        spilled_cost: text(line.figures.spilled_cost),
+    })
+}
+
+/// The percentage that an amount is of another, to a tenth.
+fn part(amount: Decimal, of: Decimal) -> Option<f64> {
+    let tenths = amount
+        .checked_mul(Decimal::ONE_THOUSAND)?
+        .checked_div(of)?
+        .round();
+    let tenths: i32 = tenths.try_into().ok()?;
+    Some(f64::from(tenths) / 10.0)
+}
+
+/// The apps' part of it as CSV.
+pub(super) fn to_csv(money: &Money) -> String {
+    let mut out = String::new();
+    let head = [
+        "month",
+        "app",
+        "calls",
+        "tokens",
+        "payg_cost",
+        "ptu_cost",
+        "cost",
+        "spilled_cost",
+        "ptu_percent",
+        "budget",
+        "currency",
+    ];
+    csv::line(&mut out, head);
+    for one in &money.apps {
+        let amounts = &one.amounts;
+        let (calls, tokens) = (amounts.calls.to_string(), amounts.tokens.to_string());
+        let budget = one.budget.as_deref().unwrap_or_default();
+        let ptu = one
+            .ptu_percent
+            .map_or(String::new(), |part| part.to_string());
+        let cells = [
+            &*money.month,
+            &*one.app,
+            &*calls,
+            &*tokens,
+            &*amounts.payg_cost,
+            &*amounts.ptu_cost,
+            &*amounts.cost,
+            &*amounts.spilled_cost,
+            &*ptu,
+            budget,
+            &*money.currency,
+        ];
+        csv::line(&mut out, cells);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
+
+    #[test]
+    fn the_months_end_with_this_one() {
+        let all = months(NOW);
+        assert_eq!((&*all[0], &*all[5]), ("2026-11", "2026-06"));
+    }
+
+    #[test]
+    fn a_part_of_nothing_is_none() {
+        assert_eq!(part(Decimal::ONE, Decimal::from(3)), Some(33.3));
+        assert_eq!(part(Decimal::ONE, Decimal::ZERO), None);
+        assert_eq!(part(Decimal::MAX, Decimal::ONE), None);
+    }
+
+    #[test]
+    fn a_month_is_named_in_one_way() {
+        let wish = |month: &str| {
+            Wish {
+                month: month.into(),
+            }
+            .month(NOW)
+        };
+        assert_eq!(wish("").unwrap().to_string(), "2026-11");
+        assert_eq!(wish("2026-02").unwrap().to_string(), "2026-02");
+        for wrong in ["2026-13", "2026", "2026-2", "x"] {
+            assert!(
+                matches!(wish(wrong), Err(BillingError::Asked(_))),
+                "{wrong}"
+            );
+        }
+    }
+}

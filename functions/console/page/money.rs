@@ -1,0 +1,214 @@
+//! The view "Money".
+
+use maud::{Markup, html};
+
+use super::super::money::{AppMoney, Money};
+use super::super::plan::{IdleHour, IdleWeek};
+use super::figures::{NONE, money, percent, short_whole, whole};
+
+/// The view.
+pub(super) fn page(found: &Money, idle: &IdleWeek, has_store: bool) -> Markup {
+    let total = &found.total;
+    let currency = &found.currency;
+    html! {
+        div.top {
+            h1 { "Money" }
+            (choice(found))
+            a href={ "/spillway/money.csv?month=" (found.month) } { "CSV" }
+        }
+        @if !has_store {
+            p.empty { "Nothing is kept: " code { "[storage] tables" } " names no store." }
+        }
+        dl.tiles {
+            (tile("All apps", &money(&total.cost), currency))
+            (tile("Pay-as-you-go", &money(&total.payg_cost), currency))
+            (tile("PTUs, used", &money(&total.ptu_cost), currency))
+            (tile("PTUs, idle", &money(&found.idle_cost), currency))
+            (tile("Spilled, of PAYG", &money(&total.spilled_cost), currency))
+            (tile("Calls", &whole(total.calls), ""))
+            (tile("Tokens", &short_whole(total.tokens), ""))
+        }
+        @if !found.unpriced.is_empty() {
+            p.error {
+                strong { "Without a price, and missing above: " }
+                @for (place, one) in found.unpriced.iter().enumerate() {
+                    @if place > 0 { ", " }
+                    (one.model) " (" (whole(one.calls)) ")"
+                }
+                ". Give them one with " code { "[[price]]" } "."
+            }
+        }
+        @if found.apps.is_empty() {
+            p.empty { "No calls in this month." }
+        } @else {
+            (apps(found))
+        }
+        (heat(idle))
+    }
+}
+
+fn choice(found: &Money) -> Markup {
+    html! {
+        form.choice method="get" {
+            label for="month" { "Month" }
+            select #month name="month" {
+                @for month in &found.months {
+                    option value=(month) selected[*month == found.month] { (month) }
+                }
+                @if !found.months.contains(&found.month) {
+                    option selected { (found.month) }
+                }
+            }
+            button { "Show" }
+        }
+    }
+}
+
+fn tile(name: &str, figure: &str, unit: &str) -> Markup {
+    html! {
+        div { dt { (name) } dd { (figure) @if !unit.is_empty() { " " small { (unit) } } } }
+    }
+}
+
+/// The apps. There may be hundreds: each row is as short as can be.
+fn apps(found: &Money) -> Markup {
+    html! {
+        h2 { "By app, " (found.currency) }
+        div.scroll role="region" tabindex="0" aria-label="By app" {
+            table.money {
+                thead {
+                    tr {
+                        th scope="col" { "App" }
+                        th scope="col" { "Cost" }
+                        th scope="col" { "Share" }
+                        th scope="col" { "Budget" }
+                        th scope="col" { "PAYG" }
+                        th scope="col" { "Spilled" }
+                        th scope="col" { "PTU" }
+                        th scope="col" { "Filled PTUs" }
+                        th scope="col" { "Calls" }
+                        th scope="col" { "Tokens" }
+                    }
+                }
+                tbody { @for one in &found.apps { (row(one)) } }
+            }
+        }
+    }
+}
+
+fn row(one: &AppMoney) -> Markup {
+    let amounts = &one.amounts;
+    html! {
+        tr {
+            th scope="row" { (one.app) }
+            td { (money(&amounts.cost)) }
+            td { (percent(one.cost_percent)) (bar("payg", one.cost_percent)) }
+            td { (budget(one)) }
+            td { (money(&amounts.payg_cost)) }
+            td { (money(&amounts.spilled_cost)) }
+            td { (money(&amounts.ptu_cost)) }
+            td { (percent(one.ptu_percent)) }
+            td { (whole(amounts.calls)) }
+            td { (short_whole(amounts.tokens)) }
+        }
+    }
+}
+
+fn budget(one: &AppMoney) -> Markup {
+    let class = match one.budget_percent {
+        Some(percent) if percent >= 100.0 => "failed",
+        Some(percent) if percent >= 80.0 => "throttled",
+        _ => "good",
+    };
+    html! {
+        @match &one.budget {
+            None => (NONE),
+            Some(budget) => {
+                (percent(one.budget_percent)) " of " (money(budget))
+                (bar(class, one.budget_percent))
+            }
+        }
+    }
+}
+
+fn bar(class: &str, percent: Option<f64>) -> Markup {
+    let width = percent.unwrap_or(0.0).clamp(0.0, 100.0).round();
+    html! {
+        svg.bar viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true" {
+            path.(class) d={ "M0 0h" (width) "v1H0z" } {}
+        }
+    }
+}
+
+const DAYS: [&str; 7] = [
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+];
+
+/// When PTUs are idle, as a table whose cells have the colour of their figure.
+fn heat(idle: &IdleWeek) -> Markup {
+    html! {
+        section {
+            h2 { "Idle PTUs by hour of the week" }
+            @if idle.week.is_empty() {
+                p.empty {
+                    "No hour of a PTU is known: deployments need " code { "ptus" }
+                    ", and the first full hour has to be over."
+                }
+            } @else {
+                p.note {
+                    "Percent of all PTUs' capacity that this gateway did not use, of the last "
+                    (idle.hours) " hours; in an average week that is worth "
+                    strong { (money(&idle.cost_per_week)) " " (idle.currency) }
+                    ". What an hour is worth is shown on it."
+                }
+                div.scroll role="region" tabindex="0" aria-label="Idle PTUs by hour of the week" {
+                    table.heat {
+                        thead {
+                            tr {
+                                th scope="col" { "UTC" }
+                                @for hour in 0..24 { th scope="col" { (hour) } }
+                            }
+                        }
+                        tbody {
+                            @for (day, hours) in DAYS.iter().zip(idle.week.chunks(24)) {
+                                tr {
+                                    th scope="row" { (day) }
+                                    @for hour in hours { (cell(hour, &idle.currency)) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn cell(hour: &IdleHour, currency: &str) -> Markup {
+    html! {
+        @match hour.idle_percent {
+            None => td { (NONE) },
+            Some(percent) => {
+                td.(level(percent)) title={ (money(&hour.cost)) " " (currency) } {
+                    (percent.round())
+                }
+            }
+        }
+    }
+}
+
+fn level(percent: f64) -> &'static str {
+    match percent {
+        ..20.0 => "h0",
+        ..40.0 => "h1",
+        ..60.0 => "h2",
+        ..80.0 => "h3",
+        _ => "h4",
+    }
+}

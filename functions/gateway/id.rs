@@ -1,0 +1,49 @@
+//! Ids that order by time: ULID's alphabet and layout.
+
+use super::time::Timestamp;
+
+/// Characters of an id.
+pub const LENGTH: usize = 26;
+
+/// ULID's alphabet, in the order of its values, which is that of ASCII, too.
+const ALPHABET: [char; 32] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'J',
+    'K', 'M', 'N', 'P', 'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
+];
+
+/// A new id: 26 characters, of which the first 10 are the time.
+pub fn new_id(now: Timestamp, random: &mut fastrand::Rng) -> String {
+    let value = (u128::from(now.unix_ms()) << 80) | (random.u128(..) >> 48);
+    let mut id = String::with_capacity(LENGTH);
+    for place in (0..LENGTH).rev() {
+        let digit = usize::try_from((value >> (place * 5)) & 31).unwrap_or_default();
+        id.extend(ALPHABET.get(digit));
+    }
+    id
+}
+
+/// A key by which later ids come first; `None` where it is no id.
+pub fn newest_first(id: &str) -> Option<String> {
+    let digit = |c| ALPHABET.iter().position(|one| *one == c);
+    let opposite = |c| ALPHABET.get(ALPHABET.len() - 1 - digit(c)?);
+    let key: Option<String> = id.chars().map(opposite).collect();
+    key.filter(|key| key.len() == LENGTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_order_by_time_and_differ() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut at = |ms| new_id(Timestamp::from_unix_ms(ms), &mut random);
+        let (early, late) = (at(1000), at(1001));
+        assert!(early < late && early.len() == LENGTH);
+        assert_ne!(late, at(1001));
+        assert!(newest_first(&early) > newest_first(&late));
+        for odd in ["", "0", "u", &early.to_lowercase(), &format!("{early}0")] {
+            assert_eq!(newest_first(odd), None, "{odd}");
+        }
+    }
+}

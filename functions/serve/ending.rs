@@ -1,0 +1,82 @@
+//! How a process ends when it is asked to: no call and no usage event is cut off that can be finished
+//! within a bound.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+
+use super::{Gateway, Keeping};
+use crate::outbox::recorder::Calls;
+
+/// Longest wait for the calls under way, and then for their events. Container Apps kills 30 s after
+/// it has asked.
+const CALLS: Duration = Duration::from_secs(15);
+const EVENTS: Duration = Duration::from_secs(8);
+
+/// How often is looked whether calls are under way.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Who would start the process again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Starter {
+    /// The Functions host. It takes the exit code 0 for a handler that wants no restart
+    /// (azure-functions-host, `WorkerProcess.OnProcessExited`), and asks for no end itself: whoever
+    /// did may have meant another process.
+    Host,
+    /// Anybody else: who asks for an end gets 0.
+    Other,
+}
+
+/// Serves on `listener` until that fails, or the process is asked to end by SIGTERM or ctrl-c.
+///
+/// # Errors
+/// Those of [`Gateway::serve`]; and, below the Functions host, that the process was asked to end.
+pub async fn serve_until_asked(
+    gateway: Gateway,
+    listener: TcpListener,
+    keeping: Keeping,
+    starter: Starter,
+) -> io::Result<()> {
+    let calls = gateway.calls();
+    tokio::select! {
+        done = gateway.serve(listener) => return done,
+        asked = asked_to_end() => asked?,
+    }
+    finish(&calls, keeping).await;
+    match starter {
+        Starter::Other => Ok(()),
+        Starter::Host => Err(io::Error::other("asked to end")),
+    }
+}
+
+async fn finish(calls: &Calls, keeping: Keeping) {
+    let under_way = calls.count();
+    tracing::info!(under_way, "asked to end: no more calls are taken");
+    let begun = Instant::now();
+    while calls.count() > 0 && begun.elapsed() < CALLS {
+        tokio::time::sleep(LOOK).await;
+    }
+    let cut = calls.count();
+    if cut > 0 {
+        tracing::error!(cut, "calls are cut off");
+    }
+    if !keeping.finish(EVENTS).await {
+        tracing::error!("usage events may be lost: they could not be delivered in time");
+    }
+}
+
+#[cfg(unix)]
+async fn asked_to_end() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+    }
+}
+
+#[cfg(not(unix))]
+async fn asked_to_end() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
