@@ -253,6 +253,7 @@ fn read_app(app: &crate::config::App) -> App {
         tiers: app.tiers.as_deref().map_or(Tiers::ALL, Tiers::only),
         priority: app.priority,
         log_prompts: app.log_prompts,
+        transform: app.transform(),
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`pacing`] | which low-priority calls may run now: slots, shared among instances |
 //! | [`billing`] | bills, from what is kept: by app, model, day and more; as a table, CSV and JSON |
 //! | [`async_calls`] | calls over HTTP that are answered later, by way of the batch queue |
+//! | [`discover`] | a configuration, proposed from what is deployed on Azure |
 //! | [`way`] | the way into the relay, for functions that make calls for apps |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
@@ -39,6 +40,7 @@ pub mod billing;
 pub mod chargeback;
 pub mod config;
 pub mod console;
+pub mod discover;
 pub mod door;
 pub mod gateway;
 pub mod host;

@@ -12,7 +12,10 @@ use spillway::billing::command::{self, DECIMALS, Request, What};
 use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
 use spillway::chargeback::{self, Consumer};
-use spillway::config::{Batch, BatchApi, Blobs, Config, KeyHash, Source, Storage, Tables, schema};
+use spillway::config::{
+    Batch, BatchApi, Blobs, Config, Endpoint, KeyHash, ResourceId, Source, Storage, Tables, schema,
+};
+use spillway::discover::{PUBLIC_CLOUD, discover};
 use spillway::door::new_key;
 use spillway::gateway::bill::By;
 use spillway::host::clock::Clock;
@@ -50,6 +53,8 @@ enum Command {
     Check(CheckArgs),
     /// Writes the folder that the Functions host runs.
     Package(PackageArgs),
+    /// Proposes a configuration from what is deployed on Azure.
+    Discover(DiscoverArgs),
     /// Keys of apps.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -108,6 +113,17 @@ struct CheckArgs {
     /// Prints the JSON Schema of the configuration instead.
     #[arg(long)]
     schema: bool,
+}
+
+#[derive(Args)]
+struct DiscoverArgs {
+    /// Ids of Azure OpenAI resources:
+    /// /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.CognitiveServices/accounts/NAME
+    #[arg(required = true, value_name = "RESOURCE_ID")]
+    resources: Vec<ResourceId>,
+    /// Azure Resource Manager; another one for another cloud than the public one.
+    #[arg(long, default_value = PUBLIC_CLOUD)]
+    manager: Endpoint,
 }
 
 #[derive(Args)]
@@ -172,6 +188,7 @@ fn main() -> ExitCode {
         Command::Local(args) => local(&args),
         Command::Check(args) => check(&args),
         Command::Package(args) => write_package(&args),
+        Command::Discover(args) => propose(args),
         Command::Key(KeyCommand::New { app }) => make_key(&app),
         Command::Bill(args) => bill(args),
     };
@@ -379,6 +396,13 @@ fn check(args: &CheckArgs) -> io::Result<()> {
         out,
         "good: {backends} backends, {deployments} deployments, {apps} apps"
     )
+}
+
+fn propose(args: DiscoverArgs) -> io::Result<()> {
+    run(async move {
+        let text = discover(args.manager, &args.resources).await?;
+        io::stdout().write_all(text.as_bytes())
+    })
 }
 
 /// The configuration is checked for its mistakes, but not for its references: the variables are

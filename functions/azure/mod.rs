@@ -3,7 +3,7 @@
 //! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
 //! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
 //! [`event_hub`] sends usage events, [`service_bus`] messages; [`monitor`] asks for metrics,
-//! [`retail_prices`] for list prices.
+//! [`retail_prices`] for list prices, and [`resources`] reads what is deployed.
 
 pub mod credential;
 pub mod entra;
@@ -11,6 +11,7 @@ pub mod event_hub;
 mod jwks;
 pub mod monitor;
 pub mod own_token;
+pub mod resources;
 pub mod retail_prices;
 pub mod service_bus;
 mod verified;

@@ -5,10 +5,12 @@ use crate::gateway::event::Kind;
 use crate::gateway::strategy::{HashOn, Strategy};
 
 mod batch;
+mod fallback;
 mod identities;
 mod limits;
 mod prices;
 mod prompts;
+mod transform;
 
 const GOOD: &str = r#"
 [gateway]

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Batch, BatchApi, Blobs, Chargeback, Day, Endpoint, KeyHash, Money, Pacing,
-    Price, Prompts, Secret, Tables,
+    AppLimit, Auth, Batch, BatchApi, Blobs, Chargeback, Day, Endpoint, Fallback, KeyHash, Money,
+    Pacing, Price, Prompts, Secret, Tables, Transform,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
@@ -270,6 +270,10 @@ pub struct Model {
     /// Deployments in the gateway's own region go first within a tier.
     #[serde(default)]
     pub prefer_region: bool,
+    /// The models that may serve in its place, the first one first; absent: none.
+    #[serde(default, rename = "fallback")]
+    #[schemars(length(max = 8))]
+    pub fallbacks: Vec<Fallback>,
 }
 
 fn hash_load_percent() -> u32 {
@@ -360,6 +364,10 @@ pub struct App {
     /// there for whoever may read that.
     #[serde(default)]
     pub log_prompts: bool,
+    /// What its requests are changed by, in this order.
+    #[serde(default, rename = "transform")]
+    #[schemars(length(max = 64))]
+    pub transforms: Vec<Transform>,
 }
 
 /// Where things are kept.

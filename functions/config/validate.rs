@@ -14,10 +14,12 @@ use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
 
 mod auth;
 mod batch;
+mod fallback;
 mod limits;
 mod pacing;
 mod prices;
 mod prompts;
+mod transform;
 
 /// Checks texts that have a format of their own.
 pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
@@ -54,6 +56,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         check.guids(&path, "entra_app_ids", app);
         check.budget(&path, app);
         check.prompts_have_a_place(&path, app);
+        check.transforms(&path, app);
         if app
             .get("tiers")
             .and_then(Value::as_array)
@@ -116,6 +119,8 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
         }
     }
     check.all_model_limits(&models);
+    check.transform_models(&models);
+    check.fallbacks(&models);
     check.own_deployments(&apps);
     check.price_names(&backends, &models);
     check.keys();

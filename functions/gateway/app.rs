@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::deployment::DeploymentSpec;
 use super::priority::Priority;
+use super::transform::Transform;
 
 /// An app that calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct App {
     pub priority: Priority,
     /// Whether its requests and answers are kept.
     pub log_prompts: bool,
+    /// What its requests are changed by; `None`: nothing.
+    pub transform: Option<Arc<Transform>>,
 }
 
 impl App {
@@ -32,6 +35,7 @@ impl App {
             tiers: Tiers::ALL,
             priority: Priority::High,
             log_prompts: false,
+            transform: None,
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
-//! app may still call ([`share`] is how instances share a limit), [`plan`] which deployment to try
+//! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
+//! name, [`plan`] says which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
 //! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
@@ -14,8 +15,10 @@ pub mod bill;
 pub mod budget;
 pub mod classify;
 pub mod deployment;
+pub mod discover;
 pub mod estimate;
 pub mod event;
+pub mod fallback;
 pub mod id;
 pub mod identity;
 pub mod limit;
@@ -37,5 +40,6 @@ pub mod skim;
 pub mod sse;
 pub mod strategy;
 pub mod time;
+pub mod transform;
 pub mod usage;
 pub mod what_if;

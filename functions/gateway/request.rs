@@ -46,6 +46,22 @@ impl BodyError {
         }
     }
 
+    /// What the JSON reader says of a body.
+    pub(super) fn not_json(error: &serde_json::Error) -> Self {
+        let message = error.to_string();
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        let message = message.strip_suffix(&place).unwrap_or(&message);
+        Self {
+            line: error.line(),
+            column: error.column(),
+            message: if error.is_data() {
+                message.to_owned()
+            } else {
+                format!("the body is not valid JSON: {message}")
+            },
+        }
+    }
+
     fn at(body: &[u8], offset: usize, message: impl Into<String>) -> Self {
         let before = body.get(..offset).unwrap_or(body);
         let line_start = memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
@@ -128,7 +144,7 @@ impl<'a> Head<'a> {
         let mut json = serde_json::Deserializer::from_slice(body);
         json.deserialize_map(Fields(&mut head))
             .and_then(|()| json.end())
-            .map_err(|e| not_json(&e))?;
+            .map_err(|e| BodyError::not_json(&e))?;
         Ok(head)
     }
 
@@ -247,21 +263,6 @@ struct Options<'a> {
 /// An `Option` alone would take null for absent.
 fn even_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
     serde::Deserialize::deserialize(value).map(Some)
-}
-
-fn not_json(error: &serde_json::Error) -> BodyError {
-    let message = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    let message = message.strip_suffix(&place).unwrap_or(&message);
-    BodyError {
-        line: error.line(),
-        column: error.column(),
-        message: if error.is_data() {
-            message.to_owned()
-        } else {
-            format!("the body is not valid JSON: {message}")
-        },
-    }
 }
 
 fn text(raw: &RawValue) -> Option<Cow<'_, str>> {

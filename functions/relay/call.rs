@@ -19,7 +19,7 @@ use super::record::{CallRecord, answered_by};
 use super::settings::Backend;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
-use super::{Relay, reading};
+use super::{Relay, fallback, pace, reading, transform};
 use crate::azure::own_token::Lack;
 use crate::gateway::classify::{
     NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
@@ -41,6 +41,8 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const BACKEND: HeaderName = HeaderName::from_static("x-spillway-backend");
 const KIND: HeaderName = HeaderName::from_static("x-spillway-kind");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-spillway-attempts");
+/// The model that served in place of the one asked for.
+const MODEL: &str = "x-spillway-model";
 
 /// A call that has been read.
 pub(super) struct Call<'a> {
@@ -63,15 +65,17 @@ pub(super) struct Call<'a> {
 }
 
 /// An attempt that brought an answer.
-struct Answered {
+pub(super) struct Answered {
     deployment: Arc<Deployment>,
-    response: HttpResponse<Incoming>,
-    first: First,
-    attempts: u32,
+    pub(super) response: HttpResponse<Incoming>,
+    pub(super) first: First,
+    attempts: usize,
+    /// The model that answered.
+    model: Arc<str>,
 }
 
 /// The start of an answer's body.
-enum First {
+pub(super) enum First {
     /// The first chunks, none where the body is empty; the rest is still to come.
     Chunks(Vec<Bytes>),
     /// All of it.
@@ -88,15 +92,41 @@ struct Failure {
 
 impl Call<'_> {
     /// Tries deployments until one answers.
-    pub(super) async fn run(self, mut record: CallRecord) -> (CallEnd, Option<CallRecord>) {
-        match self.answer(&mut record).await {
+    pub(super) async fn run(mut self, mut record: CallRecord) -> (CallEnd, Option<CallRecord>) {
+        let mut substitutes = fallback::Progress::default();
+        let mut first = None;
+        let ended = loop {
+            let ended = self.answer(&mut record, substitutes.has_begun()).await;
+            let Some(model) = substitutes.next(&self, &ended, &record) else {
+                break ended;
+            };
+            record.in_flight = None;
+            first.get_or_insert(ended);
+            self.model = model;
+        };
+        // Where no other could serve either, the client hears of the model that it asked for.
+        let ended = match (ended, first) {
+            (Err(_), Some(first)) => first,
+            (ended, _) => ended,
+        };
+        match ended {
             Ok(answered) => (CallEnd::Answer(self.pass_on(answered, record)), None),
             Err(error) => (CallEnd::Error(error), Some(record)),
         }
     }
 
-    async fn answer(&self, record: &mut CallRecord) -> Result<Answered, RelayError> {
+    async fn answer(
+        &self,
+        record: &mut CallRecord,
+        is_substitute: bool,
+    ) -> Result<Answered, RelayError> {
         let settings = &self.relay.settings;
+        let mut limits = settings.limits;
+        if is_substitute {
+            pace::take_slot(self, record).await?;
+            let waited_ms = record.now().ms_since(record.event.time);
+            limits.wait_budget_ms = limits.wait_budget_ms.saturating_sub(waited_ms);
+        }
         let mut plan = Plan::new(record.event.time);
         let mut random = fastrand::Rng::new();
         let caller = Caller {
@@ -109,16 +139,16 @@ impl Call<'_> {
         };
         loop {
             let now = record.now();
-            match plan.next(&self.model, &caller, &settings.limits, now, &mut random) {
+            match plan.next(&self.model, &caller, &limits, now, &mut random) {
                 Step::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
                 Step::GiveUp(why) => {
+                    record.passed_ptu |= plan.passed_ptu();
                     let attempts = record.event.attempts.clone();
                     return Err(RelayError::NoAnswer { why, attempts });
                 }
                 Step::Try(deployment) => {
                     record.in_flight = Some(deployment.enter());
-                    let left_ms = settings
-                        .limits
+                    let left_ms = limits
                         .deadline_ms
                         .saturating_sub(now.ms_since(record.event.time));
                     let begun = Instant::now();
@@ -130,13 +160,14 @@ impl Call<'_> {
                         Ok((response, first)) => {
                             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                             deployment.succeeded(us);
-                            record.event.spilled =
-                                plan.passed_ptu() && deployment.spec.kind == Kind::Payg;
+                            let passed_ptu = record.passed_ptu || plan.passed_ptu();
+                            record.event.spilled = passed_ptu && deployment.spec.kind == Kind::Payg;
                             return Ok(Answered {
                                 deployment,
                                 response,
                                 first,
-                                attempts: plan.attempts(),
+                                attempts: record.event.attempts.len(),
+                                model: Arc::clone(self.model.name()),
                             });
                         }
                         Err(failure) => {
@@ -275,6 +306,10 @@ impl Call<'_> {
         if needs_body(status) {
             return self.not_found(response, record).await;
         }
+        if fallback::reads_refusal(self, status, record) {
+            let whole = small_body(response.body_mut(), MAX_ERROR_BODY).await;
+            return Ok((response, First::Whole(whole.unwrap_or_default())));
+        }
         let headers = AnswerHeaders(response.headers());
         let marks = self.relay.settings.marks;
         if let Verdict::Retry { reason, ms } = verdict(status, &headers, false, marks, record.now())
@@ -358,6 +393,7 @@ impl Call<'_> {
         *request.uri_mut() =
             url.ok_or_else(|| unsendable("the URL has characters that no URL may have"))?;
         let mut headers = to_backend(self.headers);
+        transform::headers(self, &mut headers);
         if let Some((name, value)) = shown {
             headers.insert(name, value);
         }
@@ -408,6 +444,9 @@ impl Call<'_> {
             let kind = HeaderValue::from_static(spec.kind.as_str());
             headers.insert(KIND, kind);
             headers.insert(ATTEMPTS, answered.attempts.into());
+            if answered.model != record.event.model {
+                set(&mut headers, MODEL, &answered.model);
+            }
         }
         let makes = self.method == Method::POST
             && parts.status.is_success()

@@ -12,6 +12,7 @@ use crate::gateway::identity::{Refusal, Wanted};
 use crate::gateway::limit::{Limit, Sort};
 use crate::gateway::plan::GiveUp;
 use crate::gateway::request::BodyError;
+use crate::gateway::transform::TransformError;
 
 /// Why a call gets no backend's answer.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) enum RelayError {
     NoModel,
     /// The body can't be read.
     Body(BodyError),
+    /// What the call asks for is refused by a rule of its app.
+    NotByRule(TransformError),
     /// The body is larger than the gateway takes.
     TooLarge {
         /// The limit, MiB.
@@ -98,6 +101,7 @@ impl RelayError {
             Self::ModelNotAllowed { .. } => StatusCode::FORBIDDEN,
             Self::NoModel
             | Self::Body(_)
+            | Self::NotByRule(_)
             | Self::BodyBroken
             | Self::NoSuchPriority
             | Self::Unsendable(_) => StatusCode::BAD_REQUEST,
@@ -125,6 +129,7 @@ impl RelayError {
             Self::NoSuchModel(_) => "model_not_found",
             Self::NoModel => "model_missing",
             Self::Body(_) | Self::BodyBroken => "invalid_body",
+            Self::NotByRule(_) => "parameter_not_allowed",
             Self::TooLarge { .. } => "body_too_large",
             Self::BodyLate { .. } => "body_late",
             Self::NoSuchObject(_) => "not_found",
@@ -173,6 +178,7 @@ impl RelayError {
             }
             Self::NoModel => "The body has no `model`.".into(),
             Self::Body(error) => sentence(&error.to_string()),
+            Self::NotByRule(error) => sentence(&error.to_string()),
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
             Self::BodyBroken => "The body broke off.".into(),
             Self::BodyLate { deadline_ms } => {
@@ -204,7 +210,11 @@ impl RelayError {
 
     /// The answer.
     pub(super) fn into_response(self) -> Response {
-        let param = matches!(self, Self::NoSuchModel(_) | Self::NoModel).then_some("model");
+        let param = match &self {
+            Self::NoSuchModel(_) | Self::NoModel => Some("model"),
+            Self::NotByRule(TransformError::Refused { name, .. }) => Some(name.as_str()),
+            _ => None,
+        };
         let body = json!({"error": {
             "code": self.code(),
             "message": self.message(),

@@ -14,6 +14,7 @@ mod caller;
 mod client_body;
 mod credential;
 mod error;
+mod fallback;
 mod headers;
 pub mod inside;
 pub mod keeper;
@@ -25,6 +26,7 @@ mod reading;
 mod record;
 pub mod settings;
 mod start;
+mod transform;
 mod upstream;
 
 use std::sync::{Arc, OnceLock};
@@ -279,6 +281,14 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
 
 /// Tries deployments, where the app's limits and budget allow that; the answer says how it stands.
 async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
+    let changed = match transform::changed(&call) {
+        Ok(changed) => changed,
+        Err(error) => return refuse(error, record),
+    };
+    let call = match transform::with(call, changed.as_ref(), &mut record) {
+        Ok(call) => call,
+        Err(error) => return refuse(error, record),
+    };
     let tells_budget = call.relay.settings.gateway.answer_headers;
     let (standing, verdict) = admission::admit(&call, &mut record);
     let verdict = match verdict {

@@ -84,6 +84,16 @@ impl<'a> Reading<'a> {
         model.into_iter().chain(self.ask_usage.clone()).collect()
     }
 
+    /// Whether it is JSON.
+    pub(super) const fn is_json(&self) -> bool {
+        matches!(self.format, Format::Json(_))
+    }
+
+    /// Whether it is of no format that is read.
+    pub(super) const fn is_opaque(&self) -> bool {
+        matches!(self.format, Format::Opaque)
+    }
+
     /// Whether a stream is asked for.
     pub(super) const fn stream(&self) -> bool {
         match &self.format {

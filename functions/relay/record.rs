@@ -31,6 +31,8 @@ pub(super) struct CallRecord {
     pub(super) in_flight: Option<InFlight>,
     /// The call's place in its app's limits, until it ends.
     pub(super) reservation: Option<Reservation>,
+    /// Whether a full PTU deployment of a model that could not serve was passed over.
+    pub(super) passed_ptu: bool,
     /// The slot of a low-priority call, until it ends.
     pub(super) slot: Option<Slot>,
     /// What is kept of its text, where the app's prompts are logged.
@@ -59,6 +61,7 @@ impl CallRecord {
             prompt_tokens: 0,
             in_flight: None,
             reservation: None,
+            passed_ptu: false,
             slot: None,
             prompt: None,
             clock,

@@ -14,6 +14,7 @@ use crate::gateway::app::NO_TIER;
 use crate::gateway::classify::MarkTimes;
 use crate::gateway::deployment::DeploymentSpec;
 use crate::gateway::event::Kind;
+use crate::gateway::fallback::Chain;
 use crate::gateway::metrics::{DeploymentName, Names};
 use crate::gateway::plan::Limits;
 use crate::gateway::pool::{ModelPool, Pool};
@@ -78,6 +79,8 @@ pub struct Settings {
     pub backends: HashMap<Arc<str>, Backend>,
     /// Whether backends are told the object id of who called.
     pub passes_object_id: bool,
+    /// The models that may serve in another's place, by that one.
+    pub fallbacks: HashMap<Arc<str>, Chain>,
     /// What is counted.
     pub names: Arc<Names>,
     /// Whether the end of an answer waits until its usage event lasts.
@@ -105,6 +108,7 @@ impl Settings {
         let gateway = config.gateway.clone();
         let (pool, any_backend) = (pool(config), any_backend(config));
         Ok(Self {
+            fallbacks: config.fallbacks(),
             names: Arc::new(names(&pool, &any_backend, config)),
             pool,
             any_backend: Arc::new(any_backend),
