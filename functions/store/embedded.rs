@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
@@ -45,8 +45,22 @@ const fn rows(table: Table) -> Rows {
 /// Tables in a file.
 pub struct Embedded {
     database: Arc<Database>,
-    writer: mpsc::Sender<Job>,
+    /// `None` once the store is being closed.
+    writer: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
     file: PathBuf,
+}
+
+impl Drop for Embedded {
+    /// Waits until what was taken is written and the file can be closed. A file that was not closed
+    /// is checked from end to end when it is opened next, which for a large one takes a minute.
+    fn drop(&mut self) {
+        self.writer = None;
+        if let Some(thread) = self.thread.take() {
+            // A writer that broke has let go of the file all the same.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl std::fmt::Debug for Embedded {
@@ -85,12 +99,13 @@ impl Embedded {
         make_tables(&database).map_err(|e| at(&e))?;
         let (writer, jobs) = mpsc::channel(QUEUE);
         let written = Arc::clone(&database);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("store".into())
             .spawn(move || write_all(&written, jobs))?;
         Ok(Self {
             database,
-            writer,
+            writer: Some(writer),
+            thread: Some(thread),
             file,
         })
     }
@@ -146,7 +161,8 @@ impl Store for Embedded {
                 done,
             };
             let gone = || StoreError::Unavailable("the store's writer has ended".into());
-            self.writer.send(job).await.map_err(|_| gone())?;
+            let writer = self.writer.as_ref().ok_or_else(gone)?;
+            writer.send(job).await.map_err(|_| gone())?;
             written.await.map_err(|_| gone())?
         })
     }

@@ -103,3 +103,19 @@ async fn transactions_that_are_made_at_once_all_count_or_all_fail() {
         "a transaction that failed left nothing"
     );
 }
+
+#[tokio::test]
+async fn a_store_that_is_dropped_has_closed_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..10u64 {
+        let store = Embedded::open(folder.path()).unwrap();
+        let writes = vec![insert(&round.to_string(), round)];
+        store.write(Table::Chargeback, "p", writes).await.unwrap();
+    }
+    let file = folder.path().join(FILE);
+    // Called only where the file has to be checked.
+    Builder::new()
+        .set_repair_callback(|_| panic!("the file was not closed"))
+        .create(&file)
+        .unwrap();
+}
