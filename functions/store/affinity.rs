@@ -1,5 +1,6 @@
 //! The rows of table `affinity`: which backend owns a stored response, file or thread.
 
+use super::pages::delete_as_read;
 use super::{Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::time::Timestamp;
 
@@ -58,19 +59,7 @@ pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreErro
     let mut deleted = 0;
     while let Some(rows) = pages.next().await? {
         for row in rows.iter().filter(|row| owned(row).expires <= now) {
-            let delete = Write {
-                row: row.key.row.clone(),
-                change: Change::Delete(Some(row.etag.clone())),
-            };
-            match store
-                .write(Table::Affinity, &row.key.partition, vec![delete])
-                .await
-            {
-                Ok(()) => deleted += 1,
-                // Another instance deleted or renewed it.
-                Err(StoreError::Changed { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            deleted += usize::from(delete_as_read(store, Table::Affinity, row).await?);
         }
     }
     Ok(deleted)

@@ -11,7 +11,7 @@ use super::sums::{PTU, SUM, Sum};
 use super::{Key, Page, Pages, Range, Row, Store, StoreError, Table};
 use crate::gateway::bill::spill::{Call, Was};
 use crate::gateway::bill::{Figures, PtuUse, Use};
-use crate::gateway::event::{Kind, Tokens, UsageSource};
+use crate::gateway::event::{Kind, UsageSource};
 use crate::gateway::time::Timestamp;
 
 /// The status of a call whose client left: no failure of anybody.
@@ -146,7 +146,7 @@ pub async fn calls(
 pub fn spill(row: &Row, app: &Arc<str>) -> Result<Option<Call>, StoreError> {
     let fields = &row.fields;
     let was = if fields.get_flag("spilled") {
-        let tokens = tokens(row).total();
+        let tokens = row.fields.get_tokens().total();
         let cost = fields.get_text("cost");
         let cost = (!cost.is_empty())
             .then(|| amount(row, "cost"))
@@ -227,7 +227,7 @@ fn figures_of_call(row: &Row) -> Result<Figures, StoreError> {
     let is_ptu = fields.get_text("kind") == Kind::Ptu.as_str();
     let is_priced = !fields.get_text("cost").is_empty() || is_ptu;
     let spilled = fields.get_flag("spilled");
-    let (tokens, cost) = (tokens(row), amount(row, "cost")?);
+    let (tokens, cost) = (row.fields.get_tokens(), amount(row, "cost")?);
     let if_spilled = |count: u64| if spilled { count } else { 0 };
     Ok(Figures {
         calls: 1,
@@ -240,19 +240,6 @@ fn figures_of_call(row: &Row) -> Result<Figures, StoreError> {
         tokens,
         cost,
     })
-}
-
-fn tokens(row: &Row) -> Tokens {
-    let number = |name| row.fields.get_number(name);
-    Tokens {
-        input: number("input_tokens"),
-        output: number("output_tokens"),
-        cached: number("cached_tokens"),
-        reasoning: number("reasoning_tokens"),
-        audio_input: number("audio_input_tokens"),
-        audio_output: number("audio_output_tokens"),
-        image_input: number("image_input_tokens"),
-    }
 }
 
 fn hour_of_call(row: &Row) -> Result<u8, StoreError> {

@@ -53,7 +53,6 @@ pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
 
 /// As [`fields`], without what the call costs.
 pub fn call(event: &UsageEvent) -> Fields {
-    let tokens = &event.tokens;
     Fields::new()
         .text("id", &*event.id)
         .text("time", event.time.rfc3339())
@@ -71,13 +70,7 @@ pub fn call(event: &UsageEvent) -> Fields {
         .flag("streamed", event.streamed)
         .flag("spilled", event.spilled)
         .text("outcome", event.outcome.as_str())
-        .number("input_tokens", tokens.input)
-        .number("output_tokens", tokens.output)
-        .number("cached_tokens", tokens.cached)
-        .number("reasoning_tokens", tokens.reasoning)
-        .number("audio_input_tokens", tokens.audio_input)
-        .number("audio_output_tokens", tokens.audio_output)
-        .number("image_input_tokens", tokens.image_input)
+        .tokens(&event.tokens)
         .text("usage", event.usage.as_str())
         .number("first_byte_ms", event.first_byte_ms)
         .number("total_ms", event.total_ms)

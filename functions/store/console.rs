@@ -9,7 +9,7 @@
 //! | `secret` | `session` | the secret |
 
 use super::{
-    Change, Fields, Key, Range, Row, Store, StoreError, Table, Write, bounds, chargeback,
+    Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds, chargeback,
     encode_key,
 };
 use crate::gateway::event::UsageEvent;
@@ -142,16 +142,8 @@ fn counted(row: &Row) -> Result<Counted, StoreError> {
 }
 
 async fn partition(store: &dyn Store, name: &str) -> Result<Vec<Row>, StoreError> {
-    let mut range = Range::of(name, "");
-    let mut rows = Vec::new();
-    loop {
-        let page = store.read(Table::Console, &range).await?;
-        rows.extend(page.rows);
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(rows),
-        }
-    }
+    let pages = Pages::new(store, Table::Console, Range::of(name, ""));
+    pages.rest().await
 }
 
 fn calls_partition(at: Timestamp) -> String {

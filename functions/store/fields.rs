@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::event::Tokens;
+
 use super::bounds;
 
 /// Characters of one field's part of a long text: whatever they are, within a field's bounds.
@@ -60,6 +62,18 @@ impl Fields {
         self
     }
 
+    /// These, and tokens by sort, under the names that calls and sums have for them.
+    #[must_use]
+    pub fn tokens(self, tokens: &Tokens) -> Self {
+        self.number("input_tokens", tokens.input)
+            .number("output_tokens", tokens.output)
+            .number("cached_tokens", tokens.cached)
+            .number("reasoning_tokens", tokens.reasoning)
+            .number("audio_input_tokens", tokens.audio_input)
+            .number("audio_output_tokens", tokens.audio_output)
+            .number("image_input_tokens", tokens.image_input)
+    }
+
     /// These, and a yes or no.
     #[must_use]
     pub fn flag(mut self, name: &str, value: bool) -> Self {
@@ -70,6 +84,19 @@ impl Fields {
     /// A field, whatever its sort.
     pub fn get(&self, name: &str) -> Option<&Field> {
         self.0.get(name)
+    }
+
+    /// The tokens that [`Self::tokens`] put in; 0 of each sort that is not there.
+    pub fn get_tokens(&self) -> Tokens {
+        Tokens {
+            input: self.get_number("input_tokens"),
+            output: self.get_number("output_tokens"),
+            cached: self.get_number("cached_tokens"),
+            reasoning: self.get_number("reasoning_tokens"),
+            audio_input: self.get_number("audio_input_tokens"),
+            audio_output: self.get_number("audio_output_tokens"),
+            image_input: self.get_number("image_input_tokens"),
+        }
     }
 
     /// A text; empty where there is none.

@@ -1,6 +1,6 @@
-//! A range, page by page.
+//! A range, page by page, and what sweeps do with the rows of it.
 
-use super::{Range, Row, Store, StoreError, Table};
+use super::{Change, Range, Row, Store, StoreError, Table, Write};
 
 /// Reads a range a page at a time, so that its size does not matter.
 #[derive(Debug)]
@@ -47,5 +47,25 @@ impl<'a> Pages<'a> {
             rows.extend(page);
         }
         Ok(rows)
+    }
+}
+
+/// Deletes a row as it was read; `false` where another instance has deleted or renewed it since.
+///
+/// # Errors
+/// When the store fails.
+pub(super) async fn delete_as_read(
+    store: &dyn Store,
+    table: Table,
+    row: &Row,
+) -> Result<bool, StoreError> {
+    let delete = Write {
+        row: row.key.row.clone(),
+        change: Change::Delete(Some(row.etag.clone())),
+    };
+    match store.write(table, &row.key.partition, vec![delete]).await {
+        Ok(()) => Ok(true),
+        Err(StoreError::Changed { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }

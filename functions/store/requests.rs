@@ -8,8 +8,10 @@
 use sha2::{Digest, Sha256};
 
 use super::blobs::{Blob, BlobError, Blobs, Container};
+use super::pages::delete_as_read;
 use super::{
-    Change, Etag, Fields, Key, Range, Row, Store, StoreError, Table, Write, bounds, encode_key,
+    Change, Etag, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds,
+    encode_key,
 };
 use crate::gateway::time::Timestamp;
 
@@ -212,34 +214,17 @@ pub async fn sweep(
     blobs: Option<&dyn Blobs>,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    let mut range = Range::all();
+    let mut pages = Pages::new(store, Table::Requests, Range::all());
     let mut deleted = 0;
-    loop {
-        let page = store.read(Table::Requests, &range).await?;
+    while let Some(rows) = pages.next().await? {
         let expired = |row: &&Row| row.fields.get_number("expires_ms") <= now.unix_ms();
-        for row in page.rows.iter().filter(expired) {
-            if !delete_answer(row, blobs).await {
-                continue;
+        for row in rows.iter().filter(expired) {
+            if delete_answer(row, blobs).await {
+                deleted += usize::from(delete_as_read(store, Table::Requests, row).await?);
             }
-            let delete = Write {
-                row: row.key.row.clone(),
-                change: Change::Delete(Some(row.etag.clone())),
-            };
-            match store
-                .write(Table::Requests, &row.key.partition, vec![delete])
-                .await
-            {
-                Ok(()) => deleted += 1,
-                // Another instance deleted or renewed it.
-                Err(StoreError::Changed { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(deleted),
         }
     }
+    Ok(deleted)
 }
 
 /// Deletes the blob of a row's answer; `false` where that has to be tried again.

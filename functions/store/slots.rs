@@ -2,7 +2,9 @@
 //!
 //! The partition is the model, the row key `slot|` and the slot's number, or `wish|` and an instance.
 
-use super::{Change, Etag, Fields, Key, Range, Row, Store, StoreError, Table, Write, encode_key};
+use super::{
+    Change, Etag, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, encode_key,
+};
 use crate::gateway::pacing::lease::{Board, Lease, Wish};
 use crate::gateway::time::Timestamp;
 
@@ -56,18 +58,14 @@ pub fn wish(wish: &Wish) -> Write {
 /// # Errors
 /// When the store fails, or a row is damaged.
 pub async fn read(store: &dyn Store, model: &str) -> Result<Rows, StoreError> {
-    let mut range = Range::of(partition(model), "");
+    let mut pages = Pages::new(store, Table::Slots, Range::of(partition(model), ""));
     let mut rows = Rows::default();
-    loop {
-        let page = store.read(Table::Slots, &range).await?;
-        for row in page.rows {
+    while let Some(page) = pages.next().await? {
+        for row in page {
             rows.add(row)?;
         }
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(rows),
-        }
     }
+    Ok(rows)
 }
 
 /// Makes all of `writes` to a model's rows, or none.

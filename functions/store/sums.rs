@@ -106,15 +106,7 @@ impl Sum {
             spilled_calls: n("spilled_calls"),
             unpriced_calls: n("unpriced_calls"),
             estimated_calls: n("estimated_calls"),
-            tokens: Tokens {
-                input: n("input_tokens"),
-                output: n("output_tokens"),
-                cached: n("cached_tokens"),
-                reasoning: n("reasoning_tokens"),
-                audio_input: n("audio_input_tokens"),
-                audio_output: n("audio_output_tokens"),
-                image_input: n("image_input_tokens"),
-            },
+            tokens: row.fields.get_tokens(),
             spilled_tokens: n("spilled_tokens"),
             cost: amount(row, "cost")?,
             spilled_cost: amount(row, "spilled_cost")?,
@@ -124,20 +116,13 @@ impl Sum {
 
     /// These fields, and the sum.
     fn onto(&self, fields: Fields) -> Fields {
-        let tokens = &self.tokens;
         fields
             .number("calls", self.calls)
             .number("failed_calls", self.failed_calls)
             .number("spilled_calls", self.spilled_calls)
             .number("unpriced_calls", self.unpriced_calls)
             .number("estimated_calls", self.estimated_calls)
-            .number("input_tokens", tokens.input)
-            .number("output_tokens", tokens.output)
-            .number("cached_tokens", tokens.cached)
-            .number("reasoning_tokens", tokens.reasoning)
-            .number("audio_input_tokens", tokens.audio_input)
-            .number("audio_output_tokens", tokens.audio_output)
-            .number("image_input_tokens", tokens.image_input)
+            .tokens(&self.tokens)
             .number("spilled_tokens", self.spilled_tokens)
             .number("weighted_tokens", self.weighted)
             .text("cost", self.cost.to_string())

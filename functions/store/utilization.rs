@@ -4,7 +4,7 @@
 //! instances write, the instance; `alert|` and an alert; `current`, the newest that Azure Monitor said.
 //! Every row is written whole and may be written again: nothing is added up in the table.
 
-use super::{Change, Fields, Key, Range, Row, Store, StoreError, Table, Write, encode_key};
+use super::{Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::pacing::calibration::Calibration;
 use crate::gateway::pacing::figure::{Source, Warning};
 use crate::gateway::pacing::known::Known;
@@ -85,15 +85,12 @@ pub async fn read(
         partition,
         row: since.key(),
     });
+    let mut pages = Pages::new(store, Table::Utilization, range);
     let mut sheet = Sheet::default();
-    loop {
-        let page = store.read(Table::Utilization, &range).await?;
-        page.rows.iter().for_each(|row| sheet.add(row));
-        match page.next {
-            Some(next) => range.after = Some(next),
-            None => return Ok(sheet),
-        }
+    while let Some(rows) = pages.next().await? {
+        rows.iter().for_each(|row| sheet.add(row));
     }
+    Ok(sheet)
 }
 
 /// Makes all of `writes` to a deployment's rows, or none: at most 100.
