@@ -8,6 +8,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::{Unread, whole};
+
 /// Largest document that is read, bytes. Entra's have some 15 KB.
 const MAX_DOCUMENT: usize = 1 << 20;
 
@@ -67,17 +69,16 @@ impl Keys {
 
     /// Fetches the document at `url`.
     pub(super) async fn fetch(client: &reqwest::Client, url: &str) -> Result<Self, FetchError> {
-        let mut response = client.get(url).send().await.map_err(FetchError::Http)?;
+        let response = client.get(url).send().await.map_err(FetchError::Http)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(FetchError::Http)? {
-            document.extend_from_slice(&chunk);
-            if document.len() > MAX_DOCUMENT {
-                return Err(FetchError::TooLarge);
-            }
-        }
+        let document = whole(response, MAX_DOCUMENT)
+            .await
+            .map_err(|why| match why {
+                Unread::Broken(error) => FetchError::Http(error),
+                Unread::TooLarge => FetchError::TooLarge,
+            })?;
         Self::parse(&document)
     }
 }

@@ -43,6 +43,27 @@ pub fn http_client() -> Result<reqwest::Client, String> {
         })
 }
 
+/// Why an answer's body was not read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// It broke off.
+    Broken(reqwest::Error),
+    /// It is larger than it may be.
+    TooLarge,
+}
+
+/// An answer's body, of `most` bytes at most.
+pub(crate) async fn whole(mut answer: reqwest::Response, most: usize) -> Result<Vec<u8>, Unread> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(Unread::Broken)? {
+        if body.len() + chunk.len() > most {
+            return Err(Unread::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
 /// An error and what caused it, in one line that is not too long for a log.
 pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut parts = vec![error.to_string()];

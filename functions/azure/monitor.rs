@@ -12,8 +12,8 @@ use http::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::describe;
 use super::own_token::OwnToken;
+use super::{Unread, describe, whole};
 use crate::config::ResourceId;
 use crate::gateway::pacing::monitor::{DIMENSION, METRIC, ResourceMetrics, read_batch, read_one};
 use crate::gateway::time::Timestamp;
@@ -198,17 +198,12 @@ impl Monitor {
                 .body(body);
         }
         let unavailable = |error: reqwest::Error| MonitorError::Unavailable(describe(&error));
-        let mut response = request.send().await.map_err(unavailable)?;
+        let response = request.send().await.map_err(unavailable)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
-            if bytes.len() + chunk.len() > MAX_ANSWER {
-                return Err(MonitorError::Unreadable(format!(
-                    "more than {MAX_ANSWER} bytes"
-                )));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let bytes = whole(response, MAX_ANSWER).await.map_err(|why| match why {
+            Unread::Broken(error) => unavailable(error),
+            Unread::TooLarge => MonitorError::Unreadable(format!("more than {MAX_ANSWER} bytes")),
+        })?;
         if status.is_success() {
             return Ok(bytes);
         }

@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use serde::de::DeserializeOwned;
 
 use super::own_token::OwnToken;
-use super::{describe, http_client};
+use super::{Unread, describe, http_client, whole};
 use crate::config::{Endpoint, ResourceId};
 use crate::gateway::discover::{Account, Deployment, Page};
 use crate::host::clock::Clock;
@@ -119,7 +119,7 @@ impl ResourceManager {
         let odd = |error: &dyn std::error::Error| {
             ResourceError::Unreadable(format!("{id} can't be read: {}", describe(error)))
         };
-        let mut answer = request.send().await.map_err(|error| odd(&error))?;
+        let answer = request.send().await.map_err(|error| odd(&error))?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -131,14 +131,12 @@ impl ResourceManager {
                 return Err(ResourceError::Unreadable(why));
             }
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| odd(&error))? {
-            if body.len() + chunk.len() > MAX_PAGE {
-                let why = format!("{id}: a page is larger than {MAX_PAGE} bytes");
-                return Err(ResourceError::Unreadable(why));
+        let body = whole(answer, MAX_PAGE).await.map_err(|why| match why {
+            Unread::Broken(error) => odd(&error),
+            Unread::TooLarge => {
+                ResourceError::Unreadable(format!("{id}: a page is larger than {MAX_PAGE} bytes"))
             }
-            body.extend_from_slice(&chunk);
-        }
+        })?;
         serde_json::from_slice(&body).map_err(|error| odd(&error))
     }
 }

@@ -11,7 +11,7 @@ use http::StatusCode;
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::describe;
+use super::{Unread, describe, whole};
 use crate::gateway::price::retail::{Item, Retail};
 use crate::gateway::time::Timestamp;
 
@@ -112,7 +112,7 @@ async fn page(client: &reqwest::Client, url: Url) -> Result<Page, RetailError> {
 
 async fn asked(client: &reqwest::Client, url: Url) -> Result<Page, RetailError> {
     let unavailable = |error: reqwest::Error| RetailError::Unavailable(describe(&error));
-    let mut answer = client.get(url).send().await.map_err(unavailable)?;
+    let answer = client.get(url).send().await.map_err(unavailable)?;
     let status = answer.status();
     if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
         return Err(RetailError::Unavailable(status.to_string()));
@@ -120,13 +120,11 @@ async fn asked(client: &reqwest::Client, url: Url) -> Result<Page, RetailError> 
     if status != StatusCode::OK {
         return Err(RetailError::Unreadable(status.to_string()));
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(unavailable)? {
-        if body.len() + chunk.len() > MAX_PAGE {
-            let why = format!("a page of more than {MAX_PAGE} bytes");
-            return Err(RetailError::Unreadable(why));
+    let body = whole(answer, MAX_PAGE).await.map_err(|why| match why {
+        Unread::Broken(error) => unavailable(error),
+        Unread::TooLarge => {
+            RetailError::Unreadable(format!("a page of more than {MAX_PAGE} bytes"))
         }
-        body.extend_from_slice(&chunk);
-    }
+    })?;
     serde_json::from_slice(&body).map_err(|error| RetailError::Unreadable(error.to_string()))
 }

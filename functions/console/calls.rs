@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Console;
 use crate::gateway::event::UsageEvent;
+use crate::gateway::id;
 use crate::gateway::metrics::notable::SLOW_MS;
 use crate::gateway::time::Timestamp;
 use crate::store::console::{self, HOUR_MS, MINUTE_MS};
@@ -27,9 +28,6 @@ const MOST_PAGES: usize = 5;
 
 /// Apps that are asked for an id at a time.
 const AT_A_TIME: usize = 16;
-
-/// Characters of an id.
-const ID: usize = 26;
 
 /// Which calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -99,7 +97,8 @@ pub(super) struct Wish {
 impl Wish {
     /// What is wrong with it.
     pub(super) fn mistake(&self) -> Option<&'static str> {
-        let is_id = self.id.len() == ID && self.id.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_id =
+            self.id.len() == id::LENGTH && self.id.bytes().all(|b| b.is_ascii_alphanumeric());
         if !self.id.is_empty() && !is_id {
             return Some("An id has 26 letters and digits: what `x-spillway-request-id` says.");
         }
@@ -263,7 +262,7 @@ async fn by_id(
     wish: &Wish,
 ) -> Result<Vec<CallRow>, StoreError> {
     let id = wish.id.to_ascii_uppercase();
-    let Some(made) = time_of(&id) else {
+    let Some(made) = id::time_of(&id) else {
         return Ok(Vec::new());
     };
     let apps = if wish.app.is_empty() {
@@ -285,30 +284,6 @@ async fn by_id(
     let rows: Vec<_> = rows.try_collect().await?;
     let rows = rows.into_iter().flatten();
     Ok(rows.map(|row| CallRow::of(&row.fields)).collect())
-}
-
-/// When an id was made: its first ten digits are milliseconds (ULID).
-fn time_of(id: &str) -> Option<Timestamp> {
-    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-    let digits = id.bytes().take(10);
-    let mut ms = digits.map(|byte| DIGITS.iter().position(|digit| *digit == byte));
-    let ms = ms.try_fold(0u64, |ms, digit| {
-        Some((ms << 5) | u64::try_from(digit?).ok()?)
-    })?;
-    Some(Timestamp::from_unix_ms(ms))
-}
-
-/// The smallest id of a time.
-fn first_id(at: Timestamp) -> String {
-    const DIGITS: [char; 32] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H',
-        'J', 'K', 'M', 'N', 'P', 'Q', 'R', 'S', 'T', 'V', 'W', 'X', 'Y', 'Z',
-    ];
-    let digit = |place: u32| {
-        let digit = (at.unix_ms() >> (place * 5)) & 31;
-        DIGITS.get(usize::try_from(digit).unwrap_or_default())
-    };
-    (0..10).rev().filter_map(digit).collect()
 }
 
 /// An app's calls, of ever longer times until there are enough.
@@ -342,7 +317,7 @@ async fn since(
         let mut range = Range::of(&*partition, chargeback::CALL);
         range.after = Some(Key {
             partition,
-            row: format!("{}{}", chargeback::CALL, first_id(from)),
+            row: format!("{}{}", chargeback::CALL, id::first_of(from)),
         });
         loop {
             if pages == MOST_PAGES {
@@ -363,15 +338,6 @@ async fn since(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_id_says_its_time() {
-        let at = Timestamp::from_unix_ms(1_795_453_590_123);
-        let id = first_id(at) + "0000000000000000";
-        assert_eq!(id.len(), ID);
-        assert_eq!(time_of(&id), Some(at));
-        assert_eq!(time_of("01J!"), None);
-    }
 
     #[test]
     fn a_status_chooses_its_calls() {

@@ -5,6 +5,8 @@
 //! gateway's own misconfiguration; any other 4xx is the client's and goes back untouched. A stream
 //! can say the same in its first events, under a 200.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -103,6 +105,11 @@ pub fn mark_ms(headers: &impl Headers, times: MarkTimes, now: Timestamp) -> u64 
 /// `api-version` is `404`, and for a response or file that is not there `not_found`: those are the
 /// client's.
 pub fn is_missing_deployment(body: &[u8]) -> bool {
+    error_code(body).is_some_and(|code| matches!(&*code, "DeploymentNotFound" | "model_not_found"))
+}
+
+/// The code of an error in OpenAI's shape, where the body is one and has it.
+pub fn error_code(body: &[u8]) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Body<'a> {
         #[serde(borrow)]
@@ -111,10 +118,10 @@ pub fn is_missing_deployment(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Error<'a> {
         #[serde(borrow)]
-        code: std::borrow::Cow<'a, str>,
+        code: Cow<'a, str>,
     }
-    serde_json::from_slice::<Body<'_>>(body)
-        .is_ok_and(|body| matches!(&*body.error.code, "DeploymentNotFound" | "model_not_found"))
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    Some(body.error.code)
 }
 
 /// What an event tells of a stream of which nothing has gone to the client yet.

@@ -22,6 +22,27 @@ pub fn new_id(now: Timestamp, random: &mut fastrand::Rng) -> String {
     id
 }
 
+/// Digits of an id that are its time.
+const TIME: usize = 10;
+
+/// What the first id of a moment begins with.
+pub fn first_of(at: Timestamp) -> String {
+    let digit = |place: usize| {
+        let digit = (at.unix_ms() >> (place * 5)) & 31;
+        ALPHABET.get(usize::try_from(digit).unwrap_or_default())
+    };
+    (0..TIME).rev().filter_map(digit).collect()
+}
+
+/// When an id was made; `None` where it is none.
+pub fn time_of(id: &str) -> Option<Timestamp> {
+    let value = |c| ALPHABET.iter().position(|digit| *digit == c);
+    let ms = id.chars().take(TIME).try_fold(0u64, |ms, c| {
+        Some((ms << 5) | u64::try_from(value(c)?).ok()?)
+    })?;
+    Some(Timestamp::from_unix_ms(ms))
+}
+
 /// A key by which later ids come first; `None` where it is no id.
 pub fn newest_first(id: &str) -> Option<String> {
     let digit = |c| ALPHABET.iter().position(|one| *one == c);
@@ -45,5 +66,14 @@ mod tests {
         for odd in ["", "0", "u", &early.to_lowercase(), &format!("{early}0")] {
             assert_eq!(newest_first(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn an_id_says_its_time() {
+        let at = Timestamp::from_unix_ms(1_795_453_590_123);
+        let id = first_of(at) + "0000000000000000";
+        assert_eq!(id.len(), LENGTH);
+        assert_eq!(time_of(&id), Some(at));
+        assert_eq!(time_of("01J!"), None);
     }
 }

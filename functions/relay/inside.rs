@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
-use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
@@ -15,33 +14,14 @@ use super::headers::set;
 use super::reading::Reading;
 use super::record::{CallRecord, new_id};
 use super::{Relay, Upstream, Worker, admit_and_run, prepare, refuse};
-use crate::gateway::app::App;
-use crate::gateway::event::Kind;
 use crate::gateway::identity::Identity;
-use crate::gateway::priority::Priority;
 use crate::gateway::route::Route;
+use crate::way::Errand;
 
 /// The relay, for other functions.
 #[derive(Clone)]
 pub struct Inside {
     worker: Worker,
-}
-
-/// A call for an app.
-#[derive(Debug)]
-pub struct Errand {
-    /// Who pays.
-    pub app: Arc<App>,
-    /// The path, as an app would call it.
-    pub path: String,
-    /// The body, JSON.
-    pub body: Bytes,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// The one kind of deployment that it goes to; `None`: any.
-    pub only: Option<Kind>,
-    /// Whether its slot is held until the answer has ended, or it goes where it needs none.
-    pub is_paced: bool,
 }
 
 impl std::fmt::Debug for Inside {
@@ -67,16 +47,17 @@ impl Inside {
         &self.worker.relay
     }
 
-    /// Makes a call. Its answer has the id of its usage event in `x-spillway-request-id`.
-    pub async fn call(&self, errand: Errand) -> Response {
+    /// Makes a call. Its answer has the id of its usage event in `x-spillway-request-id`. `is_paced`:
+    /// its slot is held until the answer has ended, or it goes where it needs none.
+    pub async fn call(&self, errand: Errand, is_paced: bool) -> Response {
         let relay = &self.worker.relay;
         let id = new_id(relay.clock.now(), &mut fastrand::Rng::new());
-        let mut response = self.answer(errand, &id).await;
+        let mut response = self.answer(errand, is_paced, &id).await;
         set(response.headers_mut(), "x-spillway-request-id", &id);
         response
     }
 
-    async fn answer(&self, errand: Errand, id: &str) -> Response {
+    async fn answer(&self, errand: Errand, is_paced: bool, id: &str) -> Response {
         let relay = &self.worker.relay;
         let Some(route) = Route::parse(&errand.path, "") else {
             return RelayError::NoSuchPath(errand.path).into_response();
@@ -101,7 +82,7 @@ impl Inside {
             model: Arc::clone(&relay.settings.any_backend),
             pinned: None,
             only: errand.only,
-            is_paced: errand.is_paced,
+            is_paced,
             body: errand.body.clone(),
             route,
             caller,

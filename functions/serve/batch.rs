@@ -1,12 +1,12 @@
 //! Puts the batch function into the process: its way into the relay, Service Bus, and the calls that
 //! are answered later.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
 use axum::body::to_bytes;
 use axum::http::HeaderMap;
-use serde::Deserialize;
 
 use super::requests;
 use super::{Gateway, Place, surroundings};
@@ -18,10 +18,11 @@ use crate::batch::settings::Settings;
 use crate::batch::worker::Worker;
 use crate::config::{self, Scheme};
 use crate::gateway::app::App;
+use crate::gateway::classify::error_code;
 use crate::gateway::event::Kind;
 use crate::gateway::time::Timestamp;
 use crate::relay::Relay;
-use crate::relay::inside::{self, Inside};
+use crate::relay::inside::Inside;
 use crate::store::Store;
 use crate::store::blobs::Blobs;
 use crate::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
@@ -142,15 +143,8 @@ impl Way for IntoRelay {
     fn call(&self, errand: Errand, slot: Option<Slot>) -> Later<'_, Result<Called, String>> {
         Box::pin(async move {
             let is_paced = slot.is_some() || errand.only == Some(Kind::Payg);
-            let answer = self.inside.call(inside::Errand {
-                app: errand.app,
-                path: errand.path,
-                body: errand.body,
-                priority: errand.priority,
-                only: errand.only,
-                is_paced,
-            });
-            let (parts, body) = answer.await.into_parts();
+            let answer = self.inside.call(errand, is_paced).await;
+            let (parts, body) = answer.into_parts();
             let body = to_bytes(body, self.max_answer).await;
             // Its place is free when its answer has ended.
             drop(slot);
@@ -161,7 +155,11 @@ impl Way for IntoRelay {
                 status,
                 request_id: text("x-spillway-request-id").unwrap_or_default().to_owned(),
                 retry_after_ms: text("retry-after-ms").and_then(|ms| ms.parse().ok()),
-                code: if status < 400 { None } else { code(&body) },
+                code: if status < 400 {
+                    None
+                } else {
+                    error_code(&body).map(Cow::into_owned)
+                },
                 body,
             })
         })
@@ -170,18 +168,4 @@ impl Way for IntoRelay {
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
-}
-
-/// The code of an error in OpenAI's shape.
-fn code(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        error: Detail,
-    }
-    #[derive(Deserialize)]
-    struct Detail {
-        code: String,
-    }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    Some(answer.error.code)
 }

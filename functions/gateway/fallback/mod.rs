@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::classify::error_code;
+
 /// Why a model can't serve a call that another may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -62,18 +64,7 @@ impl Chain {
 /// Codes: `context_length_exceeded` (OpenAI's guide to error codes) and Azure's `content_filter`,
 /// which it gives for prompts only; an answer that is filtered comes under a 200.
 pub fn refusal(body: &[u8]) -> Option<Reason> {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        error: Error<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Error<'a> {
-        #[serde(borrow)]
-        code: std::borrow::Cow<'a, str>,
-    }
-    let body: Body<'_> = serde_json::from_slice(body).ok()?;
-    match &*body.error.code {
+    match &*error_code(body)? {
         "context_length_exceeded" => Some(Reason::ContextLength),
         "content_filter" => Some(Reason::ContentFilter),
         _ => None,

@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use azure_core_tables::headers::Headers;
 use azure_core_tables::{Body, BytesStream, HttpClient, Request, Response};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::batch;
 use super::fault::{Fault, Refusal};
-use crate::azure::describe;
 use crate::azure::own_token::OwnToken;
+use crate::azure::{Unread, describe, whole};
 use crate::host::clock::Clock;
 
 /// Longest that the first request waits for the gateway's first token.
@@ -136,17 +136,12 @@ fn is_batch(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with(batch::MEDIA_TYPE.as_bytes()))
 }
 
-async fn collect(mut answer: reqwest::Response) -> Result<Bytes, Fault> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = answer.chunk().await.map_err(no_answer)? {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return Err(Fault::NoAnswer(format!(
-                "its answer has more than {MAX_ANSWER} bytes"
-            )));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
+async fn collect(answer: reqwest::Response) -> Result<Bytes, Fault> {
+    let body = whole(answer, MAX_ANSWER).await.map_err(|why| match why {
+        Unread::Broken(error) => no_answer(error),
+        Unread::TooLarge => Fault::NoAnswer(format!("its answer has more than {MAX_ANSWER} bytes")),
+    })?;
+    Ok(body.into())
 }
 
 fn check(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<(), Fault> {
