@@ -87,11 +87,9 @@ pub(super) async fn one(
     Path(id): Path<String>,
     request: Request,
 ) -> Response {
-    if name::key(name::BATCH, &id).is_none() {
-        return desk.pass(request).await;
-    }
-    let Some(app) = desk.app(request.headers()).await else {
-        return desk.pass(request).await;
+    let (app, request) = match desk.own(name::BATCH, &id, request).await {
+        Ok(own) => own,
+        Err(passed) => return passed,
     };
     desk.answer(match *request.method() {
         Method::GET => found(&desk.batches, &app.name, &id)
@@ -107,11 +105,9 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     request: Request,
 ) -> Response {
-    if name::key(name::BATCH, &id).is_none() {
-        return desk.pass(request).await;
-    }
-    let Some(app) = desk.app(request.headers()).await else {
-        return desk.pass(request).await;
+    let (app, request) = match desk.own(name::BATCH, &id, request).await {
+        Ok(own) => own,
+        Err(passed) => return passed,
     };
     desk.answer(match *request.method() {
         Method::POST => call_off(&desk.batches, &app.name, &id).await,

@@ -46,11 +46,9 @@ pub(super) async fn one(
     Path(id): Path<String>,
     request: Request,
 ) -> Response {
-    if name::key(name::FILE, &id).is_none() {
-        return desk.pass(request).await;
-    }
-    let Some(app) = desk.app(request.headers()).await else {
-        return desk.pass(request).await;
+    let (app, request) = match desk.own(name::FILE, &id, request).await {
+        Ok(own) => own,
+        Err(passed) => return passed,
     };
     desk.answer(match *request.method() {
         Method::GET => found(&desk.batches, &app.name, &id)
@@ -67,11 +65,9 @@ pub(super) async fn content(
     Path(id): Path<String>,
     request: Request,
 ) -> Response {
-    if name::key(name::FILE, &id).is_none() {
-        return desk.pass(request).await;
-    }
-    let Some(app) = desk.app(request.headers()).await else {
-        return desk.pass(request).await;
+    let (app, request) = match desk.own(name::FILE, &id, request).await {
+        Ok(own) => own,
+        Err(passed) => return passed,
     };
     desk.answer(match *request.method() {
         Method::GET => found(&desk.batches, &app.name, &id)

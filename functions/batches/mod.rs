@@ -2,7 +2,7 @@
 //! that work them off (`/v1/batches`). docs/batch-api.md is for those who use it.
 //!
 //! Its own are the files with purpose `batch`, the batches made of them, and their results; all have
-//! ids with prefixes of the gateway's ([`crate::gateway::batches::name`]). Everything else on these
+//! ids with prefixes of the gateway's ([`name`]). Everything else on these
 //! paths is the relay's, as if this were not here.
 //!
 //! `files`, `upload` and `api` answer apps; `runner` finds batches that have not ended and takes
@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 use self::error::ApiError;
 use crate::config::BatchApi;
 use crate::gateway::app::App;
+use crate::gateway::batches::name;
 use crate::gateway::id::new_id;
 use crate::gateway::time::Timestamp;
 use crate::store::Store;
@@ -173,6 +174,23 @@ impl Desk {
         self.batches.callers.identify(headers).await
     }
 
+    /// Who asks for one of the gateway's own things; or what the relay answers, where the id
+    /// is none of its own or nobody is known to ask.
+    async fn own(
+        &self,
+        prefix: &str,
+        id: &str,
+        request: Request,
+    ) -> Result<(Arc<App>, Request), Response> {
+        if name::key(prefix, id).is_none() {
+            return Err(self.pass(request).await);
+        }
+        match self.app(request.headers()).await {
+            Some(app) => Ok((app, request)),
+            None => Err(self.pass(request).await),
+        }
+    }
+
     /// An answer of the gateway's own.
     fn answer(&self, answer: Result<Response, ApiError>) -> Response {
         let mut response = answer.unwrap_or_else(ApiError::into_response);
@@ -229,7 +247,7 @@ impl Listed {
         let Some(id) = &self.after else {
             return Ok(None);
         };
-        match crate::gateway::batches::name::key(prefix, id) {
+        match name::key(prefix, id) {
             Some(row) => Ok(Some(row)),
             None => Err(ApiError::invalid(
                 "after",

@@ -1,15 +1,32 @@
 //! The console's figures as JSON. [`super::openapi`] describes them.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
-use serde_json::json;
 
 use super::{Console, calls, history, money, now, plan};
 use crate::billing::BillingError;
+use crate::host::problem::problem;
+
+/// A query, as far as it can be read.
+type Asked<W> = Result<Query<W>, QueryRejection>;
+
+/// What a query asks for, or what is wrong with it.
+fn asked<W>(
+    wish: Asked<W>,
+    mistake: impl Fn(&W) -> Option<&'static str>,
+) -> Result<W, Cow<'static, str>> {
+    let Query(wish) = wish.map_err(|why| why.body_text())?;
+    match mistake(&wish) {
+        Some(mistake) => Err(mistake.into()),
+        None => Ok(wish),
+    }
+}
 
 /// What is happening.
 pub(super) async fn now(State(console): State<Console>) -> Json<now::Now> {
@@ -19,41 +36,27 @@ pub(super) async fn now(State(console): State<Console>) -> Json<now::Now> {
 /// The past.
 pub(super) async fn history(
     State(console): State<Console>,
-    wish: Result<Query<history::Wish>, QueryRejection>,
+    wish: Asked<history::Wish>,
 ) -> Response {
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(why) => return wrong(&why.body_text()),
-    };
-    match wish.mistake() {
-        Some(mistake) => wrong(mistake),
-        None => answer(history::read(&console, &wish).await),
+    match asked(wish, history::Wish::mistake) {
+        Ok(wish) => answer(history::read(&console, &wish).await),
+        Err(why) => wrong(&why),
     }
 }
 
 /// Calls.
-pub(super) async fn calls(
-    State(console): State<Console>,
-    wish: Result<Query<calls::Wish>, QueryRejection>,
-) -> Response {
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(why) => return wrong(&why.body_text()),
-    };
-    match wish.mistake() {
-        Some(mistake) => wrong(mistake),
-        None => answer(calls::find(&console, &wish).await),
+pub(super) async fn calls(State(console): State<Console>, wish: Asked<calls::Wish>) -> Response {
+    match asked(wish, calls::Wish::mistake) {
+        Ok(wish) => answer(calls::find(&console, &wish).await),
+        Err(why) => wrong(&why),
     }
 }
 
 /// What a month costs.
-pub(super) async fn money(
-    State(console): State<Console>,
-    wish: Result<Query<money::Wish>, QueryRejection>,
-) -> Response {
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(why) => return wrong(&why.body_text()),
+pub(super) async fn money(State(console): State<Console>, wish: Asked<money::Wish>) -> Response {
+    let wish = match asked(wish, |_| None) {
+        Ok(wish) => wish,
+        Err(why) => return wrong(&why),
     };
     match money::read(&console, &wish).await {
         Err(BillingError::Asked(why)) => wrong(&why),
@@ -67,17 +70,10 @@ pub(super) async fn idle(State(console): State<Console>) -> Response {
 }
 
 /// What another number of PTUs would have come to.
-pub(super) async fn what_if(
-    State(console): State<Console>,
-    wish: Result<Query<plan::Wish>, QueryRejection>,
-) -> Response {
-    let wish = match wish {
-        Ok(Query(wish)) => wish,
-        Err(why) => return wrong(&why.body_text()),
-    };
-    match wish.mistake() {
-        Some(mistake) => wrong(mistake),
-        None => answer(plan::what_if(&console, &wish).await),
+pub(super) async fn what_if(State(console): State<Console>, wish: Asked<plan::Wish>) -> Response {
+    match asked(wish, plan::Wish::mistake) {
+        Ok(wish) => answer(plan::what_if(&console, &wish).await),
+        Err(why) => wrong(&why),
     }
 }
 
@@ -87,18 +83,15 @@ fn answer<T: Serialize, E: std::fmt::Display>(found: Result<T, E>) -> Response {
         Err(error) => {
             tracing::error!(%error, "the console can't read the store");
             let message = "What is kept can't be read at the moment; try again.";
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            refuse(status, "store_unavailable", "server_error", message)
+            problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_unavailable",
+                message,
+            )
         }
     }
 }
 
 fn wrong(message: &str) -> Response {
-    let status = StatusCode::BAD_REQUEST;
-    refuse(status, "invalid_query", "invalid_request_error", message)
-}
-
-fn refuse(status: StatusCode, code: &str, kind: &str, message: &str) -> Response {
-    let body = json!({"error": {"code": code, "message": message, "type": kind, "param": null}});
-    (status, Json(body)).into_response()
+    problem(StatusCode::BAD_REQUEST, "invalid_query", message)
 }

@@ -11,7 +11,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::Console;
 use crate::billing::export::{Export, RowFormat};
@@ -20,6 +19,7 @@ use crate::billing::{Billing, BillingError, Period, Span, price_check};
 use crate::gateway::bill::By;
 use crate::gateway::identity::Refusal;
 use crate::gateway::time::Timestamp;
+use crate::host::problem::problem;
 use crate::relay::refused;
 use crate::store::{StoreError, prices};
 
@@ -239,14 +239,4 @@ fn unreadable(error: &StoreError) -> Response {
         "store_unavailable",
         "what is kept of calls can't be read now; try again",
     )
-}
-
-fn problem(status: StatusCode, code: &str, message: &str) -> Response {
-    let kind = if status.is_client_error() {
-        "invalid_request_error"
-    } else {
-        "server_error"
-    };
-    let error = json!({"code": code, "message": message, "type": kind, "param": null});
-    (status, axum::Json(json!({ "error": error }))).into_response()
 }

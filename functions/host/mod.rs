@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod invocation;
 pub mod log;
+pub mod problem;
 pub mod server;

@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde_json::{Value, json};
+use axum::{Json, Router};
+use serde_json::json;
 
 use crate::async_calls::{AsyncCalls, AsyncError, Cancelling, Standing};
+use crate::host::problem::problem;
 use crate::relay::{Relay, refused};
 use crate::store::requests::Kept;
 
@@ -64,7 +65,7 @@ async fn look(State(desk): State<Desk>, Path(id): Path<String>, headers: HeaderM
                 .insert(RETRY_AFTER, HeaderValue::from(LOOK_AGAIN_S));
             response
         }
-        Ok(Some(Standing::Cancelled)) => error(
+        Ok(Some(Standing::Cancelled)) => problem(
             StatusCode::GONE,
             "cancelled",
             &format!("`{id}` was called off."),
@@ -84,7 +85,7 @@ async fn cancel(State(desk): State<Desk>, Path(id): Path<String>, headers: Heade
         Ok(Cancelling::NoSuch) => no_such(&id),
         Ok(Cancelling::TooLate) => {
             let message = format!("`{id}` has started already: it can't be called off.");
-            error(StatusCode::CONFLICT, "already_started", &message)
+            problem(StatusCode::CONFLICT, "already_started", &message)
         }
         Err(why) => unavailable(&why),
     }
@@ -98,7 +99,7 @@ async fn answer(calls: &AsyncCalls, app: &str, id: &str, kept: &Kept) -> Respons
     };
     if !kept.code.is_empty() {
         let message = String::from_utf8_lossy(&body);
-        return error(error_status(&kept.code), &kept.code, &message);
+        return problem(error_status(&kept.code), &kept.code, &message);
     }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -121,14 +122,12 @@ fn error_status(code: &str) -> StatusCode {
 }
 
 fn standing(status: StatusCode, id: &str, state: &str) -> Response {
-    say(
-        status,
-        &json!({"id": id, "object": "spillway.request", "status": state}),
-    )
+    let body = json!({"id": id, "object": "spillway.request", "status": state});
+    (status, Json(body)).into_response()
 }
 
 fn no_such(id: &str) -> Response {
-    error(
+    problem(
         StatusCode::NOT_FOUND,
         "not_found",
         &format!("`{id}` was not found."),
@@ -138,30 +137,9 @@ fn no_such(id: &str) -> Response {
 fn unavailable(why: &AsyncError) -> Response {
     tracing::error!(%why, "a call's answer can't be looked up");
     let message = "Where answers are kept can't be read at the moment; try again.";
-    error(
+    problem(
         StatusCode::SERVICE_UNAVAILABLE,
         "store_unavailable",
         message,
     )
-}
-
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    let kind = if status.is_server_error() {
-        "server_error"
-    } else {
-        "invalid_request_error"
-    };
-    say(
-        status,
-        &json!({"error": {"code": code, "message": message, "type": kind, "param": null}}),
-    )
-}
-
-fn say(status: StatusCode, body: &Value) -> Response {
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
