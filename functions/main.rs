@@ -13,7 +13,7 @@ use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
 use spillway::chargeback::{self, Consumer};
 use spillway::config::{
-    Batch, BatchApi, Blobs, Config, Endpoint, KeyHash, ResourceId, Source, Storage, Tables, schema,
+    Batch, BatchApi, Config, Endpoint, KeyHash, ResourceId, Source, Storage, StoragePlace, schema,
 };
 use spillway::discover::{PUBLIC_CLOUD, discover};
 use spillway::door::new_key;
@@ -270,10 +270,10 @@ fn local(args: &LocalArgs) -> io::Result<()> {
                 }
             }
         };
-        let named = data.map(Tables::Embedded).or(config.storage.tables);
-        config.storage.tables = Some(named.unwrap_or_else(|| Tables::Embedded(DATA.into())));
-        let named = blobs.map(Blobs::Embedded).or(config.storage.blobs);
-        config.storage.blobs = Some(named.unwrap_or_else(|| Blobs::Embedded(DATA.into())));
+        let named = data.map(StoragePlace::Embedded).or(config.storage.tables);
+        config.storage.tables = Some(named.unwrap_or_else(|| StoragePlace::Embedded(DATA.into())));
+        let named = blobs.map(StoragePlace::Embedded).or(config.storage.blobs);
+        config.storage.blobs = Some(named.unwrap_or_else(|| StoragePlace::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let queues = queues(&mut config, queue_port).await?;
         let (gateway, keeping) = start(Place::Local, &config, Trigger::Invoked)?;
@@ -294,7 +294,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
 /// that it names, else on `port`.
 async fn queues(config: &mut Config, port: u16) -> io::Result<Option<(Queues, TcpListener)>> {
     let folder = match &config.storage.tables {
-        Some(Tables::Embedded(folder)) => folder.clone(),
+        Some(StoragePlace::Embedded(folder)) => folder.clone(),
         _ => DATA.into(),
     };
     let address = match &config.batch {
@@ -467,7 +467,7 @@ fn billing_of(config: Option<&Path>, data: Option<PathBuf>) -> io::Result<Billin
         (Some(folder), None) => {
             // The simulated PTUs of `spillway local` cost nothing.
             let storage = Storage {
-                tables: Some(Tables::Embedded(folder)),
+                tables: Some(StoragePlace::Embedded(folder)),
                 ..Storage::default()
             };
             (storage, None)
@@ -475,7 +475,7 @@ fn billing_of(config: Option<&Path>, data: Option<PathBuf>) -> io::Result<Billin
         (data, config) => {
             let config = read(config)?;
             let mut storage = config.storage.clone();
-            storage.tables = data.map(Tables::Embedded).or(storage.tables);
+            storage.tables = data.map(StoragePlace::Embedded).or(storage.tables);
             (storage, Some(config))
         }
     };

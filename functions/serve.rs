@@ -26,7 +26,7 @@ use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
 use crate::billing::price_check;
-use crate::config::{Auth, Blobs as BlobsPlace, Config, Scheme, Storage, Tables};
+use crate::config::{Auth, Config, Scheme, Storage, StoragePlace};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
 use crate::gateway::event::UsageEvent;
@@ -306,14 +306,10 @@ pub fn may_run(auth: &Auth, env: &dyn Fn(&str) -> Option<String>) -> io::Result<
 pub fn open_store(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Store>>> {
     let azure = match &storage.tables {
         None => return Ok(None),
-        Some(Tables::Embedded(folder)) => return Ok(Some(Arc::new(Embedded::open(folder)?))),
-        Some(Tables::Emulator(endpoint)) => AzureTables::emulator(endpoint),
-        Some(Tables::Account(endpoint)) => {
-            let mut tokens = OwnTokens::new(surroundings(place));
-            let token = tokens.get(None, azure_tables::SCOPE);
-            let token = token.map_err(io::Error::other)?;
-            tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
-            AzureTables::account(endpoint, token)
+        Some(StoragePlace::Embedded(folder)) => return Ok(Some(Arc::new(Embedded::open(folder)?))),
+        Some(StoragePlace::Emulator(endpoint)) => AzureTables::emulator(endpoint),
+        Some(StoragePlace::Account(endpoint)) => {
+            AzureTables::account(endpoint, fresh_token(place, azure_tables::SCOPE)?)
         }
     };
     let azure = Arc::new(azure.map_err(io::Error::other)?);
@@ -339,14 +335,10 @@ async fn make_tables(store: Arc<AzureTables>) {
 pub fn open_blobs(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Blobs>>> {
     let azure = match &storage.blobs {
         None => return Ok(None),
-        Some(BlobsPlace::Embedded(folder)) => return Ok(Some(Arc::new(Files::open(folder)?))),
-        Some(BlobsPlace::Emulator(endpoint)) => AzureBlobs::emulator(endpoint),
-        Some(BlobsPlace::Account(endpoint)) => {
-            let mut tokens = OwnTokens::new(surroundings(place));
-            let token = tokens.get(None, azure_tables::SCOPE);
-            let token = token.map_err(io::Error::other)?;
-            tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
-            AzureBlobs::account(endpoint, token)
+        Some(StoragePlace::Embedded(folder)) => return Ok(Some(Arc::new(Files::open(folder)?))),
+        Some(StoragePlace::Emulator(endpoint)) => AzureBlobs::emulator(endpoint),
+        Some(StoragePlace::Account(endpoint)) => {
+            AzureBlobs::account(endpoint, fresh_token(place, azure_tables::SCOPE)?)
         }
     };
     let azure = Arc::new(azure.map_err(io::Error::other)?);
@@ -363,6 +355,15 @@ async fn make_containers(blobs: Arc<AzureBlobs>) {
             "the containers can't be made or reached; each write tries again"
         ),
     }
+}
+
+/// A token of the gateway's own, which is fetched again and again in the runtime that this is called
+/// in.
+fn fresh_token(place: Place, scope: &str) -> io::Result<Arc<OwnToken>> {
+    let mut tokens = OwnTokens::new(surroundings(place));
+    let token = tokens.get(None, scope).map_err(io::Error::other)?;
+    tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
+    Ok(token)
 }
 
 fn surroundings(place: Place) -> Surroundings {
@@ -410,7 +411,7 @@ pub fn keep(
     let outbox = Outbox::new(ways, outbox::Settings::new(config));
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = oneshot::channel();
-    let Inbox { events, owners, .. } = inbox;
+    let Inbox { events, owners } = inbox;
     let keeping = async move {
         let owners = async {
             if let Some(store) = store.as_deref() {
@@ -434,11 +435,7 @@ fn open_hub(place: Place, config: &Config) -> io::Result<Option<EventHub>> {
     let Some(hub) = &config.chargeback.event_hub else {
         return Ok(None);
     };
-    let mut tokens = OwnTokens::new(surroundings(place));
-    let token = tokens.get(None, event_hub::SCOPE);
-    let token = token.map_err(io::Error::other)?;
-    tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
-    EventHub::new(hub, token)
+    EventHub::new(hub, fresh_token(place, event_hub::SCOPE)?)
         .map(Some)
         .map_err(io::Error::other)
 }

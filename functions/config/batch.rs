@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Endpoint;
+use super::{Endpoint, mebibytes};
 use crate::gateway::batch::order::Rules;
 use crate::gateway::batch::patience::Patience;
 
@@ -157,8 +157,4 @@ impl Batch {
     pub const fn keep_ms(&self) -> u64 {
         self.keep_h.saturating_mul(HOUR_MS)
     }
-}
-
-fn mebibytes(mb: u32) -> usize {
-    usize::try_from(mb).map_or(usize::MAX, |mb| mb.saturating_mul(1 << 20))
 }

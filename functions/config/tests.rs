@@ -106,7 +106,7 @@ fn a_good_file_is_read() {
     assert_eq!(selection.hash_on, HashOn::Header("x-session".into()));
     assert_eq!(
         config.storage.tables,
-        Some(Tables::Embedded("/data".into()))
+        Some(StoragePlace::Embedded("/data".into()))
     );
     assert_eq!(config.auth.mode, AuthMode::Required);
 }

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Batch, BatchApi, Blobs, Chargeback, Day, Endpoint, Fallback, KeyHash, Money,
-    Pacing, Price, Prompts, Secret, Tables, Transform,
+    AppLimit, Auth, Batch, BatchApi, Chargeback, Day, Endpoint, Fallback, KeyHash, Money, Pacing,
+    Price, Prompts, Secret, StoragePlace, Transform,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::event::Kind;
@@ -107,6 +107,18 @@ pub struct Gateway {
     /// `api-version` for calls to the classic form that name none.
     #[schemars(length(min = 1, max = 64))]
     pub api_version: String,
+}
+
+impl Gateway {
+    /// Largest request body, bytes.
+    pub fn max_body(&self) -> usize {
+        mebibytes(self.max_body_mb)
+    }
+}
+
+/// So many MiB in bytes.
+pub fn mebibytes(mb: u32) -> usize {
+    usize::try_from(mb).map_or(usize::MAX, |mb| mb.saturating_mul(1 << 20))
 }
 
 impl Default for Gateway {
@@ -378,12 +390,14 @@ pub struct Storage {
     /// identity; `http://127.0.0.1:PORT/devstoreaccount1`: the emulator Azurite; `embedded:DIR`: a
     /// file in that folder. Absent: usage events are only logged, and owners of stored objects only
     /// remembered in memory.
+    #[serde(deserialize_with = "super::place::tables")]
     #[schemars(with = "Option<String>")]
-    pub tables: Option<Tables>,
+    pub tables: Option<StoragePlace>,
     /// `https://NAME.blob.core.windows.net`: a storage account, reached with the gateway's own
     /// identity; `http://127.0.0.1:PORT/devstoreaccount1`: the emulator Azurite; `embedded:DIR`:
     /// files in that folder. Absent: nothing that needs blobs (prompt logging, the batch API, large
     /// answers of the batch queue) can be switched on.
+    #[serde(deserialize_with = "super::place::blobs")]
     #[schemars(with = "Option<String>")]
-    pub blobs: Option<Blobs>,
+    pub blobs: Option<StoragePlace>,
 }

@@ -10,7 +10,7 @@ use super::mistakes::Report;
 use super::shape::suggestion;
 use super::tree::{Tree, below};
 use super::types::read_hash_on;
-use super::{AuthMode, Blobs, Endpoint, KeyHash, Tables};
+use super::{AuthMode, Endpoint, KeyHash, StoragePlace};
 
 mod auth;
 mod batch;
@@ -78,11 +78,11 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
         .value
         .pointer("/storage/tables")
         .and_then(Value::as_str);
-    if let Some(Err(message)) = tables.map(str::parse::<Tables>) {
+    if let Some(Err(message)) = tables.map(StoragePlace::tables) {
         check.at("storage.tables", &message);
     }
     let blobs = tree.value.pointer("/storage/blobs").and_then(Value::as_str);
-    if let Some(Err(message)) = blobs.map(str::parse::<Blobs>) {
+    if let Some(Err(message)) = blobs.map(StoragePlace::blobs) {
         check.at("storage.blobs", &message);
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use self::recorder::{Events, Queued};
 use self::spool::Spool;
 use crate::azure::event_hub::{EventHub, MAX_BYTES, MAX_EVENTS, NotSent};
-use crate::config::{Config, Tables};
+use crate::config::{Config, StoragePlace};
 use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
@@ -80,9 +80,11 @@ fn folder(config: &Config) -> Option<PathBuf> {
         return chargeback.spool.clone();
     }
     let tables = match (&config.storage.tables, &chargeback.event_hub) {
-        (Some(Tables::Embedded(folder)), _) => return Some(folder.join("spool")),
+        (Some(StoragePlace::Embedded(folder)), _) => return Some(folder.join("spool")),
         (None, None) => return None,
-        (Some(Tables::Account(endpoint) | Tables::Emulator(endpoint)), _) => endpoint.to_string(),
+        (Some(StoragePlace::Account(endpoint) | StoragePlace::Emulator(endpoint)), _) => {
+            endpoint.to_string()
+        }
         (None, Some(_)) => String::new(),
     };
     let hub = chargeback.event_hub.as_ref().map(ToString::to_string);

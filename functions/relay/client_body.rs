@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::error::RelayError;
+use crate::config::mebibytes;
 
 /// Most that is read of a body that nobody wants, bytes, and for how long. (nginx's
 /// `lingering_time` is 30 s.)
@@ -22,9 +23,7 @@ pub(super) async fn read(
     max_mb: u32,
     deadline_ms: u64,
 ) -> Result<Bytes, RelayError> {
-    let max = usize::try_from(max_mb)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(1 << 20);
+    let max = mebibytes(max_mb);
     let stated = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok());

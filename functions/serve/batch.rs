@@ -101,10 +101,9 @@ pub(super) struct IntoRelay {
 impl IntoRelay {
     /// A way with connections of its own.
     pub(super) fn new(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Self {
-        let max_mb = usize::try_from(relay.settings.gateway.max_body_mb).unwrap_or(usize::MAX);
         Self {
             inside: Inside::new(relay, tls),
-            max_answer: max_mb.saturating_mul(1 << 20),
+            max_answer: relay.settings.gateway.max_body(),
         }
     }
 }

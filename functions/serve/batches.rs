@@ -17,10 +17,9 @@ impl Gateway {
     #[must_use]
     pub(super) fn with_batch_api(mut self, settings: &BatchApi, kept: Kept) -> Self {
         let clock = self.relay.clock;
-        let max_mb = usize::try_from(self.relay.settings.gateway.max_body_mb).unwrap_or(usize::MAX);
         let batches = Arc::new(Batches::new(
             settings.clone(),
-            max_mb.saturating_mul(1 << 20),
+            self.relay.settings.gateway.max_body(),
             kept,
             Arc::new(IntoRelay::new(&self.relay, &self.tls)),
             Arc::new(Door(Arc::clone(&self.relay))),
