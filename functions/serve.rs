@@ -2,6 +2,7 @@
 
 pub mod batch;
 mod batches;
+pub mod ending;
 mod requests;
 mod utilization;
 
@@ -49,8 +50,6 @@ use crate::store::blobs::embedded::Embedded as Files;
 use crate::store::embedded::Embedded;
 use crate::store::ledger::{Ledger, Observer};
 use crate::store::requests as requests_table;
-
-pub mod ending;
 
 /// A gateway that is ready to serve.
 #[derive(Debug)]

@@ -12,8 +12,9 @@ use super::call::Call;
 use super::error::RelayError;
 use super::headers::set;
 use super::reading::Reading;
-use super::record::{CallRecord, new_id};
+use super::record::CallRecord;
 use super::{Relay, Upstream, Worker, admit_and_run, prepare, refuse};
+use crate::gateway::id::new_id;
 use crate::gateway::identity::Identity;
 use crate::gateway::route::Route;
 use crate::way::Errand;
@@ -66,7 +67,7 @@ impl Inside {
             app: errand.app,
             principal: None,
         };
-        let recorder = relay.recorder.clone();
+        let recorder = self.worker.recorder.clone();
         let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
         record.called_by(&caller);
         record.operation = route.operation;

@@ -1,6 +1,6 @@
 //! Brings to the store who owns what calls made. Usage events go another way: [`crate::outbox`].
 //!
-//! Both come through bounded queues, so that a slow store holds up no call.
+//! They come through a bounded queue, so that a slow store holds up no call.
 
 use std::time::Duration;
 

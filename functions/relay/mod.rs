@@ -1,10 +1,13 @@
 //! The HTTP function that apps call as if it were Azure OpenAI.
 //!
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
-//! route and the body say which model, `admission` whether the app's limits and budget allow it, `pace`
-//! has a low-priority call wait for its slot, `call` tries deployments as the plan says until one answers, `body` passes the answer on and reads its
-//! usage, `record` makes the usage event of it and settles the limits, `prompts` keeps the text of calls
-//! whose app wants that.
+//! route and the body say which model, `transform` changes it as the app's rules have it, `admission`
+//! says whether the app's limits and budget allow it, `pace` has a low-priority call wait for its
+//! slot, `call` tries deployments as the plan says until one answers, and those of another model where
+//! `fallback` has one, `body` passes the answer on and reads its usage, `record` makes the usage event
+//! of it and settles the limits, `prompts` keeps the text of calls whose app wants that.
+//!
+//! `later` takes in calls that need no answer now; [`inside`] is the way in for calls of other functions.
 
 mod admission;
 mod affinity;
@@ -54,6 +57,7 @@ use crate::door::Door;
 use crate::gateway::app::App;
 use crate::gateway::estimate;
 use crate::gateway::event::Outcome;
+use crate::gateway::id::new_id;
 use crate::gateway::identity::Refusal;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::pool::ModelPool;
@@ -161,7 +165,7 @@ pub fn refused(why: Refusal) -> Response {
 }
 
 fn unrecorded(error: RelayError) -> Response {
-    let id = record::new_id(Clock::new().now(), &mut fastrand::Rng::new());
+    let id = new_id(Clock::new().now(), &mut fastrand::Rng::new());
     let mut response = error.into_response();
     set(response.headers_mut(), "x-spillway-request-id", &id);
     response
@@ -193,7 +197,7 @@ pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
 async fn handle(State(worker): State<Worker>, request: Request) -> Response {
     let relay = &worker.relay;
     let now = relay.clock.now();
-    let id = record::new_id(now, &mut fastrand::Rng::new());
+    let id = new_id(now, &mut fastrand::Rng::new());
     let mut response = answer(&worker, request, &id).await;
     set(response.headers_mut(), "x-spillway-request-id", &id);
     response

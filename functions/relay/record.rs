@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crate::gateway::deployment::InFlight;
 use crate::gateway::estimate;
 use crate::gateway::event::{Attempt, Outcome, Tokens, UsageEvent, UsageSource};
-pub(super) use crate::gateway::id::new_id;
 use crate::gateway::identity::Identity;
 use crate::gateway::limit::Reservation;
 use crate::gateway::route::Operation;
