@@ -67,7 +67,7 @@ pub struct Delivered {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Taken {
     /// Events that were counted now.
-    pub counted: Vec<UsageEvent>,
+    pub counted: usize,
     /// Events that had been counted before.
     pub duplicates: usize,
     /// Events that could not be read.
@@ -118,10 +118,8 @@ impl Consumer {
             rejects.extend(from.get(index).map(|one| reject(reason, one)));
         }
         rejects::write(self.ledger.store().as_ref(), &rejects).await?;
-        let counted = recorded.counted.iter();
-        let counted = counted.filter_map(|index| events.get(*index).cloned());
         Ok(Taken {
-            counted: counted.collect(),
+            counted: recorded.counted.len(),
             duplicates: recorded.duplicates.len(),
             rejected: rejects.len(),
         })
@@ -159,7 +157,7 @@ async fn invoked(
 }
 
 fn say(taken: &Taken) {
-    let (counted, duplicates, rejected) = (taken.counted.len(), taken.duplicates, taken.rejected);
+    let (counted, duplicates, rejected) = (taken.counted, taken.duplicates, taken.rejected);
     tracing::debug!(counted, duplicates, "usage events were taken");
     if rejected > 0 {
         tracing::error!(

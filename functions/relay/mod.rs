@@ -145,11 +145,6 @@ impl Relay {
         // Where they are kept already, they stay.
         let _ = self.prompts.set(prompts);
     }
-
-    /// Calls whose prompts were to be kept and are not, so far.
-    pub fn dropped_prompts(&self) -> u64 {
-        self.prompts.get().map_or(0, Prompts::dropped)
-    }
 }
 
 /// The answer to a path that is no function's: 404, in OpenAI's shape.

@@ -24,7 +24,7 @@ use super::{
     chargeback,
 };
 use crate::gateway::event::{Tokens, UsageEvent};
-use crate::gateway::price::{Charge, Prices};
+use crate::gateway::price::Charge;
 use crate::gateway::time::Timestamp;
 
 #[cfg(test)]
@@ -111,19 +111,6 @@ pub struct Ledger {
     shard: AtomicU32,
     /// Batches of the same app and day go one after the other within this instance.
     turns: [Mutex<()>; 64],
-}
-
-/// Records events in `store`; as [`Ledger::record`], for once.
-///
-/// # Errors
-/// As [`Ledger::record`].
-pub async fn record(
-    store: Arc<dyn Store>,
-    events: &[&UsageEvent],
-    prices: &Prices,
-) -> Result<Recorded, StoreError> {
-    let ledger = Ledger::new(store);
-    ledger.record(events, &|event| prices.charge(event)).await
 }
 
 impl Ledger {

@@ -66,11 +66,6 @@ impl Poller {
         }
     }
 
-    /// Whether there is anything to ask for.
-    pub const fn has_work(&self) -> bool {
-        !self.resources.is_empty()
-    }
-
     /// Asks for all deployments and writes what comes; each one's outcome.
     pub async fn poll(&self) -> Vec<Report> {
         self.poll_at(self.clock.now()).await
