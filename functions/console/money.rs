@@ -12,7 +12,7 @@ use super::Console;
 use super::now::percent;
 use crate::billing::{self, BillingError, Period, Span, csv};
 use crate::config::Config;
-use crate::gateway::bill::{BillError, By, Figures, Idle, Line, Wanted};
+use crate::gateway::bill::{BillError, By, Figures, Idle, Line, Wanted, add_amount};
 use crate::gateway::budget::Month;
 use crate::gateway::price::Prices;
 use crate::gateway::time::{DAY_MS, Timestamp};
@@ -224,25 +224,14 @@ impl Day {
                 day.unpriced.push((Arc::clone(model), unpriced));
             }
             if line.is_idle {
-                day.idle = add(day.idle, line.ptu_cost)?;
+                add_amount(&mut day.idle, line.ptu_cost)?;
             } else {
-                add_line(apps.entry(Arc::clone(app)).or_default(), &line)?;
+                apps.entry(Arc::clone(app)).or_default().add(&line)?;
             }
         }
         day.apps = apps.into_iter().collect();
         Ok(day)
     }
-}
-
-fn add(one: Decimal, other: Decimal) -> Result<Decimal, BillError> {
-    one.checked_add(other).ok_or(BillError::TooLarge)
-}
-
-fn add_line(sum: &mut Line, line: &Line) -> Result<(), BillError> {
-    sum.figures.add(&line.figures)?;
-    sum.weighted = sum.weighted.saturating_add(line.weighted);
-    sum.ptu_cost = add(sum.ptu_cost, line.ptu_cost)?;
-    Ok(())
 }
 
 /// A month in the making.
@@ -256,9 +245,9 @@ struct Sum {
 impl Sum {
     fn add(&mut self, day: &Day) -> Result<(), BillError> {
         for (app, line) in &day.apps {
-            add_line(self.apps.entry(Arc::clone(app)).or_default(), line)?;
+            self.apps.entry(Arc::clone(app)).or_default().add(line)?;
         }
-        self.idle = add(self.idle, day.idle)?;
+        add_amount(&mut self.idle, day.idle)?;
         for (model, calls) in &day.unpriced {
             *self.unpriced.entry(Arc::clone(model)).or_default() += calls;
         }
@@ -273,7 +262,7 @@ impl Sum {
     ) -> Result<Money, BillingError> {
         let mut total = Line::default();
         for line in self.apps.values() {
-            add_line(&mut total, line)?;
+            total.add(line)?;
         }
         let all = total.cost()?;
         let mut apps = Vec::with_capacity(self.apps.len());

@@ -102,7 +102,10 @@ impl Line {
     }
 
     /// Adds another line.
-    pub(super) fn add(&mut self, other: &Self) -> Result<(), BillError> {
+    ///
+    /// # Errors
+    /// [`BillError::TooLarge`].
+    pub fn add(&mut self, other: &Self) -> Result<(), BillError> {
         self.figures.add(&other.figures)?;
         add_count(&mut self.weighted, other.weighted)?;
         add_count(&mut self.unpriced_weighted, other.unpriced_weighted)?;
@@ -115,8 +118,12 @@ fn add_count(sum: &mut u64, count: u64) -> Result<(), BillError> {
     Ok(())
 }
 
-/// A decimal that runs out of digits is rounded, without a word: that is found by going back.
-pub(super) fn add_amount(sum: &mut Decimal, amount: Decimal) -> Result<(), BillError> {
+/// Adds an amount exactly. A decimal that runs out of digits is rounded, without a word: that is
+/// found by going back.
+///
+/// # Errors
+/// [`BillError::TooLarge`].
+pub fn add_amount(sum: &mut Decimal, amount: Decimal) -> Result<(), BillError> {
     let before = *sum;
     let after = before.checked_add(amount).ok_or(BillError::TooLarge)?;
     let back = after.checked_sub(amount).ok_or(BillError::TooLarge)?;

@@ -27,7 +27,7 @@ use super::event::Kind;
 use super::price::{PricedDeployment, Prices, PtuPrice};
 use super::time::Timestamp;
 
-pub use self::line::{Figures, Line};
+pub use self::line::{Figures, Line, add_amount};
 
 /// The app that idle cost is shown as. No app can have the name: names have no parentheses.
 pub const IDLE: &str = "(idle)";
