@@ -26,10 +26,11 @@ def rust_sources():
 
 
 def read_by_rust() -> set[str]:
-    """Names of variables are in capitals, and nothing else in the sources is."""
+    """Names of variables are in capitals, and little else in the sources is."""
     found = set()
     for source in rust_sources():
-        source = re.sub(r"env!\(\"\w+\"\)", "", source)
+        # What the compiler reads, and how help names an argument.
+        source = re.sub(r"env!\(\"\w+\"\)|value_name = \"\w+\"", "", source)
         found |= set(re.findall(r'"([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)"', source))
     return found
 
