@@ -8,10 +8,11 @@ use reqwest::StatusCode;
 use rust_decimal::Decimal;
 use serde_json::Value;
 use spillway::billing::Billing;
+use spillway::billing::export::{Export, RowFormat};
 use spillway::billing::period::{Period, Span};
 use spillway::config::{Config, KeyHash};
 use spillway::gateway::bill::By;
-use spillway::gateway::event::{Kind, Outcome, Tokens, UsageEvent, UsageSource};
+use spillway::gateway::event::{Attempt, Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use spillway::gateway::time::Timestamp;
 use spillway::store::Store;
 use spillway::store::embedded::Embedded;
@@ -135,12 +136,42 @@ fn embedded() -> (tempfile::TempDir, Arc<dyn Store>) {
     (folder, store)
 }
 
-async fn running() -> (tempfile::TempDir, Running) {
-    let (folder, store) = embedded();
+/// A gateway with the calls of the example.
+async fn running(store: Arc<dyn Store>) -> Running {
     let text = config("");
     record(&store, &read(&text), &example()).await;
-    (folder, start_with(&text, store).await)
+    start_with(&text, store).await
 }
+
+/// Makes a test of each of these for each kind of store: what is billed does not depend on it.
+macro_rules! from_each_store {
+    ($($name:ident),+ $(,)?) => {
+        mod from_a_file {
+            $(#[tokio::test]
+            async fn $name() {
+                let (_folder, store) = super::embedded();
+                super::$name(store).await;
+            })+
+        }
+
+        mod from_azure_tables {
+            $(#[tokio::test]
+            async fn $name() {
+                let azurite = crate::azurite::Azurite::start();
+                super::$name(std::sync::Arc::new(azurite.store())).await;
+            })+
+        }
+    };
+}
+
+from_each_store!(
+    the_example_of_the_documentation_is_what_the_bill_says,
+    a_ptu_that_came_on_the_23rd_costs_nothing_before,
+    spilling_is_attributed_to_whoever_filled_the_ptu_in_that_minute,
+    an_app_sees_its_own_bill_and_nobody_elses,
+    an_export_in_pieces_is_the_export_in_one,
+    sums_and_rows_make_the_same_bill,
+);
 
 async fn json(running: &Running, query: &str, key: &str) -> Value {
     let answer = running.get(&format!("/spillway/chargeback?{query}"));
@@ -154,9 +185,8 @@ fn line<'v>(bill: &'v Value, name: &str) -> &'v Value {
     lines.iter().find(|line| line["app"] == name).unwrap()
 }
 
-#[tokio::test]
-async fn the_example_of_the_documentation_is_what_the_bill_says() {
-    let (_folder, running) = running().await;
+async fn the_example_of_the_documentation_is_what_the_bill_says(store: Arc<dyn Store>) {
+    let running = running(store).await;
     let bill = json(&running, "from=2026-10-23&to=2026-10-23", "admin-key").await;
     // The hour costs 50.00 and holds 7,500,000 weighted tokens: a sixth, a third, and half idle.
     let portal = line(&bill, "portal");
@@ -187,17 +217,15 @@ async fn the_example_of_the_documentation_is_what_the_bill_says() {
     }
 }
 
-#[tokio::test]
-async fn a_ptu_that_came_on_the_23rd_costs_nothing_before() {
-    let (_folder, running) = running().await;
+async fn a_ptu_that_came_on_the_23rd_costs_nothing_before(store: Arc<dyn Store>) {
+    let running = running(store).await;
     let bill = json(&running, "month=2026-10", "admin-key").await;
     // Nine days of 24 hours at 50.00, and what spilled.
     assert_eq!(bill["total"]["cost"], "10800.9");
 }
 
-#[tokio::test]
-async fn spilling_is_attributed_to_whoever_filled_the_ptu_in_that_minute() {
-    let (_folder, running) = running().await;
+async fn spilling_is_attributed_to_whoever_filled_the_ptu_in_that_minute(store: Arc<dyn Store>) {
+    let running = running(store).await;
     let spills = json(&running, "month=2026-10&spill=true", "admin-key").await;
     let [spill] = &spills["lines"].as_array().unwrap()[..] else {
         panic!("{spills}")
@@ -210,9 +238,8 @@ async fn spilling_is_attributed_to_whoever_filled_the_ptu_in_that_minute() {
     assert_eq!(spill["spilled_cost"], "0.9");
 }
 
-#[tokio::test]
-async fn an_app_sees_its_own_bill_and_nobody_elses() {
-    let (_folder, running) = running().await;
+async fn an_app_sees_its_own_bill_and_nobody_elses(store: Arc<dyn Store>) {
+    let running = running(store).await;
     let own = json(&running, "month=2026-10", "portal-key").await;
     assert_eq!(own["lines"].as_array().unwrap().len(), 1);
     assert_eq!(own["total"]["cost"], "9.233333333333");
@@ -240,7 +267,8 @@ async fn an_app_sees_its_own_bill_and_nobody_elses() {
 
 #[tokio::test]
 async fn a_query_that_can_not_be_answered_says_why() {
-    let (_folder, running) = running().await;
+    let (_folder, store) = embedded();
+    let running = running(store).await;
     for (query, why) in [
         ("month=November", "is no month"),
         ("from=2026-10-01", "name a month"),
@@ -265,9 +293,7 @@ async fn a_query_that_can_not_be_answered_says_why() {
     }
 }
 
-#[tokio::test]
-async fn an_export_in_pieces_is_the_export_in_one() {
-    let (_folder, store) = embedded();
+async fn an_export_in_pieces_is_the_export_in_one(store: Arc<dyn Store>) {
     let text = config("");
     let mut events = Vec::new();
     for n in 0..25u64 {
@@ -375,33 +401,46 @@ async fn the_command_writes_the_bill_as_table_and_csv_and_the_rows_shown_add_up(
     assert_eq!(calls.lines().count(), 1 + example().len());
 }
 
-/// Random calls: the bill of the sums, the bill of the calls, and a reckoning of our own agree.
-#[tokio::test]
-async fn sums_and_rows_make_the_same_bill() {
-    let (_folder, store) = embedded();
-    let config = read(&config(""));
-    let seed = fastrand::u64(..);
+/// Random calls of two days and some hours, of odd names and models too. What some are charged for is
+/// another deployment than the one that is said to have answered: the client had left.
+fn random_calls(seed: u64) -> Vec<UsageEvent> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let events: Vec<UsageEvent> = (0..500)
-        .map(|n| {
-            let app = random.choice(["portal", "nightly", "=odd|app"]).unwrap();
-            let kind = random.choice([Kind::Ptu, Kind::Payg]).unwrap();
-            let tokens = (random.u64(0..50_000), 0, random.u64(0..9_000));
-            let mut event = call(
-                &format!("{n:05}"),
-                app,
-                random.u64(0..200_000_000),
-                tokens,
-                kind,
-            );
-            event.user = format!("user{}", random.u8(0..4)).into();
-            if random.u8(0..10) == 0 {
+    let mut one = |n: usize| {
+        let app = random.choice(["portal", "nightly", "=odd|app"]).unwrap();
+        let kind = random.choice([Kind::Ptu, Kind::Payg]).unwrap();
+        let tokens = (random.u64(0..50_000), 0, random.u64(0..9_000));
+        let ms = random.u64(0..200_000_000);
+        let mut event = call(&format!("{n:05}"), app, ms, tokens, kind);
+        event.user = format!("user{}", random.u8(0..4)).into();
+        match random.u8(0..10) {
+            0 => {
                 (event.model, event.deployment, event.backend) =
                     ("llama".into(), "x".into(), "y".into());
             }
-            event
-        })
-        .collect();
+            1 => {
+                event.attempts = vec![Attempt {
+                    backend: "ptu-sweden".into(),
+                    deployment: "gpt-4o-ptu".into(),
+                    kind: Kind::Ptu,
+                    status: None,
+                    error: Some("client_gone".into()),
+                    ms: 7,
+                    billed: true,
+                }];
+                event.spilled = false;
+            }
+            _ => {}
+        }
+        event
+    };
+    (0..500).map(&mut one).collect()
+}
+
+/// The bill of the sums, the bill of the calls, and a reckoning of our own agree.
+async fn sums_and_rows_make_the_same_bill(store: Arc<dyn Store>) {
+    let config = read(&config(""));
+    let seed = fastrand::u64(..);
+    let events = random_calls(seed);
     record(&store, &config, &events).await;
     let span = Span {
         month: Some("2026-10"),
@@ -440,6 +479,50 @@ async fn sums_and_rows_make_the_same_bill() {
         u64::try_from(unpriced).unwrap(),
         "seed {seed}"
     );
+    let weighted: u64 = events.iter().map(|one| prices.charge(one).weighted).sum();
+    assert_eq!(total.weighted, weighted, "seed {seed}");
     assert_eq!(total.ptu_cost, Decimal::from(9 * 24 * 50), "seed {seed}");
     assert_eq!(total.figures.calls, 500, "seed {seed}");
+}
+
+/// To the last digit, however it is broken down, and call by call.
+#[tokio::test]
+async fn both_stores_make_the_same_bill() {
+    let azurite = crate::azurite::Azurite::start();
+    let (_folder, file) = embedded();
+    let tables: Arc<dyn Store> = Arc::new(azurite.store());
+    let config = read(&config(""));
+    let seed = fastrand::u64(..);
+    let now = NINE.plus_ms(30 * 24 * 60 * MINUTE);
+    let span = Span {
+        month: Some("2026-10"),
+        ..Span::default()
+    };
+    let period = Period::read(span, now).unwrap();
+    let mut made = Vec::new();
+    for store in [file, tables] {
+        record(&store, &config, &random_calls(seed)).await;
+        let billing = Billing::new(&config, Arc::clone(&store));
+        let mut bills = Vec::new();
+        for by in [
+            By::ALL.to_vec(),
+            vec![By::App],
+            vec![By::Day, By::Kind],
+            vec![],
+        ] {
+            bills.push(billing.bill(period, by, None, now).await.unwrap());
+        }
+        let spilled = billing.spilled(period).await.unwrap();
+        let mut calls = String::new();
+        let export = Export::new(store, RowFormat::Csv, period, None, None, usize::MAX);
+        let mut export = export.await.unwrap();
+        while let Some(piece) = export.next().await.unwrap() {
+            calls.push_str(&piece);
+        }
+        made.push((bills, spilled, calls));
+    }
+    let (bills, spilled, calls) = &made[0];
+    assert!(bills[0].lines.len() > 50 && !spilled.is_empty());
+    assert_eq!(calls.lines().count(), 501);
+    assert_eq!(made[0], made[1], "seed {seed}");
 }
