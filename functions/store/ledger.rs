@@ -5,7 +5,7 @@
 //! lost, another instance with the same event) writing it again is right.
 //!
 //! A batch of an app's day takes one read, of the sums, and one transaction. Where a row is there
-//! already, one more read says which of the batch's are; where another instance has changed a sum in
+//! already, one more read says which of the batch's are, and the rest is written; where another instance has changed a sum in
 //! between, the sums are read again and the batch goes to another shard of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -245,9 +245,9 @@ impl Ledger {
     async fn write(&self, partition: &str, batch: &[&Entry<'_>]) -> Result<Written, StoreError> {
         let mut left = batch.to_vec();
         let mut recorded = Recorded::default();
-        for attempt in 0..ATTEMPTS {
-            let shard = self.shard_for(attempt).await;
-            let sums = self.sums(partition, &left).await?;
+        let mut shard = self.shard.load(Relaxed);
+        let mut sums = self.sums(partition, &left).await?;
+        for _ in 0..ATTEMPTS {
             let Some(writes) = writes(&left, &sums, shard) else {
                 return Ok(Written::Refused("a sum can't hold it any more".into()));
             };
@@ -269,8 +269,13 @@ impl Ledger {
                         return Ok(Written::All(recorded));
                     }
                 }
-                // Another instance wrote a sum first.
-                Err(StoreError::Exists { .. } | StoreError::Changed { .. }) => {}
+                // Another instance wrote a sum first: on in another shard, after a pause.
+                Err(StoreError::Exists { .. } | StoreError::Changed { .. }) => {
+                    let pause = Duration::from_millis(fastrand::u64(0..=MAX_PAUSE_MS));
+                    tokio::time::sleep(pause).await;
+                    shard = fastrand::u32(0..SHARDS);
+                    sums = self.sums(partition, &left).await?;
+                }
                 // Those that were there are told again when the parts of the batch meet them.
                 Err(StoreError::Refused(why)) => return Ok(Written::Refused(why)),
                 Err(error) => return Err(error),
@@ -279,15 +284,6 @@ impl Ledger {
         Err(StoreError::Unavailable(format!(
             "other instances write to {partition} all the time"
         )))
-    }
-
-    /// The shard of an attempt: another one, after a pause, where the last met another instance.
-    async fn shard_for(&self, attempt: u32) -> u32 {
-        if attempt == 0 {
-            return self.shard.load(Relaxed);
-        }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=MAX_PAUSE_MS))).await;
-        fastrand::u32(0..SHARDS)
     }
 
     /// The sums that there are, by row: all of the day's, and its PTU hours from the batch's first.

@@ -330,6 +330,37 @@ async fn a_batch_takes_a_read_and_a_write_and_a_redelivered_one_two_reads_and_a_
 }
 
 #[tokio::test]
+async fn what_is_new_beside_what_was_counted_takes_two_reads_and_two_writes_in_the_same_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = faulty(folder.path(), 1, 0);
+    let ledger = Ledger::new(Arc::clone(&store) as Arc<dyn Store>);
+    let events: Vec<UsageEvent> = (0..60)
+        .map(|id| UsageEvent {
+            id: format!("{id:026}"),
+            app: "portal".into(),
+            ..UsageEvent::default()
+        })
+        .collect();
+    let all: Vec<&UsageEvent> = events.iter().collect();
+    ledger.record(&all[..40], &charge).await.unwrap();
+    (store.reads.store(0, SeqCst), store.writes.store(0, SeqCst));
+    let recorded = ledger.record(&all[20..], &charge).await.unwrap();
+    assert_eq!(
+        (recorded.counted.len(), recorded.duplicates.len()),
+        (20, 20)
+    );
+    let trips = (store.reads.load(SeqCst), store.writes.load(SeqCst));
+    assert_eq!(trips, (2, 2));
+    let range = Range::of("portal|1970-01-01", sums::SUM);
+    let sums = Pages::new(&store.store, Table::Chargeback, range)
+        .rest()
+        .await
+        .unwrap();
+    assert_eq!(sums.len(), 1, "nobody else writes: there is no other shard");
+    assert_eq!(Sum::read(&sums[0]).unwrap().calls, 60);
+}
+
+#[tokio::test]
 async fn what_the_store_can_not_take_holds_up_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = faulty(folder.path(), 1, 0);
