@@ -1,19 +1,20 @@
 //! The money test: whatever fails on the way, the sums are those of an independent reckoning to the
 //! last digit, each event has one row, and what could not be read is all there.
 //!
-//! `SPILLWAY_MONEY_EVENTS=100000` makes it as long as that; `SPILLWAY_MONEY_SEED` repeats a run.
+//! `SPILLWAY_MONEY_EVENTS=100000` makes it as long as that; `SPILLWAY_MONEY_SEED` repeats what is drawn,
+//! not how the consumers meet.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rust_decimal::Decimal;
 use serde_json::json;
 use spillway::chargeback::{Consumer, Delivered};
 use spillway::config::Config;
-use spillway::gateway::event::{Kind, Outcome, Tokens, UsageEvent, UsageSource};
+use spillway::gateway::event::{Attempt, Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use spillway::gateway::time::Timestamp;
 use spillway::store::ledger::Ledger;
 use spillway::store::rejects::digest;
@@ -56,9 +57,17 @@ input = "0.123457"
 output = "1.000001"
 "#;
 
+/// Whose price it is: the deployment's that was billed, else the one's that answered.
+fn payer(event: &UsageEvent) -> Option<Kind> {
+    let billed = event.attempts.iter().filter(|attempt| attempt.billed);
+    billed
+        .last()
+        .map_or(event.kind, |attempt| Some(attempt.kind))
+}
+
 /// What a call costs in units of 10^-15: another arithmetic than the program's.
 fn reckoned(event: &UsageEvent) -> Option<i128> {
-    let (input, output) = match (event.kind, &*event.model) {
+    let (input, output) = match (payer(event), &*event.model) {
         (Some(Kind::Ptu), _) => return None,
         (_, "gpt-4o") => (2_500_000_000, 10_000_000_000),
         (_, "odd") => (123_457_000, 1_000_001_000),
@@ -98,8 +107,30 @@ fn event(number: u64, random: &mut fastrand::Rng) -> UsageEvent {
             output: random.u64(0..20_000),
             ..Tokens::default()
         },
+        attempts: attempts(random),
         ..UsageEvent::default()
     }
+}
+
+/// Of every eighth call that the PTU worked on it while its client left, after another had failed: the
+/// event says that pay-as-you-go answered.
+fn attempts(random: &mut fastrand::Rng) -> Vec<Attempt> {
+    if random.u32(0..8) > 0 {
+        return Vec::new();
+    }
+    let attempt = |backend: &str, kind, billed| Attempt {
+        backend: backend.into(),
+        deployment: "gpt-4o".into(),
+        kind,
+        status: None,
+        error: Some("reset".into()),
+        ms: 1,
+        billed,
+    };
+    vec![
+        attempt("a", Kind::Payg, false),
+        attempt("p", Kind::Ptu, true),
+    ]
 }
 
 /// What stands between the store and Azurite: it cuts connections off before a request goes
@@ -192,41 +223,55 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Everything that is delivered: each event at least once, some more often, and rubbish.
+/// How far from its place an event comes, mostly. Who writes ids writes them in order of time.
+const NEAR: u64 = 2000;
+
+/// Everything that is delivered, in order: each event at least once, some more often, near their places or,
+/// of what is delivered again, a tenth anywhere; and rubbish.
 fn deliveries(
     events: &[UsageEvent],
     random: &mut fastrand::Rng,
 ) -> (Vec<Delivered>, HashSet<String>) {
-    let mut all = Vec::new();
-    let mut rubbish = HashSet::new();
-    for (number, event) in events.iter().enumerate() {
+    let (mut all, mut rubbish) = (Vec::new(), HashSet::new());
+    let count = u64::try_from(events.len()).unwrap();
+    for (number, event) in (0..).zip(events) {
         let body = serde_json::to_vec(event).unwrap();
-        for _ in 0..random.choice([1, 1, 1, 2, 3]).unwrap() {
-            all.push(Delivered {
+        for again in 0..random.choice([1, 1, 1, 2, 3]).unwrap() {
+            let good = Delivered {
                 body: body.clone(),
                 ..Delivered::default()
-            });
+            };
+            let is_late = again > 0 && random.u32(0..10) == 0;
+            let place = if is_late { random.u64(..count) } else { number };
+            all.push((place + random.u64(..NEAR), good));
         }
         if random.u32(0..100) == 0 {
             let bad = Delivered {
-                body: [b"{\"id\":", number.to_string().as_bytes()].concat(),
+                body: format!("{{\"id\":{number}").into_bytes(),
                 place: format!("0|{number}"),
                 enqueued: Some(event.time),
             };
             rubbish.insert(digest(&[bad.place.as_bytes(), &bad.body]));
-            all.extend([bad.clone(), bad]);
+            all.extend([(number, bad.clone()), (number + NEAR, bad)]);
         }
     }
-    random.shuffle(&mut all);
-    (all, rubbish)
+    all.sort_by_key(|(place, _)| *place);
+    (all.into_iter().map(|(_, one)| one).collect(), rubbish)
 }
 
 /// Takes batches of random sizes until all are taken, again where the table fails, as the host does.
-async fn consume(consumer: Consumer, all: Vec<Delivered>, mut random: fastrand::Rng) -> usize {
+/// Counts in `taken` what was; how often it failed.
+async fn consume(
+    consumer: Consumer,
+    all: Vec<Delivered>,
+    most: usize,
+    taken: Arc<AtomicUsize>,
+    mut random: fastrand::Rng,
+) -> usize {
     let mut failures = 0;
     let mut rest = all.as_slice();
     while !rest.is_empty() {
-        let (batch, left) = rest.split_at(random.usize(1..=rest.len().min(200)));
+        let (batch, left) = rest.split_at(random.usize(1..=rest.len().min(most)));
         loop {
             match consumer.take(batch).await {
                 Ok(_) => break,
@@ -235,42 +280,68 @@ async fn consume(consumer: Consumer, all: Vec<Delivered>, mut random: fastrand::
             }
             tokio::time::sleep(Duration::from_millis(random.u64(1..50))).await;
         }
+        taken.fetch_add(batch.len(), SeqCst);
         rest = left;
     }
     failures
 }
 
+/// Stops Azurite and starts it again when so many deliveries have been taken.
+async fn restarts(mut azurite: Azurite, at: &[usize], taken: &AtomicUsize) -> Azurite {
+    for at in at {
+        while taken.load(SeqCst) < *at {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        azurite = tokio::task::spawn_blocking(|| azurite.restart())
+            .await
+            .unwrap();
+    }
+    azurite
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_money_adds_up_whatever_fails() {
-    let count = setting("SPILLWAY_MONEY_EVENTS", 2000);
+    let count = setting("SPILLWAY_MONEY_EVENTS", 1000);
     let seed = setting("SPILLWAY_MONEY_SEED", fastrand::u64(..));
     eprintln!("SPILLWAY_MONEY_SEED={seed} SPILLWAY_MONEY_EVENTS={count}");
+    let begun = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
     let events: Vec<UsageEvent> = (0..count)
         .map(|number| event(number, &mut random))
         .collect();
     let (all, rubbish) = deliveries(&events, &mut random);
     let folder = tempfile::tempdir().unwrap();
-    let mut azurite = Azurite::start_in(folder.path());
+    let azurite = Azurite::start_in(folder.path());
     let faults = Faults::before(azurite.address, random.u64(..)).await;
     let config = Config::parse(&format!("{OPEN}{CONFIG}"), "test", &|_| None).unwrap();
+    let mut at: Vec<usize> = (0..2 + count / 25_000)
+        .map(|_| random.usize(..all.len() * 9 / 10))
+        .collect();
+    at.sort_unstable();
+    // Each delivery goes to any of them, so that they meet at the same events and sums.
+    let mut shares = [const { Vec::new() }; 4];
+    for one in &all {
+        shares[random.usize(..4)].push(one.clone());
+    }
+    let most = (all.len() / 100).clamp(100, 1000);
+    let taken = Arc::new(AtomicUsize::new(0));
     let mut consumers = JoinSet::new();
-    for share in all.chunks(all.len().div_ceil(4)) {
+    for share in shares {
         // An instance of its own: nothing is shared but the table.
         let store: Arc<dyn Store> = Arc::new(emulator(faults.address));
         let consumer = Consumer::new(&config, Arc::new(Ledger::new(store)));
-        consumers.spawn(consume(consumer, share.to_vec(), random.fork()));
+        let (taken, random) = (Arc::clone(&taken), random.fork());
+        consumers.spawn(consume(consumer, share, most, taken, random));
     }
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(random.u64(1500..4000))).await;
-        azurite = azurite.restart();
-    }
+    let azurite = restarts(azurite, &at, &taken).await;
     let failures: usize = consumers.join_all().await.into_iter().sum();
     faults.active.store(false, SeqCst);
     eprintln!(
-        "{} deliveries of {count} events, {} faults, 2 restarts, {failures} batches failed and came again",
+        "{} deliveries of {count} events, {} faults, {} restarts, {failures} batches failed and came again, {} s",
         all.len(),
-        faults.count.load(SeqCst)
+        faults.count.load(SeqCst),
+        at.len(),
+        begun.elapsed().as_secs()
     );
     adds_up(&azurite.store(), &events, &rubbish).await;
 }
@@ -313,7 +384,10 @@ async fn adds_up(store: &dyn Store, events: &[UsageEvent], rubbish: &HashSet<Str
         assert_eq!(sum.spilled_calls, total(|e| e.spilled.into()), "{day}");
         assert_eq!(
             sum.unpriced_calls,
-            total(|e| (&*e.model == "no-such-model").into()),
+            total(|e| {
+                let has_price = payer(e) == Some(Kind::Ptu) || &*e.model != "no-such-model";
+                (!has_price).into()
+            }),
             "{day}"
         );
         assert_eq!(
@@ -346,7 +420,7 @@ async fn adds_up(store: &dyn Store, events: &[UsageEvent], rubbish: &HashSet<Str
             .into_iter()
             .map(|row| Sum::read(row).unwrap().weighted)
             .sum();
-        let at_ptu = |e: &UsageEvent| match e.kind {
+        let at_ptu = |e: &UsageEvent| match payer(e) {
             Some(Kind::Ptu) => e.tokens.input + 4 * e.tokens.output,
             _ => 0,
         };
