@@ -25,7 +25,7 @@ use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency, timer};
 use spillway::package;
 use spillway::serve::batch::Trigger;
-use spillway::serve::ending::{Starter, serve_until_asked};
+use spillway::serve::ending::{Asked, Starter, serve_until_asked};
 use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
 
@@ -228,6 +228,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     may_run(&config.auth, &env)?;
     may_listen(&config.auth, host.into())?;
     run(async move {
+        let asked = Asked::listen()?;
         let listener = bind(SocketAddr::from((host, port))).await?;
         // The Functions host alone marks what comes from outside.
         let trigger = match env(PORT_VARIABLE) {
@@ -237,7 +238,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
         let (gateway, keeping) = start(Place::Azure, &config, trigger)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
-        serve_until_asked(gateway, listener, keeping, starter).await
+        serve_until_asked(gateway, listener, keeping, starter, asked).await
     })
 }
 
@@ -259,6 +260,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         port => port.saturating_add(1),
     });
     run(async move {
+        let asked = Asked::listen()?;
         let mut config = match real {
             Some(config) => config,
             None => {
@@ -286,7 +288,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         if config.backends.iter().any(|b| b.resource_id.is_some()) {
             tokio::spawn(timer::keep(address));
         }
-        serve_until_asked(gateway, listener, keeping, Starter::Other).await
+        serve_until_asked(gateway, listener, keeping, Starter::Other, asked).await
     })
 }
 
