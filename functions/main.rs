@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use spillway::billing::command::{self, DECIMALS, Request, What};
 use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
-use spillway::chargeback::{self, Consumer};
+use spillway::chargeback::Consumer;
 use spillway::config::{
     Batch, BatchApi, Config, Endpoint, KeyHash, ResourceId, Source, Storage, StoragePlace, schema,
 };
@@ -329,6 +329,7 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
     let ledger = store.clone().map(|store| gateway.ledger(store));
     let ledger = ledger.map(Arc::new);
     let keeping = keep(place, config, inbox, store.clone(), ledger.clone())?;
+    gateway = gateway.charging_by(keeping.prices().clone());
     let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
         gateway = gateway.with_blobs(config, blobs, store.as_ref());
@@ -340,8 +341,7 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
         gateway = gateway.with_utilization(place, config, store)?;
     }
     if let (Trigger::Invoked, Some(ledger)) = (trigger, ledger) {
-        let consumer = Arc::new(Consumer::new(config, ledger));
-        gateway = gateway.with_trigger(chargeback::router(consumer));
+        gateway = gateway.with_consumer(Consumer::new(config, ledger));
     }
     Ok((gateway, keeping))
 }
