@@ -106,7 +106,13 @@ fn checked(event: UsageEvent) -> Result<UsageEvent, String> {
         ("id", &*event.id, MAX_ID),
         ("prompt_log", &*event.prompt_log, 4 * MAX_ID),
     ];
-    for (name, value, most) in names {
+    let tries = event.attempts.iter().flat_map(|attempt| {
+        [
+            ("attempts.backend", &*attempt.backend, MAX_NAME),
+            ("attempts.deployment", &*attempt.deployment, MAX_NAME),
+        ]
+    });
+    for (name, value, most) in names.into_iter().chain(tries) {
         if value.chars().count() > most {
             return Err(format!("`{name}` has more than {most} characters"));
         }
@@ -335,6 +341,13 @@ mod tests {
             (with("id", "x".repeat(129).into()), "`id`"),
             (with("kind", "batch".into()), "`kind`"),
             (with("status", 70_000.into()), "`status`"),
+            (
+                with(
+                    "attempts",
+                    json!([{"backend": "x".repeat(65), "deployment": "d", "kind": "ptu", "ms": 1, "billed": true}]),
+                ),
+                "`attempts.backend`",
+            ),
         ] {
             let why = try_read(&event).unwrap_err();
             assert!(why.contains(said), "{event}: {why}");

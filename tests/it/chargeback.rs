@@ -204,6 +204,7 @@ async fn one_bad_event_holds_up_no_other() {
         backend: "/".repeat(64).into(),
         model: "/".repeat(64).into(),
         deployment: "/".repeat(64).into(),
+        attempts: Vec::new(),
         ..event("")
     };
     let events = [good(1), vec![0xFF, 0], Vec::new(), body(&too_long), good(2)];
