@@ -49,7 +49,7 @@ impl Asked {
         })
     }
 
-    async fn to_end(&mut self) {
+    async fn heard(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -71,7 +71,7 @@ pub async fn serve_until_asked(
     let calls = gateway.calls();
     tokio::select! {
         done = gateway.serve(listener) => return done,
-        () = asked.to_end() => {}
+        () = asked.heard() => {}
     }
     finish(&calls, keeping).await;
     match starter {

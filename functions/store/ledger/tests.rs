@@ -88,10 +88,8 @@ fn charge(event: &UsageEvent) -> Charge {
 
 /// Whose price it is: that of the attempt that was billed, else of the deployment that answered.
 fn payer(event: &UsageEvent) -> Option<Kind> {
-    let billed = event.attempts.iter().filter(|attempt| attempt.billed);
-    billed
-        .last()
-        .map_or(event.kind, |attempt| Some(attempt.kind))
+    let billed = event.attempts.iter().rfind(|attempt| attempt.billed);
+    billed.map_or(event.kind, |attempt| Some(attempt.kind))
 }
 
 /// No attempts, as others report; or one that was billed, which need not be at the deployment that is
@@ -343,7 +341,8 @@ async fn what_is_new_beside_what_was_counted_takes_two_reads_and_two_writes_in_t
         .collect();
     let all: Vec<&UsageEvent> = events.iter().collect();
     ledger.record(&all[..40], &charge).await.unwrap();
-    (store.reads.store(0, SeqCst), store.writes.store(0, SeqCst));
+    store.reads.store(0, SeqCst);
+    store.writes.store(0, SeqCst);
     let recorded = ledger.record(&all[20..], &charge).await.unwrap();
     assert_eq!(
         (recorded.counted.len(), recorded.duplicates.len()),
