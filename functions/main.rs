@@ -334,6 +334,9 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
     if let Some(blobs) = &blobs {
         gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
+    if let Some(store) = &store {
+        gateway = gateway.with_names(place, config, store)?;
+    }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
         gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
     }

@@ -3,6 +3,7 @@
 pub mod batch;
 mod batches;
 pub mod ending;
+mod names;
 mod requests;
 pub mod swap;
 mod utilization;

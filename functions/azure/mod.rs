@@ -3,11 +3,13 @@
 //! [`entra`] verifies the tokens of callers; [`credential`] and [`own_token`] get the gateway's
 //! own for its backends. All of it runs off the request path, in tasks of the accepting thread.
 //! [`event_hub`] sends usage events, [`service_bus`] messages; [`monitor`] asks for metrics,
-//! [`retail_prices`] for list prices, and [`resources`] reads what is deployed.
+//! [`retail_prices`] for list prices, [`graph`] for applications' names, and [`resources`] reads what is
+//! deployed.
 
 pub mod credential;
 pub mod entra;
 pub mod event_hub;
+pub mod graph;
 mod jwks;
 pub mod monitor;
 pub mod own_token;

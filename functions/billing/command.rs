@@ -53,9 +53,11 @@ pub async fn run(
     now: Timestamp,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    let names = billing.names().await;
     let about = About {
         period: request.period,
         currency: &billing.currency,
+        names: &names,
     };
     let text = match request.what {
         What::Calls => return calls(billing, &request, out).await,

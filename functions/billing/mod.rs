@@ -7,6 +7,7 @@
 pub mod command;
 pub mod csv;
 pub mod export;
+pub mod names;
 pub mod period;
 pub mod price_check;
 pub mod render;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+pub use self::names::Names;
 pub use self::period::{Period, Span};
 use crate::config::Config;
 use crate::gateway::bill::spill::{SpillLine, Spills};
@@ -78,6 +80,8 @@ pub struct Billing {
     pub currency: Arc<str>,
     /// Who bears what nobody used of a PTU.
     pub idle: Idle,
+    /// Whether display names of apps are asked for, and so may be kept.
+    pub has_names: bool,
 }
 
 impl Billing {
@@ -88,6 +92,7 @@ impl Billing {
             prices: Arc::new(config.prices()),
             currency: config.chargeback.currency.as_str().into(),
             idle: config.chargeback.idle,
+            has_names: config.chargeback.graph_names,
         }
     }
 
@@ -98,6 +103,7 @@ impl Billing {
             prices: Arc::default(),
             currency: CURRENCY.into(),
             idle: Idle::default(),
+            has_names: false,
         }
     }
 
@@ -118,6 +124,15 @@ impl Billing {
             idle: self.idle,
         };
         make(self.store.as_ref(), &self.prices, period, wanted, now).await
+    }
+
+    /// The display names of apps that are known by an id only.
+    pub async fn names(&self) -> Names {
+        if self.has_names {
+            Names::read(self.store.as_ref()).await
+        } else {
+            Names::default()
+        }
     }
 
     /// What spilling cost in a period, and who had filled the PTUs. Reads each call.

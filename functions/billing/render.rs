@@ -9,10 +9,10 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 
-use super::{BillingError, Period, csv};
+use super::{BillingError, Names, Period, csv};
 use crate::gateway::bill::spill::SpillLine;
 use crate::gateway::bill::split::rounded;
-use crate::gateway::bill::{Bill, BillError, IDLE, Line};
+use crate::gateway::bill::{Bill, BillError, By, IDLE, Line};
 
 /// How a bill is written out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,12 @@ pub struct About<'a> {
     pub period: Period,
     /// The currency of all amounts.
     pub currency: &'a str,
+    /// Display names of apps.
+    pub names: &'a Names,
 }
+
+/// What has an app's display name in CSV and JSON, beside its id.
+const APP_NAME: &str = "app_name";
 
 /// A count on a line.
 type Count = fn(&Line) -> u64;
@@ -91,12 +96,14 @@ pub fn to_csv(bill: &Bill, about: About<'_>) -> Result<String, BillingError> {
     let mut out = String::new();
     let by = bill.by.iter().map(|by| by.as_str());
     let counts = COUNTS.iter().map(|(name, _)| *name);
+    let has_apps = bill.by.contains(&By::App);
     csv::line(
         &mut out,
         by.chain(["idle"])
             .chain(counts)
             .chain(AMOUNTS)
-            .chain(["currency"]),
+            .chain(["currency"])
+            .chain(has_apps.then_some(APP_NAME)),
     );
     for line in &bill.lines {
         let mut cells: Vec<String> = line.of.iter().map(|of| of.to_string()).collect();
@@ -104,9 +111,29 @@ pub fn to_csv(bill: &Bill, about: About<'_>) -> Result<String, BillingError> {
         cells.extend(COUNTS.iter().map(|(_, count)| count(line).to_string()));
         cells.extend(amounts(line)?.iter().map(ToString::to_string));
         cells.push(about.currency.to_owned());
+        if has_apps {
+            let name = app_of(bill, line).and_then(|app| about.names.of(app));
+            cells.push(name.unwrap_or_default().to_owned());
+        }
         csv::line(&mut out, cells.iter().map(String::as_str));
     }
     Ok(out)
+}
+
+/// The app that a line is for, where the bill is broken down by app.
+fn app_of<'l>(bill: &Bill, line: &'l Line) -> Option<&'l str> {
+    let mut of = bill.by.iter().zip(&line.of);
+    of.find(|(by, _)| **by == By::App).map(|(_, app)| &**app)
+}
+
+/// What a line is for, as people read it.
+fn shown(bill: &Bill, line: &Line, names: &Names) -> Vec<String> {
+    let of = bill.by.iter().zip(&line.of);
+    of.map(|(by, of)| match by {
+        By::App => names.shown(of),
+        _ => of.to_string(),
+    })
+    .collect()
 }
 
 /// A bill as JSON. Amounts are text, because a number there is a float to most who read it.
@@ -122,6 +149,9 @@ pub fn to_json(bill: &Bill, about: About<'_>) -> Result<Value, BillingError> {
             let of = of.map(|(by, of)| (by.as_str().to_owned(), json!(of)));
             let mut object: Map<String, Value> = of.collect();
             object.insert("idle".into(), json!(line.is_idle));
+            if let Some(name) = app_of(bill, line).and_then(|app| about.names.of(app)) {
+                object.insert(APP_NAME.into(), json!(name));
+            }
             put_figures(&mut object, line)?;
             Ok(Value::Object(object))
         })
@@ -168,7 +198,7 @@ pub fn to_table(bill: &Bill, about: About<'_>, decimals: u32) -> Result<String, 
     let mut sums = [Decimal::ZERO; 2];
     for ((line, payg), ptu) in bill.lines.iter().zip(payg).zip(ptu) {
         sums = [sums[0] + payg, sums[1] + ptu];
-        let mut row: Vec<String> = line.of.iter().map(|of| of.to_string()).collect();
+        let mut row = shown(bill, line, about.names);
         if line.is_idle && !row.iter().any(|of| of == IDLE) {
             match row.first_mut() {
                 Some(first) => *first = format!("{IDLE} {first}"),
@@ -304,7 +334,11 @@ pub fn spills(lines: &[SpillLine], about: About<'_>, format: Format) -> String {
     match format {
         Format::Table => {
             let mut table = vec![SPILL_HEAD.map(str::to_owned).to_vec()];
-            table.extend(lines.iter().map(|line| spill_cells(line).to_vec()));
+            table.extend(lines.iter().map(|line| {
+                let [filled_by, app, rest @ ..] = spill_cells(line);
+                let named = [filled_by, app].map(|app| about.names.shown(&app));
+                named.into_iter().chain(rest).collect()
+            }));
             aligned(&table, 3)
         }
         Format::Csv => {

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use rust_decimal::Decimal;
 
 use super::render::{About, to_csv, to_json, to_table};
@@ -7,6 +9,8 @@ use crate::gateway::bill::{Figures, IDLE, Line};
 /// 2026-11-23T17:06:30.000Z.
 const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
 
+static NO_NAMES: LazyLock<Names> = LazyLock::new(Names::default);
+
 fn dec(text: &str) -> Decimal {
     text.parse().unwrap()
 }
@@ -15,6 +19,7 @@ fn about() -> About<'static> {
     About {
         period: Period::read(Span::default(), NOW).unwrap(),
         currency: "USD",
+        names: &NO_NAMES,
     }
 }
 
@@ -102,7 +107,7 @@ fn amounts_are_exact_in_csv_and_json_and_text_there() {
     let row = csv.lines().nth(1).unwrap();
     assert!(row.starts_with("\"'=a\",2026-11-23,false,1,"), "{row}");
     assert!(
-        row.ends_with(",0.000001,33.333333333333,33.333334333333,USD"),
+        row.ends_with(",0.000001,33.333333333333,33.333334333333,USD,"),
         "{row}"
     );
     let json = to_json(&bill, about()).unwrap();

@@ -178,7 +178,7 @@ impl JsonSchema for Audience {
 }
 
 /// Whether a text is an id as Entra writes it: `8-4-4-4-12` hexadecimal digits.
-pub(super) fn is_guid(text: &str) -> bool {
+pub(crate) fn is_guid(text: &str) -> bool {
     let lengths = [8, 4, 4, 4, 12];
     let mut parts = text.split('-');
     let right = lengths.iter().all(|length| {

@@ -117,6 +117,9 @@ pub struct Chargeback {
     /// Whether Azure's list prices are read once a day from https://prices.azure.com and changes of the
     /// list proposed, to be seen with `spillway bill --price-proposals`. Nothing is changed by it.
     pub check_prices: bool,
+    /// Whether Microsoft Graph is asked for the names of apps that are known by an Entra application
+    /// id only, so that bills show them; figures go by the id.
+    pub graph_names: bool,
 }
 
 impl Default for Chargeback {
@@ -130,6 +133,7 @@ impl Default for Chargeback {
             spool: None,
             spool_mb: 256,
             check_prices: false,
+            graph_names: false,
         }
     }
 }

@@ -41,6 +41,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use auth::is_guid;
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
 pub use batch::Batch;
 pub use batch_api::BatchApi;

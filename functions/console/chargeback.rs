@@ -134,9 +134,11 @@ async fn made(
         let why = "`limit` and `continuation` are for `rows=true`";
         return Err(BillingError::Asked(why.into()));
     }
+    let names = billing.names().await;
     let about = About {
         period,
         currency: &billing.currency,
+        names: &names,
     };
     let name = format!("spillway-{}-{}", period.from(), period.to());
     if asked.price_proposals {

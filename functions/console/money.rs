@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Console;
 use super::now::percent;
-use crate::billing::{self, BillingError, Period, Span, csv};
+use crate::billing::{self, BillingError, Names, Period, Span, csv};
 use crate::config::Config;
 use crate::gateway::bill::{BillError, By, Figures, Idle, Line, Wanted, add_amount};
 use crate::gateway::budget::Month;
@@ -94,6 +94,9 @@ pub(super) struct Money {
 pub(super) struct AppMoney {
     /// Its name.
     pub(super) app: String,
+    /// Its display name, where it is known by an Entra application id only, and Microsoft Graph was
+    /// asked.
+    pub(super) app_name: Option<String>,
     /// What it comes to.
     #[serde(flatten)]
     pub(super) amounts: Amounts,
@@ -168,7 +171,11 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<Money, Billin
             sum.add(&day)?;
         }
     }
-    sum.finish(&console.accounts, month, now)
+    let names = match &console.billing {
+        Some(billing) => billing.names().await,
+        None => Names::default(),
+    };
+    sum.finish(&console.accounts, &names, month, now)
 }
 
 async fn day(
@@ -257,6 +264,7 @@ impl Sum {
     fn finish(
         self,
         accounts: &Accounts,
+        names: &Names,
         month: Month,
         now: Timestamp,
     ) -> Result<Money, BillingError> {
@@ -268,10 +276,9 @@ impl Sum {
         let mut apps = Vec::with_capacity(self.apps.len());
         for (app, line) in &self.apps {
             let cost = line.cost()?;
-            apps.push((
-                cost,
-                app_money(accounts, app, line, cost, all, total.weighted)?,
-            ));
+            let mut one = app_money(accounts, app, line, cost, all, total.weighted)?;
+            one.app_name = names.of(app).map(str::to_owned);
+            apps.push((cost, one));
         }
         apps.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.app.cmp(&other.app)));
         let unpriced = self.unpriced.into_iter().map(|(model, calls)| Unpriced {
@@ -312,6 +319,7 @@ fn app_money(
     let budget = accounts.budgets.get(app);
     Ok(AppMoney {
         app: app.to_string(),
+        app_name: None,
         amounts: amounts(line)?,
         cost_percent: part(cost, all),
         ptu_percent: percent(line.weighted, all_weighted),
@@ -358,6 +366,7 @@ pub(super) fn to_csv(money: &Money) -> String {
         "ptu_percent",
         "budget",
         "currency",
+        "app_name",
     ];
     csv::line(&mut out, head);
     for one in &money.apps {
@@ -379,6 +388,7 @@ pub(super) fn to_csv(money: &Money) -> String {
             &*ptu,
             budget,
             &*money.currency,
+            one.app_name.as_deref().unwrap_or_default(),
         ];
         csv::line(&mut out, cells);
     }

@@ -25,6 +25,7 @@ pub mod fields;
 pub mod instances;
 mod key;
 pub mod ledger;
+pub mod names;
 mod pages;
 pub mod prices;
 pub mod rejects;

@@ -28,6 +28,7 @@ mod fallback;
 mod faults;
 mod fixtures;
 mod gateway;
+mod graph;
 mod handler;
 mod host;
 mod hosted;

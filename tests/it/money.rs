@@ -59,10 +59,8 @@ output = "1.000001"
 
 /// Whose price it is: the deployment's that was billed, else the one's that answered.
 fn payer(event: &UsageEvent) -> Option<Kind> {
-    let billed = event.attempts.iter().filter(|attempt| attempt.billed);
-    billed
-        .last()
-        .map_or(event.kind, |attempt| Some(attempt.kind))
+    let billed = event.attempts.iter().rfind(|attempt| attempt.billed);
+    billed.map_or(event.kind, |attempt| Some(attempt.kind))
 }
 
 /// What a call costs in units of 10^-15: another arithmetic than the program's.

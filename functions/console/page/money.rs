@@ -100,7 +100,12 @@ fn row(one: &AppMoney) -> Markup {
     let amounts = &one.amounts;
     html! {
         tr {
-            th scope="row" { (one.app) }
+            th scope="row" {
+                @match &one.app_name {
+                    Some(name) => { (name) span.sub.id { (one.app) } }
+                    None => (one.app),
+                }
+            }
             td { (money(&amounts.cost)) }
             td { (percent(one.cost_percent)) (bar("payg", one.cost_percent)) }
             td { (budget(one)) }
