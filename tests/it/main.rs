@@ -31,6 +31,8 @@ mod gateway;
 mod handler;
 mod host;
 mod hosted;
+mod hostile;
+mod hostile_calls;
 mod identity_endpoint;
 mod limits;
 mod money;
