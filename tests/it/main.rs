@@ -50,6 +50,7 @@ mod routing;
 mod scenes;
 mod scripted;
 mod secrets;
+mod security;
 mod seeds;
 mod served;
 mod simulated;
