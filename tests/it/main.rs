@@ -35,6 +35,7 @@ mod hostile;
 mod hostile_calls;
 mod identity_endpoint;
 mod limits;
+mod live;
 mod money;
 mod monitor;
 mod openings;
