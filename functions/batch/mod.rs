@@ -11,7 +11,7 @@ mod again;
 mod job;
 pub mod ledger;
 mod outbox;
-mod received;
+pub mod received;
 pub mod settings;
 pub mod worker;
 

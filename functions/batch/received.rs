@@ -13,7 +13,7 @@ const BINDING: &str = "message";
 ///
 /// # Errors
 /// When it has none.
-pub(super) fn read(invocation: &Invocation) -> Result<Received, InvocationError> {
+pub fn read(invocation: &Invocation) -> Result<Received, InvocationError> {
     let text = |name: &str| invocation.text(name).filter(|text| !text.is_empty());
     let properties = invocation
         .value("ApplicationProperties")

@@ -21,6 +21,8 @@ const MAX_PARTS: usize = 256;
 pub struct Form<'a> {
     body: &'a [u8],
     boundary: Cow<'a, str>,
+    /// Where the first part's delimiter stands.
+    start: usize,
     model: Option<Range<usize>>,
 }
 
@@ -36,6 +38,7 @@ impl<'a> Form<'a> {
         let mut form = Form {
             body,
             boundary,
+            start: 0,
             model: None,
         };
         form.scan()?;
@@ -65,13 +68,12 @@ impl<'a> Form<'a> {
                 text: deployment.to_owned().into(),
             });
         }
-        let start = memmem::find(self.body, self.delimiter().as_bytes()).unwrap_or_default();
         let part = format!(
             "{}\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{deployment}\r\n",
             self.delimiter()
         );
         Some(Edit {
-            range: start..start,
+            range: self.start..self.start,
             text: Bytes::from(part),
         })
     }
@@ -93,6 +95,7 @@ impl<'a> Form<'a> {
         let mut at = first.ok_or_else(|| {
             BodyError::whole("the form does not contain the boundary that its Content-Type names")
         })?;
+        self.start = at - delimiter.len();
         for _ in 0..MAX_PARTS {
             let part = body.get(at..).unwrap_or_default();
             if part.starts_with(b"--") {
@@ -202,6 +205,16 @@ mod tests {
         let read = Form::parse(after.as_bytes(), TYPE).unwrap();
         assert_eq!(read.model().unwrap(), Some("whisper"));
         assert!(after.ends_with(&body));
+        // The boundary within a line before the first part is none.
+        let preamble = format!("see --xyz here\r\n{body}");
+        let after = with_model(&preamble, "whisper");
+        assert_eq!(
+            Form::parse(after.as_bytes(), TYPE)
+                .unwrap()
+                .model()
+                .unwrap(),
+            Some("whisper")
+        );
     }
 
     #[test]

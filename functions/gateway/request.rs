@@ -109,7 +109,7 @@ pub struct Head<'a> {
     stream_options: Option<&'a RawValue>,
     max_output_tokens: Option<u64>,
     store: Option<bool>,
-    stored_id: Option<Cow<'a, str>>,
+    stored_ids: Vec<Cow<'a, str>>,
     prompt: Option<&'a RawValue>,
     /// Where the first key may be put in.
     inside: usize,
@@ -123,7 +123,7 @@ impl<'a> Head<'a> {
     /// the backend's to say.
     ///
     /// # Errors
-    /// Where the body is no JSON or no object, and where `model` or `stream` stand twice.
+    /// Where the body is no JSON or no object, and where a key that is read stands twice.
     pub fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let inside = body.iter().position(|byte| !byte.is_ascii_whitespace());
         let inside = match inside {
@@ -177,10 +177,10 @@ impl<'a> Head<'a> {
         self.store
     }
 
-    /// The id of something stored that the call builds on: a response, conversation, file,
-    /// assistant or thread.
-    pub fn stored_id(&self) -> Option<&str> {
-        self.stored_id.as_deref()
+    /// The ids of what is stored that the call builds on: a response, conversation, file, assistant,
+    /// thread.
+    pub fn stored_ids(&self) -> impl Iterator<Item = &str> {
+        self.stored_ids.iter().map(|id| &**id)
     }
 
     /// The JSON of the prompt: `messages`, `input` or `prompt`.
@@ -208,8 +208,8 @@ impl<'a> Head<'a> {
         };
         let span = self.span(raw);
         let Ok(options) = serde_json::from_str::<Options<'_>>(raw.get()) else {
-            // Null. Anything else that is no object is the backend's to refuse.
-            return (raw.get() == "null").then(|| Edit {
+            // Null, or an object that says it twice. Anything else is the backend's to refuse.
+            return (raw.get() == "null" || raw.get().starts_with('{')).then(|| Edit {
                 range: span,
                 text: Bytes::from_static(b"{\"include_usage\":true}"),
             });
@@ -279,21 +279,31 @@ fn json_string(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// The keys that are looked at; matched without allocating.
-#[derive(Clone, Copy)]
-enum Key {
-    Model,
-    Stream,
-    StreamOptions,
-    MaxTokens,
-    Store,
-    StoredId,
-    Conversation,
-    Prompt,
-    Other,
-}
+/// The keys that are looked at, by their place in [`NAMES`]; `None`: any other.
+struct Key(Option<usize>);
+
+/// Keys that routing, limits and ownership go by.
+const NAMES: [&str; 16] = [
+    "model",
+    "stream",
+    "stream_options",
+    "store",
+    "conversation",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "previous_response_id",
+    "input_file_id",
+    "assistant_id",
+    "thread_id",
+    "training_file",
+    "messages",
+    "input",
+    "prompt",
+];
 
 impl<'de> serde::Deserialize<'de> for Key {
+    /// Matched without allocating.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Name;
         impl Visitor<'_> for Name {
@@ -302,21 +312,7 @@ impl<'de> serde::Deserialize<'de> for Key {
                 f.write_str("a key")
             }
             fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-                Ok(match key {
-                    "model" => Key::Model,
-                    "stream" => Key::Stream,
-                    "stream_options" => Key::StreamOptions,
-                    "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Key::MaxTokens,
-                    "store" => Key::Store,
-                    "previous_response_id"
-                    | "input_file_id"
-                    | "assistant_id"
-                    | "thread_id"
-                    | "training_file" => Key::StoredId,
-                    "conversation" => Key::Conversation,
-                    "messages" | "input" | "prompt" => Key::Prompt,
-                    _ => Key::Other,
-                })
+                Ok(Key(NAMES.iter().position(|name| *name == key)))
             }
         }
         deserializer.deserialize_identifier(Name)
@@ -334,44 +330,44 @@ impl<'a> Visitor<'a> for Fields<'_, 'a> {
 
     fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
         let head = self.0;
-        let mut stream_seen = false;
-        while let Some(key) = map.next_key::<Key>()? {
+        let mut seen = [false; NAMES.len()];
+        while let Some(Key(known)) = map.next_key()? {
             let raw: &'a RawValue = map.next_value()?;
             head.is_empty = false;
-            match key {
-                Key::Model if head.model.is_some() => return Err(twice("model")),
-                Key::Stream if stream_seen => return Err(twice("stream")),
-                Key::Stream => {
-                    stream_seen = true;
-                    head.stream = raw.get() == "true";
-                }
-                _ => head.take(key, raw),
+            let Some((name, seen)) = known.and_then(|at| NAMES.get(at).zip(seen.get_mut(at)))
+            else {
+                continue;
+            };
+            if std::mem::replace(seen, true) {
+                return Err(twice(name));
             }
+            head.take(name, raw);
         }
         Ok(())
     }
 }
 
-/// Two readers could each believe another of the two: the gateway routes by one, the backend
-/// would serve the other.
+/// Two readers could each believe another of the two: the gateway goes by one, the backend by the
+/// other.
 fn twice<E: serde::de::Error>(key: &str) -> E {
     E::custom(format_args!("`{key}` stands twice in the body"))
 }
 
 impl<'a> Head<'a> {
-    fn take(&mut self, key: Key, raw: &'a RawValue) {
-        match key {
-            Key::Model => self.model = Some(raw),
-            Key::StreamOptions => self.stream_options = Some(raw),
-            Key::MaxTokens => {
+    /// Takes in a member of the body, whose key is one of [`NAMES`].
+    fn take(&mut self, name: &str, raw: &'a RawValue) {
+        match name {
+            "model" => self.model = Some(raw),
+            "stream" => self.stream = raw.get() == "true",
+            "stream_options" => self.stream_options = Some(raw),
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
                 let limit = raw.get().parse().ok();
                 self.max_output_tokens = self.max_output_tokens.max(limit);
             }
-            Key::Store => self.store = raw.get().parse().ok(),
-            Key::StoredId if self.stored_id.is_none() => self.stored_id = text(raw),
-            Key::Conversation if self.stored_id.is_none() => self.stored_id = conversation(raw),
-            Key::Prompt => self.prompt = self.prompt.or(Some(raw)),
-            Key::Stream | Key::StoredId | Key::Conversation | Key::Other => {}
+            "store" => self.store = raw.get().parse().ok(),
+            "messages" | "input" | "prompt" => self.prompt = self.prompt.or(Some(raw)),
+            "conversation" => self.stored_ids.extend(conversation(raw)),
+            _ => self.stored_ids.extend(text(raw)),
         }
     }
 }

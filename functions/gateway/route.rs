@@ -129,15 +129,14 @@ impl<'a> Route<'a> {
 
     fn new(form: Form, model: Option<Cow<'a, str>>, path: &'a str, query: &'a str) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
-        let safe = path
-            .split('/')
-            .all(|part| !part.is_empty() && !is_dot_segment(part));
+        let operation = Operation::of(path);
+        let is_plain = path.split('/').all(is_plain_segment) && !is_respelt(path, operation);
         let named = model.as_deref().is_none_or(|m| !m.is_empty());
-        (safe && named).then(|| Self {
+        (is_plain && named).then_some(Self {
             priority: Priority::High,
             form,
             model,
-            operation: Operation::of(path),
+            operation,
             path,
             query,
         })
@@ -242,9 +241,37 @@ const STORED: [&str; 10] = [
     "evals",
 ];
 
-/// `.` and `..`, plain or percent-encoded: a backend's router could walk out of the operation.
-fn is_dot_segment(part: &str) -> bool {
-    matches!(percent_decode(part).as_ref(), "." | "..")
+/// Whether gateway and backend read the same in this part of a path. Who owns an id and what an
+/// operation costs is told by the path as it came, so it has no second spelling here: no `.` and
+/// `..`, nothing that some routers take for a separator, and as an escape only what can't stand
+/// there plain.
+fn is_plain_segment(part: &str) -> bool {
+    let mut escapes = part.split('%').skip(1);
+    !matches!(part, "" | "." | "..")
+        && !part.contains(['\\', ';'])
+        && escapes.all(|rest| escaped(rest.as_bytes()).is_some_and(|(byte, _)| needs_escape(byte)))
+}
+
+/// Whether a byte stands in a path segment as an escape only, and separates nothing once it is decoded.
+fn needs_escape(byte: u8) -> bool {
+    !is_unreserved(byte) && !byte.is_ascii_control() && !b"/\\;%".contains(&byte)
+}
+
+/// What RFC 3986 (section 2.3) calls unreserved.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Whether a backend could read another call in the path than the gateway does: one that does not mind
+/// case, or that finds the beginning of a URL of the other form behind the one it was sent.
+fn is_respelt(path: &str, operation: Operation) -> bool {
+    let has_capitals = |text: &str| text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let first = path.split('/').next().unwrap_or_default();
+    matches!(first, "deployments" | "openai" | "v1")
+        || has_capitals(first)
+        || operation == Operation::Other
+            && has_capitals(path)
+            && Operation::of(&path.to_ascii_lowercase()) != Operation::Other
 }
 
 /// Decodes `%XX`; what is no valid escape or no UTF-8 stays as it is.
@@ -272,6 +299,10 @@ fn percent_decode(text: &str) -> Cow<'_, str> {
 fn escaped(tail: &[u8]) -> Option<(u8, &[u8])> {
     let (digits, after) = tail.split_at_checked(2)?;
     let text = std::str::from_utf8(digits).ok()?;
+    // The number's reader would take a sign.
+    if !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
     let byte = u8::from_str_radix(text, 16).ok()?;
     Some((byte, after))
 }
@@ -282,7 +313,7 @@ fn percent_encode_into(url: &mut String, segment: &str) {
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];
     for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        if is_unreserved(byte) {
             url.push(char::from(byte));
         } else {
             url.push('%');
@@ -392,6 +423,46 @@ mod tests {
             "/openai/deployments//chat",
         ] {
             assert_eq!(Route::parse(path, ""), None, "{path}");
+        }
+    }
+
+    /// Each could be, for some backend, a file of another app's or a call that is billed.
+    #[test]
+    fn a_path_has_no_second_spelling() {
+        for path in [
+            "/v1/%66iles/file-1",
+            "/v1/files%2Ffile-1",
+            "/v1/files%2ffile-1",
+            "/v1/files\\file-1",
+            "/v1/files%5Cfile-1",
+            "/v1/files;a/file-1",
+            "/v1/files/file%2D1",
+            "/v1/files/file-1%00",
+            "/v1/files/%252e%252e",
+            "/v1/files/file-1%",
+            "/v1/files/file-1%2",
+            "/v1/files/file-1%zz",
+            "/v1/files/file-1%+4",
+            "/v1/Files/file-1",
+            "/v1/chat/Completions",
+            "/v1/Chat/completions",
+            "/openai/deployments/m/chat/COMPLETIONS",
+            "/openai/Deployments/m/chat/completions",
+            "/openai/V1/chat/completions",
+            "/v1/deployments/m/chat/completions",
+            "/v1/v1/chat/completions",
+            "/v1/openai/deployments/m/chat/completions",
+            "/openai/deployments",
+        ] {
+            assert_eq!(Route::parse(path, ""), None, "{path}");
+        }
+        for path in [
+            "/v1/files/file-AbC",
+            "/v1/models/ft%3Agpt-4o%3Acontoso",
+            "/v1/files/%C3%A9%20x",
+            "/v1/evals/openai/v1",
+        ] {
+            assert!(Route::parse(path, "").is_some(), "{path}");
         }
     }
 

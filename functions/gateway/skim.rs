@@ -281,6 +281,8 @@ impl Skim {
             self.choices = Choices::Named;
         }
         if matches!(self.key, Key::Usage | Key::Id | Key::Error) {
+            // Without a comma before the key, the last value goes up to here: the same wherever it is cut.
+            self.keep(piece, at);
             self.capture = Some(Capture {
                 key: self.key,
                 depth: self.depth,

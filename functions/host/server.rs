@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -15,8 +16,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// How long a client may take to send a request's headers.
-const HEADER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long a client may take to send a request's headers, a connection without a call included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest head of a request, bytes: a call with a larger one gets 431. The Functions host takes
 /// 32 KiB, Entra's tokens stay below 8.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub workers: usize,
     /// Most connections at once.
     pub max_connections: usize,
+    /// How long a connection may be open without a whole head of a request.
+    pub head_timeout: Duration,
 }
 
 impl Settings {
@@ -38,6 +41,7 @@ impl Settings {
         Self {
             workers: workers.unwrap_or_else(cores).max(1),
             max_connections,
+            head_timeout: HEADER_TIMEOUT,
         }
     }
 }
@@ -61,7 +65,7 @@ pub async fn serve(
         let router = router();
         thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || work(router, receiver))?;
+            .spawn(move || work(router, receiver, settings.head_timeout))?;
         workers.push(sender);
     }
     let connections = Arc::new(Semaphore::new(settings.max_connections));
@@ -94,13 +98,17 @@ async fn accept(listener: &TcpListener) -> TcpStream {
             Err(error) => {
                 // Out of file descriptors, or a client that left already.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     }
 }
 
-fn work(router: Router, mut connections: mpsc::UnboundedReceiver<Connection>) {
+fn work(
+    router: Router,
+    mut connections: mpsc::UnboundedReceiver<Connection>,
+    head_timeout: Duration,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -121,7 +129,7 @@ fn work(router: Router, mut connections: mpsc::UnboundedReceiver<Connection>) {
             tokio::spawn(async move {
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
+                    .header_read_timeout(head_timeout)
                     .max_header_size(MAX_HEAD)
                     .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = connection.await {

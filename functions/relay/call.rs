@@ -7,14 +7,14 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response as HttpResponse};
+use http::{Method, Request, Response as HttpResponse, StatusCode};
 use hyper::body::Incoming;
 
 use super::affinity::Owner;
 use super::body::{Reader, RelayBody};
 use super::credential::Shown;
 use super::error::RelayError;
-use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
+use super::headers::{AnswerHeaders, hide_host, is_event_stream, set, to_backend, to_client};
 use super::record::CallRecord;
 use super::settings::Backend;
 use super::start::{Start, first_byte, first_event};
@@ -436,8 +436,15 @@ impl Call<'_> {
             prompt.is_streamed();
         }
         let mut headers = to_client(&parts.headers, !is_events);
+        let backend = self.relay.settings.backends.get(&spec.backend);
+        // An answer with a URL of its own is another one than 200.
+        if parts.status != StatusCode::OK
+            && let Some(backend) = backend
+        {
+            hide_host(&mut headers, &backend.place.host);
+        }
         if self.relay.settings.gateway.answer_headers {
-            if let Some(backend) = self.relay.settings.backends.get(&spec.backend) {
+            if let Some(backend) = backend {
                 headers.insert(BACKEND, backend.name.clone());
             }
             let kind = HeaderValue::from_static(spec.kind.as_str());

@@ -2,8 +2,10 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::headers::set;
@@ -14,11 +16,18 @@ use crate::gateway::plan::GiveUp;
 use crate::gateway::request::BodyError;
 use crate::gateway::transform::TransformError;
 
+/// The methods of calls that are passed on, as an answer names them.
+pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// Why a call gets no backend's answer.
 #[derive(Debug)]
 pub(super) enum RelayError {
     /// The URL is none of the API's.
     NoSuchPath(String),
+    /// Calls of this method are not passed on.
+    MethodNotAllowed(Method),
+    /// The body is compressed, in this way.
+    Encoded(String),
     /// The caller was turned away at the door.
     Refused(Refusal),
     /// The call asks for a priority that there is not.
@@ -97,6 +106,8 @@ impl RelayError {
             Self::NoSuchPath(_) | Self::NoSuchModel(_) | Self::NoSuchObject(_) => {
                 StatusCode::NOT_FOUND
             }
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Encoded(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Refused(why) => refused_status(why),
             Self::ModelNotAllowed { .. } => StatusCode::FORBIDDEN,
             Self::NoModel
@@ -123,6 +134,8 @@ impl RelayError {
     const fn code(&self) -> &'static str {
         match self {
             Self::NoSuchPath(_) => "path_not_found",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::Encoded(_) => "encoding_not_supported",
             Self::Refused(why) => refused_code(why),
             Self::NoSuchPriority => "invalid_priority",
             Self::ModelNotAllowed { .. } => "model_not_allowed",
@@ -166,6 +179,14 @@ impl RelayError {
             Self::NoSuchPath(path) => format!(
                 "{path} is no path of this gateway; it serves /openai/deployments/MODEL/..., /openai/v1/... and /v1/..., each also below /low"
             ),
+            Self::MethodNotAllowed(method) => {
+                format!("The method {method} is not passed on; calls are made with {METHODS}.")
+            }
+            Self::Encoded(coding) => {
+                format!(
+                    "The body is encoded ({coding}); send it as it is, without Content-Encoding."
+                )
+            }
             Self::Refused(why) => refused_message(why),
             Self::NoSuchPriority => "`x-spillway-priority` must be `low` or `high`.".into(),
             Self::ModelNotAllowed { app, model } => {
@@ -229,6 +250,11 @@ impl RelayError {
             && self.status() == StatusCode::UNAUTHORIZED
         {
             headers.insert(WWW_AUTHENTICATE, challenge(why));
+        }
+        match &self {
+            Self::MethodNotAllowed(_) => set(headers, ALLOW.as_str(), METHODS),
+            Self::Encoded(_) => set(headers, ACCEPT_ENCODING.as_str(), "identity"),
+            _ => {}
         }
         if let Self::BudgetExceeded { .. } = self {
             // OpenAI's clients would try again in seconds where Retry-After is more than a minute.

@@ -58,7 +58,7 @@ fn chain<'c>(call: &'c Call<'_>, model: &str) -> Option<&'c Chain> {
     let chain = call.relay.settings.fallbacks.get(model)?;
     let is_stateful = call.pinned.is_some()
         || call.route.stored_id().is_some()
-        || call.reading.stored_id().is_some()
+        || call.reading.stored_ids().next().is_some()
         || call.route.makes_stored(call.reading.store());
     let is_placed = call.is_paced || call.only.is_some();
     (call.method == Method::POST && !is_stateful && !is_placed).then_some(chain)

@@ -64,6 +64,11 @@ fn is_private(name: &str) -> bool {
             | "disguised-host"
             | "max-forwards"
             | "x-real-ip"
+            // What some servers take for the call's path or method in place of its own.
+            | "x-rewrite-url"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
     ) || name.starts_with("was-")
         || begins_with_one_of(name, &PREFIXES)
 }
@@ -126,6 +131,48 @@ fn copy(from: &HeaderMap, passes: impl Fn(&str) -> bool) -> HeaderMap {
     to
 }
 
+/// Headers that say a URL.
+const LOCATIONS: [&str; 4] = [
+    "location",
+    "content-location",
+    "operation-location",
+    "azure-asyncoperation",
+];
+
+/// Takes the backend's own `host` out of the URLs in an answer's headers: what is left is a path, and
+/// the gateway serves it. URLs of other hosts stay as they are.
+pub(super) fn hide_host(headers: &mut HeaderMap, host: &HeaderValue) {
+    for name in LOCATIONS {
+        if let Some(value) = headers.get_mut(name)
+            && let Some(path) = own_path(value.as_bytes(), host.as_bytes())
+        {
+            *value = path;
+        }
+    }
+}
+
+/// The path of a URL of `host`; `None` where it is one of another host, or a path already.
+fn own_path(url: &[u8], host: &[u8]) -> Option<HeaderValue> {
+    let slashes = memchr::memmem::find(url, b"//")?;
+    let scheme = url.get(..slashes)?;
+    let is_web = [b"".as_slice(), b"http:", b"https:"]
+        .iter()
+        .any(|one| one.eq_ignore_ascii_case(scheme));
+    let rest = url.get(slashes + 2..)?;
+    let end = rest.iter().position(|byte| b"/?#".contains(byte));
+    let (authority, path) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
+    let is_own = is_web && without_port(authority).eq_ignore_ascii_case(without_port(host));
+    let path = if path.starts_with(b"/") { path } else { b"/" };
+    HeaderValue::from_bytes(path).ok().filter(|_| is_own)
+}
+
+/// An authority without the port that is its scheme's anyway.
+fn without_port(authority: &[u8]) -> &[u8] {
+    let secure = authority.strip_suffix(b":443");
+    let plain = || authority.strip_suffix(b":80");
+    secure.or_else(plain).unwrap_or(authority)
+}
+
 /// Whether an answer is a stream of events that can be read.
 pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     is_plain(headers, "text/event-stream")
@@ -183,6 +230,8 @@ mod tests {
             ("x-forwarded-for", "10.0.0.1"),
             ("x-azure-functions-invocationid", "x"),
             ("accept-encoding", "gzip"),
+            ("x-rewrite-url", "/openai/files"),
+            ("x-http-method-override", "DELETE"),
             ("content-type", "application/json"),
             ("traceparent", "00-a-b-01"),
             ("x-ms-client-request-id", "1"),
@@ -197,6 +246,38 @@ mod tests {
                 "x-ms-client-request-id"
             ]
         );
+    }
+
+    #[test]
+    fn a_backends_own_host_is_taken_out_of_urls() {
+        for (url, expected) in [
+            (
+                "https://res.openai.azure.com/openai/operations/1?a=b",
+                "/openai/operations/1?a=b",
+            ),
+            ("HTTPS://RES.openai.azure.com:443/x", "/x"),
+            ("//res.openai.azure.com/x", "/x"),
+            ("https://res.openai.azure.com", "/"),
+            ("https://res.openai.azure.com?x", "/"),
+            ("/openai/operations/1", "/openai/operations/1"),
+            ("/x//res.openai.azure.com/y", "/x//res.openai.azure.com/y"),
+            (
+                "https://res.openai.azure.com.evil.example/x",
+                "https://res.openai.azure.com.evil.example/x",
+            ),
+            ("https://me@other.example/x", "https://me@other.example/x"),
+            ("https://", "https://"),
+            ("", ""),
+        ] {
+            for name in LOCATIONS {
+                let mut headers = map(&[(name, url)]);
+                hide_host(
+                    &mut headers,
+                    &HeaderValue::from_static("res.openai.azure.com"),
+                );
+                assert_eq!(headers[name], expected, "{url}");
+            }
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::Method;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use self::affinity::Affinity;
 use self::call::{Call, CallEnd};
@@ -242,6 +242,10 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
         return models::answer(&relay.settings, &app, &route)
             .unwrap_or_else(RelayError::into_response);
     }
+    if let Err(error) = can_be_read(&parts) {
+        client_body::let_go(body);
+        return error.into_response();
+    }
     let recorder = worker.recorder.clone();
     let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
     record.called_by(&caller);
@@ -299,6 +303,22 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
     admit_and_run(call, record).await
 }
 
+/// Whether the call is one that a backend may be sent. TRACE asks for the request back, the gateway's key
+/// in it. A compressed body is unpacked by nobody here, and could not be read for its model.
+fn can_be_read(parts: &http::request::Parts) -> Result<(), RelayError> {
+    let mut methods = error::METHODS.split(", ");
+    if !methods.any(|method| method == parts.method.as_str()) {
+        return Err(RelayError::MethodNotAllowed(parts.method.clone()));
+    }
+    let mut codings = parts.headers.get_all(CONTENT_ENCODING).iter();
+    match codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        Some(coding) => Err(RelayError::Encoded(
+            String::from_utf8_lossy(coding.as_bytes()).into_owned(),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Tries deployments, where the app's limits and budget allow that; the answer says how it stands.
 async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
     let changed = match transform::changed(&call) {
@@ -347,9 +367,12 @@ async fn prepare<'a>(
     };
     record.can_use = call.method == Method::POST;
     record.prompt_tokens = estimate::input_tokens(call.reading.prompt());
-    let stored = call.route.stored_id().or_else(|| call.reading.stored_id());
-    if let Some(id) = stored {
-        call.pinned = owning_backend(&call, id, record.now()).await?;
+    let in_body = call.reading.stored_ids().map(str::to_owned);
+    let in_path = call.route.stored_id().map(str::to_owned);
+    let stored: Vec<String> = in_path.into_iter().chain(in_body).collect();
+    for id in &stored {
+        let owner = owning_backend(&call, id, record.now()).await?;
+        call.pinned = call.pinned.or(owner);
     }
     call.model = match &model {
         Some(name) => {
@@ -359,7 +382,7 @@ async fn prepare<'a>(
         }
         None if call.route.operation.is_billed()
             && call.method == Method::POST
-            && stored.is_none() =>
+            && stored.is_empty() =>
         {
             return Err(RelayError::NoModel);
         }

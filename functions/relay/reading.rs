@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::error::RelayError;
 use crate::gateway::multipart::Form;
-use crate::gateway::request::{Edit, Head};
+use crate::gateway::request::{BodyError, Edit, Head};
 use crate::gateway::route::Route;
 
 /// A request's body, read.
@@ -35,10 +35,20 @@ impl<'a> Reading<'a> {
             let form = Form::parse(body, content_type).map_err(RelayError::Body)?;
             return Ok(Self::of(Format::Form(form)));
         }
-        let is_json =
-            is("application/json") || (content_type.is_empty() && route.operation.is_billed());
-        if !is_json || (body.is_empty() && !route.operation.is_billed()) {
+        // Whatever its type: the backend could take it for JSON all the same.
+        let looks_like_json = body.trim_ascii_start().starts_with(b"{");
+        let is_billed = route.operation.is_billed();
+        if body.is_empty() && !is_billed {
             return Ok(Self::of(Format::Opaque));
+        }
+        if !is("application/json") && !looks_like_json {
+            if is_billed && !content_type.is_empty() {
+                let message = "the body must be JSON, with `content-type: application/json`";
+                return Err(RelayError::Body(BodyError::whole(message)));
+            }
+            if !is_billed {
+                return Ok(Self::of(Format::Opaque));
+            }
         }
         let head = Head::parse(body).map_err(RelayError::Body)?;
         let asks = head.stream() && route.operation.takes_stream_options();
@@ -123,12 +133,13 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The id of something stored that the body names.
-    pub(super) fn stored_id(&self) -> Option<&str> {
-        match &self.format {
-            Format::Json(head) => head.stored_id(),
+    /// The ids of what is stored that the body names.
+    pub(super) fn stored_ids(&self) -> impl Iterator<Item = &str> {
+        let head = match &self.format {
+            Format::Json(head) => Some(head),
             Format::Form(_) | Format::Opaque => None,
-        }
+        };
+        head.into_iter().flat_map(Head::stored_ids)
     }
 
     /// The prompt's JSON; empty where there is none.

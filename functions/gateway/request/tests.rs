@@ -27,7 +27,7 @@ fn what_routing_needs_is_read() {
     assert!(h.stream());
     assert_eq!(h.max_output_tokens(), Some(50));
     assert_eq!(h.store(), Some(false));
-    assert_eq!(h.stored_id(), Some("resp_1"));
+    assert_eq!(h.stored_ids().collect::<Vec<_>>(), ["resp_1"]);
     assert!(h.prompt().unwrap().starts_with(b"[{\"role\""));
 }
 
@@ -40,9 +40,14 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
         r#"{"conversation":{"id":"x"}}"#,
         r#"{"previous_response_id":null,"conversation":"x"}"#,
     ] {
-        assert_eq!(head(body).stored_id(), Some("x"), "{body}");
+        assert_eq!(head(body).stored_ids().next(), Some("x"), "{body}");
     }
-    assert_eq!(head(r#"{"conversation":{"no":1}}"#).stored_id(), None);
+    assert_eq!(
+        head(r#"{"conversation":{"no":1}}"#).stored_ids().next(),
+        None
+    );
+    let both = head(r#"{"assistant_id":"x","thread_id":"y"}"#);
+    assert_eq!(both.stored_ids().collect::<Vec<_>>(), ["x", "y"]);
 }
 
 #[test]
@@ -88,6 +93,10 @@ fn usage_is_asked_for_where_it_is_not() {
             r#"{"stream_options":{"include_usage": true,"x":1}}"#,
         ),
         (
+            r#"{"stream_options":{"include_usage":true,"include_usage":false}}"#,
+            r#"{"stream_options":{"include_usage":true}}"#,
+        ),
+        (
             r#"{"stream_options":{"include_usage":null}}"#,
             r#"{"stream_options":{"include_usage":true}}"#,
         ),
@@ -124,7 +133,16 @@ fn mistakes_say_where_they_are() {
     assert!(error("{\"model\":\"a\"").contains("EOF"));
     assert!(error("{} x").contains("trailing characters"));
     assert!(error(r#"{"model":"a","model":"b"}"#).contains("`model` stands twice"));
-    assert!(error(r#"{"stream":true,"stream":false}"#).contains("`stream` stands twice"));
+    for name in NAMES {
+        let escaped = name.replacen('e', "\\u0065", 1);
+        for again in [name, &escaped] {
+            let body = format!("{{\"{name}\":null,\"x\":1,\"x\":2,\"{again}\":\"a\"}}");
+            assert!(
+                error(&body).contains(&format!("`{name}` stands twice")),
+                "{body}"
+            );
+        }
+    }
     let h = head("{\n\"model\":7}");
     assert_eq!(
         h.model().unwrap_err().to_string(),

@@ -86,6 +86,19 @@ fn a_reset_forgets_the_document_and_keeps_the_length_of_text() {
     assert_eq!(s.id(), Some("b"));
 }
 
+#[test]
+fn a_value_that_no_comma_ends_is_the_same_wherever_it_is_cut() {
+    let text = br#"{"usage":{"prompt_tokens":5}2"error":null}"#;
+    let mut whole = Skim::new(TextKeys::None);
+    whole.push(text);
+    for at in 0..text.len() {
+        let mut cut = Skim::new(TextKeys::None);
+        cut.push(&text[..at]);
+        cut.push(&text[at..]);
+        assert_eq!(cut.usage(), whole.usage(), "cut at {at}");
+    }
+}
+
 proptest! {
     #[test]
     fn cuts_change_nothing(cuts in prop::collection::vec(0usize..200, 0..8)) {
