@@ -8,10 +8,12 @@ use std::time::Duration;
 use super::meter::Meter;
 use crate::config::{Config, Deployment};
 use crate::gateway::event::{Kind, UsageEvent};
+use crate::gateway::pacing::calibration::Calibration;
 use crate::gateway::pacing::history::History;
+use crate::gateway::pacing::known::Said;
 use crate::gateway::pacing::rule::Pace;
 use crate::gateway::pacing::window::{Capacity, Counts, DeploymentId, Windows};
-use crate::gateway::ptu::Utilization;
+use crate::gateway::ptu::{ModelRate, Utilization};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 use crate::store::{Store, StoreError, utilization};
@@ -36,6 +38,18 @@ pub struct Gauge {
     store: Option<Arc<dyn Store>>,
     instance: String,
     is_failing: AtomicBool,
+}
+
+/// What is known of a provisioned deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What each source says.
+    pub said: Vec<Said>,
+    /// What estimates from the calls are multiplied by.
+    pub calibration: Calibration,
+    /// What it comes to, and how much of that is believed, in thousandths; `None` where nothing is
+    /// paced.
+    pub figure: Option<(Utilization, u64)>,
 }
 
 /// The deployments that a model's low-priority calls may go to.
@@ -99,10 +113,41 @@ impl Gauge {
         let history = lock(&model.history);
         let meters = model.meters.iter();
         let open = meters.map(|meter| {
-            let figure = meter.figure(&history, in_use, pace, now);
+            let known = meter.known();
+            let figure = known.figure(meter.capacity, &history, in_use, pace, now);
             pace.open_beside(|slots| figure.with(slots))
         });
         open.min().unwrap_or(0)
+    }
+
+    /// What is known of one of a model's provisioned deployments, with `in_use` slots in use; `None`
+    /// where the configuration has no such deployment. Reads the table where that is due.
+    pub async fn reading(
+        &self,
+        id: &DeploymentId,
+        model: &str,
+        in_use: u32,
+        now: Timestamp,
+    ) -> Option<Reading> {
+        let meter = self.meters.get(id)?;
+        self.read(meter, now).await;
+        let known = meter.known();
+        let paced = self.pace.as_ref().zip(self.models.get(model));
+        let figure = paced.map(|(pace, model)| {
+            let history = lock(&model.history);
+            let figure = known.figure(meter.capacity, &history, in_use, pace, now);
+            (figure.with(in_use), figure.trust())
+        });
+        Some(Reading {
+            said: known.said(meter.capacity, now),
+            calibration: known.calibration,
+            figure,
+        })
+    }
+
+    /// The rule; `None` where nothing is paced.
+    pub const fn pace(&self) -> Option<Pace> {
+        self.pace
     }
 
     async fn read(&self, meter: &Meter, now: Timestamp) {
@@ -125,7 +170,9 @@ impl Gauge {
     pub fn note<'a>(&self, events: impl IntoIterator<Item = &'a UsageEvent>, now: Timestamp) {
         let mut windows = lock(&self.windows);
         for event in events {
-            windows.note(event, now);
+            if let Some(meter) = self.meter(&event.backend, &event.deployment) {
+                windows.note(event, meter.rate, now);
+            }
         }
     }
 
@@ -140,13 +187,17 @@ impl Gauge {
         if self.pace.is_none() {
             return;
         }
+        if let Some(meter) = self.meter(backend, deployment) {
+            meter.was_said(said, now);
+        }
+    }
+
+    fn meter(&self, backend: &Arc<str>, deployment: &Arc<str>) -> Option<&Arc<Meter>> {
         let id = DeploymentId {
             backend: Arc::clone(backend),
             deployment: Arc::clone(deployment),
         };
-        if let Some(meter) = self.meters.get(&id) {
-            meter.was_said(said, now);
-        }
+        self.meters.get(&id)
     }
 
     /// Writes what this instance has seen, for ever. Ends at once where there is nothing to see or
@@ -214,8 +265,9 @@ fn ptu_meters(backend: &crate::config::Backend) -> impl Iterator<Item = (Meter, 
             deployment: deployment.name.as_str().into(),
         };
         let capacity = deployment.ptus;
-        let capacity = capacity.map(|ptus| Capacity::of(ptus, deployment.model()));
-        (Meter::new(id, capacity), deployment)
+        let capacity = capacity.map(|ptus| Capacity::of(ptus, deployment.base_model()));
+        let rate = ModelRate::of(deployment.base_model()).unwrap_or(ModelRate::ASSUMED);
+        (Meter::new(id, capacity, rate), deployment)
     })
 }
 
