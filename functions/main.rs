@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use spillway::azure::service_bus::Counts;
 use spillway::billing::command::{self, DECIMALS, Request, What};
 use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
@@ -234,7 +235,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
             Some(_) => Trigger::Invoked,
             None => Trigger::Absent,
         };
-        let (gateway, keeping) = start(Place::Azure, &config, trigger)?;
+        let (gateway, keeping) = start(Place::Azure, &config, None, trigger)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
         serve_until_asked(gateway, listener, keeping, starter).await
@@ -276,7 +277,10 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         config.storage.blobs = Some(named.unwrap_or_else(|| StoragePlace::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let queues = queues(&mut config, queue_port).await?;
-        let (gateway, keeping) = start(Place::Local, &config, Trigger::Invoked)?;
+        let counts = queues
+            .as_ref()
+            .map(|(queues, _)| Arc::new(queues.clone()) as Arc<dyn Counts>);
+        let (gateway, keeping) = start(Place::Local, &config, counts, Trigger::Invoked)?;
         let address = listener.local_addr()?;
         say_how_to_try(address, &config)?;
         if let Some((queues, queue_listener)) = queues {
@@ -315,8 +319,14 @@ async fn queues(config: &mut Config, port: u16) -> io::Result<Option<(Queues, Tc
     Ok(Some((queues, listener)))
 }
 
-/// A gateway with its store, and a thread that brings it what calls leave behind.
-fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway, Keeping)> {
+/// A gateway with its store, and a thread that brings it what calls leave behind. `counts` counts the
+/// batch queue's messages where that is not Service Bus.
+fn start(
+    place: Place,
+    config: &Config,
+    counts: Option<Arc<dyn Counts>>,
+    trigger: Trigger,
+) -> io::Result<(Gateway, Keeping)> {
     let store = open_store(place, &config.storage)?;
     if store.is_none() {
         tracing::warn!(
@@ -332,7 +342,7 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
         gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
-        gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
+        gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), counts, trigger)?;
     }
     if let (Some(store), Trigger::Invoked) = (&store, trigger) {
         gateway = gateway.with_utilization(place, config, store)?;
