@@ -35,9 +35,18 @@ impl Capacity {
 
 /// What tokens weigh at a PTU of such a rate.
 pub(super) fn weighted(total: &Total, rate: &ModelRate) -> u64 {
-    let cached = total.get(Count::Cached);
-    let input = total.get(Count::Input).saturating_sub(cached);
-    let output = total.get(Count::Output);
+    weigh(total, rate, [Count::Input, Count::Cached, Count::Output])
+}
+
+/// What the tokens of low-priority calls among them weigh.
+pub(super) fn low_weighted(total: &Total, rate: &ModelRate) -> u64 {
+    let counts = [Count::LowInput, Count::LowCached, Count::LowOutput];
+    weigh(total, rate, counts)
+}
+
+fn weigh(total: &Total, rate: &ModelRate, counts: [Count; 3]) -> u64 {
+    let [input, cached, output] = counts.map(|count| total.get(count));
+    let input = input.saturating_sub(cached);
     input.saturating_add(output.saturating_mul(rate.output_ratio))
 }
 

@@ -5,14 +5,18 @@ mod api;
 mod calls;
 mod capacity;
 mod chargeback;
+mod days;
 mod history;
 mod live;
 mod money;
+mod monitored;
 mod now;
 mod openapi;
+mod pacing;
 mod page;
 mod plan;
 mod prometheus;
+mod queue;
 mod session;
 mod sign_in;
 mod watch;
@@ -31,10 +35,13 @@ use tokio::sync::Semaphore;
 
 use self::capacity::Capacities;
 use self::money::Accounts;
+use self::queue::Queue;
 use self::session::Sessions;
 use self::watch::Watch;
+use crate::azure::service_bus::Counts;
 use crate::billing::Billing;
 use crate::config::Config;
+use crate::gateway::batch::patience::QueueAge;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
 use crate::relay::{Relay, refused};
@@ -59,6 +66,8 @@ pub struct Console {
     followers: Arc<Semaphore>,
     /// What bills are made from; `None` where nothing is kept of calls.
     billing: Option<Billing>,
+    /// The batch queue, where there is one.
+    queue: Option<Arc<Queue>>,
 }
 
 impl Console {
@@ -66,7 +75,7 @@ impl Console {
     pub fn new(config: &Config, relay: Arc<Relay>, store: Option<Arc<dyn Store>>) -> Self {
         let accounts = Accounts::new(config);
         Self {
-            capacities: Arc::new(Capacities::new(&accounts.prices)),
+            capacities: Arc::new(Capacities::new(accounts.prices())),
             accounts: Arc::new(accounts),
             limits: capacity::limits(config),
             past: Arc::default(),
@@ -74,8 +83,24 @@ impl Console {
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
             billing: store.clone().map(|store| Billing::new(config, store)),
+            queue: None,
             relay,
             store,
+        }
+    }
+
+    /// This console, which shows the batch queue of this name. `age` says how long messages waited
+    /// that this process was handed, where it is.
+    #[must_use]
+    pub fn with_queue(
+        self,
+        name: &str,
+        counts: Arc<dyn Counts>,
+        age: Option<Box<dyn Fn() -> QueueAge + Send + Sync>>,
+    ) -> Self {
+        Self {
+            queue: Some(Arc::new(Queue::new(name, counts, age))),
+            ..self
         }
     }
 
@@ -92,7 +117,17 @@ impl Console {
     pub async fn keep(self) {
         let store = self.store.as_deref();
         let (metrics, clock) = (&self.relay.metrics, self.relay.clock);
-        self.watch.keep(metrics, store, clock).await;
+        let queue = async {
+            if let (Some(queue), Some(store)) = (&self.queue, store) {
+                queue.keep(store).await;
+            }
+        };
+        let days = async {
+            if let Some(store) = store {
+                self.accounts.days.keep(store, clock).await;
+            }
+        };
+        tokio::join!(self.watch.keep(metrics, store, clock), queue, days);
     }
 }
 
@@ -164,7 +199,8 @@ fn is_person(request: &Request) -> bool {
 async fn metrics(
     State(console): State<Console>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    let text = off_the_worker(move || prometheus::text(&console)).await;
+    let now = now::look(&console).await;
+    let text = off_the_worker(move || prometheus::text(&console, &now)).await;
     let kind = prometheus::CONTENT_TYPE;
     ([(CONTENT_TYPE, kind)], text.unwrap_or_default())
 }
@@ -185,6 +221,7 @@ async fn health(State(console): State<Console>) -> Json<Value> {
         "ready": true,
         "version": env!("CARGO_PKG_VERSION"),
         "dropped_events": relay.dropped_events(),
+        "dropped_prompts": relay.dropped_prompts(),
         "deployments": deployments,
     }))
 }

@@ -7,6 +7,10 @@
 //! | `hour\|` and UTC day | hour and instance | what it counted in an hour, so far |
 //! | `calls\|` and UTC hour | the call's id | a call that failed or was slow |
 //! | `secret` | `session` | the secret |
+//! | `day\|` and a month | the UTC day | what the day costs by app, summed up ([`days`]) |
+//! | `queue` | the queue's name | how long batch messages had waited that were delivered lately |
+
+pub mod days;
 
 use super::{
     Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds, chargeback,
@@ -233,6 +237,48 @@ async fn clear(store: &dyn Store, name: &str) -> Result<usize, StoreError> {
     Ok(rows.len())
 }
 
+/// The key of what is known of a batch queue's age.
+fn queue_key(queue: &str) -> Key {
+    Key {
+        partition: "queue".to_owned(),
+        row: encode_key(queue),
+    }
+}
+
+/// Writes how long messages of a queue had waited, `waited_ms`, of which the last was delivered at `at`.
+///
+/// # Errors
+/// When the store fails.
+pub async fn write_queue_age(
+    store: &dyn Store,
+    queue: &str,
+    waited_ms: u64,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let Key { partition, row } = queue_key(queue);
+    let fields = Fields::new()
+        .number("waited_ms", waited_ms)
+        .number("at_ms", at.unix_ms());
+    let change = Change::Upsert(fields);
+    let writes = vec![Write { row, change }];
+    store.write(Table::Console, &partition, writes).await
+}
+
+/// What was written last by [`write_queue_age`]; `None`: nothing.
+///
+/// # Errors
+/// When the store fails.
+pub async fn queue_age(
+    store: &dyn Store,
+    queue: &str,
+) -> Result<Option<(u64, Timestamp)>, StoreError> {
+    let row = store.get(Table::Console, &queue_key(queue)).await?;
+    Ok(row.map(|row| {
+        let at = Timestamp::from_unix_ms(row.fields.get_number("at_ms"));
+        (row.fields.get_number("waited_ms"), at)
+    }))
+}
+
 /// The secret that signs the console's sessions, the same for all instances: the one that is kept,
 /// or `fresh`, which is kept from then on.
 ///
@@ -339,6 +385,18 @@ mod tests {
         };
         assert_eq!(ids(calls(&store, NOW, 2).await.unwrap()), ["3", "2"]);
         assert_eq!(ids(calls(&store, NOW, 9).await.unwrap()), ["3", "2", "1"]);
+    }
+
+    #[tokio::test]
+    async fn a_queues_age_is_that_of_the_last_delivery() {
+        let (_folder, store) = open();
+        assert_eq!(queue_age(&store, "a/b").await.unwrap(), None);
+        for waited_ms in [1_000, 5_000] {
+            let written = write_queue_age(&store, "a/b", waited_ms, NOW);
+            written.await.unwrap();
+        }
+        let age = queue_age(&store, "a/b").await.unwrap();
+        assert_eq!(age, Some((5_000, NOW)));
     }
 
     #[tokio::test]
