@@ -346,7 +346,11 @@ mod tests {
     const DAY: Timestamp = Timestamp::from_unix_ms(1_795_392_000_000 - 5 * DAY_MS);
 
     fn days(more: &str) -> Days {
-        let text = format!("[auth]\nmode = \"off\"\n{more}");
+        let text = format!(
+            "[auth]\nmode = \"off\"\n\
+             [[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
+             [[backend.deployment]]\nname = \"gpt-4o\"\nkind = \"payg\"\n{more}"
+        );
         let config = Config::parse(&text, "test", &|_| None);
         Days::new(&config.unwrap_or_else(|e| panic!("{e}")))
     }
@@ -403,7 +407,7 @@ mod tests {
         days("").keep_at(store.as_ref(), NOW).await.unwrap();
         call(&store, "b").await;
         assert_eq!(cost(&days(""), &store, NOW).await, Decimal::TWO);
-        let ptu = "[[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
+        let ptu = "[[backend]]\nname = \"b\"\nendpoint = \"http://127.0.0.1:9\"\n\
             [[backend.deployment]]\nname = \"gpt-4o\"\nkind = \"ptu\"\nptus = 15\n";
         assert_eq!(cost(&days(ptu), &store, NOW).await, Decimal::from(4));
     }

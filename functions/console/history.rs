@@ -1,14 +1,15 @@
 //! The last hour, day or week: what all instances counted, by minute or by hour.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Console;
 use super::capacity::{Capacities, Capacity};
 use super::monitored::Monitored;
 use super::now::percent;
+use super::{Console, off_the_worker};
 use crate::gateway::event::Kind;
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{Rollup, Total};
@@ -58,7 +59,7 @@ impl Reach {
 }
 
 /// What is asked for.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
     /// How far back.
@@ -182,8 +183,10 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<History, Stor
         }
         None => Default::default(),
     };
-    let capacities = &console.capacities;
-    let mut history = history(wish, &counted, &monitored, from, now, capacities);
+    let (wish, capacities) = (wish.clone(), Arc::clone(&console.capacities));
+    let made = off_the_worker(move || history(&wish, &counted, &monitored, from, now, &capacities));
+    let broken = || StoreError::Unavailable("the past could not be added up".into());
+    let mut history = made.await.ok_or_else(broken)?;
     (history.lower_percent, history.upper_percent) = console.limits.unzip();
     Ok(history)
 }

@@ -29,6 +29,9 @@ const BACK_MS: u64 = 28 * DAY_MS;
 /// Most PTUs that can be asked for.
 const MOST_PTUS: u32 = 100_000;
 
+/// Most tokens a minute that can be asked for.
+pub(super) const MOST_TPM: u32 = 1_000_000_000;
+
 /// Numbers of PTUs that are compared.
 const COMPARED: u32 = 12;
 
@@ -59,7 +62,7 @@ pub(super) struct Wish {
     pub(super) slots: Option<u32>,
     /// Most tokens a minute that pay-as-you-go serves; absent: any number.
     #[serde(default, deserialize_with = "number")]
-    #[schemars(with = "u32")]
+    #[schemars(with = "u32", range(min = 0, max = 1_000_000_000))]
     pub(super) payg_tpm: Option<u32>,
 }
 
@@ -89,6 +92,9 @@ impl Wish {
         }
         if is_out(self.upper_percent, 1..=100) {
             return Some("The upper limit is from 1 to 100 %.");
+        }
+        if is_out(self.payg_tpm, 0..=MOST_TPM) {
+            return Some("The most are 1,000,000,000 tokens a minute.");
         }
         is_out(self.slots, 1..=1000).then_some("Slots are from 1 to 1,000.")
     }

@@ -12,9 +12,11 @@
 
 pub mod days;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use super::{
-    Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds, chargeback,
-    encode_key,
+    Answer, Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds,
+    chargeback, encode_key,
 };
 use crate::gateway::event::UsageEvent;
 use crate::gateway::metrics::Rollup;
@@ -31,6 +33,9 @@ const KEPT_MS: [(Span, u64); 2] = [(Span::Minute, 26 * HOUR_MS), (Span::Hour, 40
 /// How many partitions beyond that are looked at for what is still there: what gateways left that
 /// nobody swept behind while they were off.
 const SWEPT: u64 = 24;
+
+/// Partitions that are read at the same time.
+const CONCURRENT: usize = 8;
 
 /// What a rollup is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,19 +122,28 @@ pub async fn read(
     to: Timestamp,
 ) -> Result<Vec<Counted>, StoreError> {
     let from = floor(from, span.ms());
+    let first = floor(from, span.partition_ms());
+    let starts = std::iter::successors(Some(first), |at| Some(at.plus_ms(span.partition_ms())));
+    let reads: Vec<Answer<'_, Vec<Counted>>> = starts
+        .take_while(|at| *at <= to)
+        .map(|at| -> Answer<'_, Vec<Counted>> { Box::pin(counted_in(store, span.partition(at))) })
+        .collect();
+    let mut reads = stream::iter(reads).buffered(CONCURRENT);
     let mut all = Vec::new();
-    let mut at = floor(from, span.partition_ms());
-    while at <= to {
-        let rows = partition(store, &span.partition(at)).await?;
-        for row in rows {
-            let counted = counted(&row)?;
-            if counted.start >= from && counted.start <= to {
-                all.push(counted);
-            }
-        }
-        at = at.plus_ms(span.partition_ms());
+    while let Some(some) = reads.try_next().await? {
+        let is_meant = |one: &Counted| one.start >= from && one.start <= to;
+        all.extend(some.into_iter().filter(is_meant));
     }
     Ok(all)
+}
+
+/// What is counted in a partition. A day of many deployments is a megabyte of JSON: it is taken apart in
+/// a thread where that holds no call up.
+async fn counted_in(store: &dyn Store, name: String) -> Result<Vec<Counted>, StoreError> {
+    let rows = partition(store, &name).await?;
+    let read = tokio::task::spawn_blocking(move || rows.iter().map(counted).collect());
+    read.await
+        .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
 }
 
 fn counted(row: &Row) -> Result<Counted, StoreError> {

@@ -299,8 +299,8 @@ async fn known(store: &dyn Store, now: Timestamp) {
         minute: Minute::of(now).before(1),
         used: Use {
             all: 100_000,
-            low: 0,
-            low_ms: 0,
+            low: 20_000,
+            low_ms: 120_000,
         },
         seen: Minute::of(now).start(),
     };

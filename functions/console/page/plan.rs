@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::plan::{Outcome, WhatIf};
+use super::super::plan::{MOST_TPM, Outcome, WhatIf};
 use super::figures::{NONE, day_and_minute, money, percent, whole};
 
 /// The view. `found` is the replay, or what is wrong with the wish.
@@ -49,7 +49,7 @@ fn form(found: &WhatIf) -> Markup {
             (limit("lower_percent", "Lower limit, %", 0, 99, pacing.map(|p| p.lower_percent)))
             (limit("upper_percent", "Upper limit, %", 1, 100, pacing.map(|p| p.upper_percent)))
             (limit("slots", "Slots", 1, 1000, pacing.map(|p| p.slots)))
-            (limit("payg_tpm", "PAYG tokens/min", 0, u32::MAX, found.payg_tpm))
+            (limit("payg_tpm", "PAYG tokens/min", 0, MOST_TPM, found.payg_tpm))
             button { "Replay" }
         }
     }
