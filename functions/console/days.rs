@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::gateway::bill::{BillError, By, Idle, Line, Wanted, add_amount};
 use crate::gateway::price::Prices;
 use crate::gateway::time::{DAY_MS, Timestamp};
-use crate::host::clock::Clock;
 use crate::store::console::days::{self, DayRow};
 use crate::store::{Store, StoreError};
 
@@ -38,8 +37,8 @@ const LATE_MS: u64 = 10 * DAY_MS;
 /// How many days back are summed up before anybody looks: this month's and the last one's.
 const BACK: u64 = 62;
 
-/// How long after the start, and then how often, is looked for days to sum up.
-const KEEP: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// How often is looked for days to sum up, and how long after the start at first.
+pub(super) const KEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(60));
 
 /// What an app's calls come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,15 +303,10 @@ impl Days {
         terms
     }
 
-    /// Writes days down that are over before anybody looks at them, for ever.
-    pub(super) async fn keep(&self, store: &dyn Store, clock: Clock) {
-        tokio::time::sleep(KEEP.0).await;
-        loop {
-            let now = clock.now();
-            if let Err(error) = self.keep_at(store, now).await {
-                tracing::warn!(%error, "what past days cost can't be summed up");
-            }
-            tokio::time::sleep(KEEP.1).await;
+    /// Writes days down that are over, before anybody looks at them.
+    pub(super) async fn keep(&self, store: &dyn Store, now: Timestamp) {
+        if let Err(error) = self.keep_at(store, now).await {
+            tracing::warn!(%error, "what past days cost can't be summed up");
         }
     }
 

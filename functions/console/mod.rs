@@ -23,7 +23,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -36,12 +36,13 @@ use tokio::sync::Semaphore;
 use self::capacity::Capacities;
 use self::money::Accounts;
 use self::queue::Queue;
+pub use self::queue::QueueAges;
 use self::session::Sessions;
 use self::watch::Watch;
 use crate::azure::service_bus::Counts;
 use crate::billing::Billing;
 use crate::config::Config;
-use crate::gateway::batch::patience::QueueAge;
+use crate::current::Current;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
 use crate::relay::{Relay, refused};
@@ -50,7 +51,7 @@ use crate::store::Store;
 /// The address that Azure Front Door and Application Gateway ask.
 pub const STATUS_PATH: &str = "/status-0123456789abcdef";
 
-/// The console.
+/// The console, for one generation of the configuration.
 #[derive(Clone, Debug)]
 pub struct Console {
     relay: Arc<Relay>,
@@ -92,15 +93,25 @@ impl Console {
     /// This console, which shows the batch queue of this name. `age` says how long messages waited
     /// that this process was handed, where it is.
     #[must_use]
-    pub fn with_queue(
-        self,
-        name: &str,
-        counts: Arc<dyn Counts>,
-        age: Option<Box<dyn Fn() -> QueueAge + Send + Sync>>,
-    ) -> Self {
+    pub fn with_queue(self, name: &str, counts: Arc<dyn Counts>, age: Option<QueueAges>) -> Self {
         Self {
             queue: Some(Arc::new(Queue::new(name, counts, age))),
             ..self
+        }
+    }
+
+    /// The console of the next generation, which is `relay`.
+    #[must_use]
+    pub fn after(&self, config: &Config, relay: Arc<Relay>) -> Self {
+        let accounts = Accounts::new(config);
+        let store = self.store.clone();
+        Self {
+            capacities: Arc::new(Capacities::new(accounts.prices())),
+            accounts: Arc::new(accounts),
+            limits: capacity::limits(config),
+            billing: store.map(|store| Billing::new(config, store)),
+            relay,
+            ..self.clone()
         }
     }
 
@@ -114,25 +125,45 @@ impl Console {
     }
 
     /// Looks at what is counted and keeps it, for ever.
-    pub async fn keep(self) {
-        let store = self.store.as_deref();
-        let (metrics, clock) = (&self.relay.metrics, self.relay.clock);
+    pub async fn keep(self: Arc<Self>) {
+        let (watch, store) = (Arc::clone(&self.watch), self.store.clone());
+        let (metrics, clock) = (Arc::clone(&self.relay.metrics), self.relay.clock);
+        let queue = self.queue.clone();
+        // The generation itself may be gone long before.
+        drop(self);
+        let store = store.as_deref();
         let queue = async {
-            if let (Some(queue), Some(store)) = (&self.queue, store) {
+            if let (Some(queue), Some(store)) = (&queue, store) {
                 queue.keep(store).await;
             }
         };
-        let days = async {
-            if let Some(store) = store {
-                self.accounts.days.keep(store, clock).await;
+        tokio::join!(watch.keep(&metrics, store, clock), queue);
+    }
+
+    /// Sums days up that are over, for ever, as the current generation has it.
+    pub async fn keep_days(current: Current<Self>) {
+        let (every, first) = days::KEEP;
+        tokio::time::sleep(first).await;
+        loop {
+            let console = current.get();
+            if let Some(store) = &console.store {
+                let now = console.relay.clock.now();
+                console.accounts.days.keep(store.as_ref(), now).await;
             }
-        };
-        tokio::join!(self.watch.keep(metrics, store, clock), queue, days);
+            drop(console);
+            tokio::time::sleep(every).await;
+        }
+    }
+}
+
+impl FromRef<Current<Self>> for Console {
+    fn from_ref(current: &Current<Self>) -> Self {
+        Self::clone(&current.get())
     }
 }
 
 /// The console's routes.
-pub fn router(console: &Console) -> Router {
+pub fn router(console: &Current<Console>) -> Router {
     Router::new()
         .route("/spillway/", get(page::now))
         .route("/spillway/history", get(page::history))

@@ -61,9 +61,9 @@ pub(super) fn text(console: &Console, now: &Now) -> String {
     let help = "Calls whose prompt was to be kept and was not.";
     text.family(metric, "counter", help);
     text.sample(metric, &[], relay.dropped_prompts());
-    calls(&mut text, console, &totals);
-    apps(&mut text, console, &totals);
-    deployments(&mut text, console, &totals);
+    calls(&mut text, &totals);
+    apps(&mut text, &totals);
+    deployments(&mut text, &totals);
     states(&mut text, console, relay.clock.now());
     utilization(&mut text, now);
     slots(&mut text, now);
@@ -71,8 +71,8 @@ pub(super) fn text(console: &Console, now: &Now) -> String {
     text.0
 }
 
-fn calls(text: &mut Text, console: &Console, totals: &Totals) {
-    let names = console.relay.metrics.names();
+fn calls(text: &mut Text, totals: &Totals) {
+    let names = &totals.names;
     let models = || names.models.iter().zip(&totals.models).filter(shown);
     text.family(
         "spillway_calls_total",
@@ -121,8 +121,8 @@ fn calls(text: &mut Text, console: &Console, totals: &Totals) {
     }
 }
 
-fn apps(text: &mut Text, console: &Console, totals: &Totals) {
-    let names = console.relay.metrics.names();
+fn apps(text: &mut Text, totals: &Totals) {
+    let names = &totals.names;
     let apps = || names.apps.iter().zip(&totals.apps).filter(shown);
     text.family(
         "spillway_app_calls_total",
@@ -148,8 +148,8 @@ fn apps(text: &mut Text, console: &Console, totals: &Totals) {
     }
 }
 
-fn deployments(text: &mut Text, console: &Console, totals: &Totals) {
-    let names = console.relay.metrics.names();
+fn deployments(text: &mut Text, totals: &Totals) {
+    let names = &totals.names;
     let all = || {
         let pairs = names.deployments.iter().zip(&totals.deployments);
         pairs.filter(|(_, total)| !total.is_none())

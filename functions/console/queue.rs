@@ -47,7 +47,7 @@ pub(super) struct QueueNow {
 }
 
 /// Says how long messages wait, by those that this process was handed.
-type Age = Box<dyn Fn() -> QueueAge + Send + Sync>;
+pub type QueueAges = Box<dyn Fn() -> QueueAge + Send + Sync>;
 
 /// What was counted, and when.
 type Last = Option<(Timestamp, Result<Messages, CountError>)>;
@@ -57,7 +57,7 @@ pub(super) struct Queue {
     name: String,
     counts: Arc<dyn Counts>,
     last: tokio::sync::Mutex<Last>,
-    age: Option<Age>,
+    age: Option<QueueAges>,
 }
 
 impl fmt::Debug for Queue {
@@ -71,7 +71,7 @@ impl fmt::Debug for Queue {
 
 impl Queue {
     /// The queue of this name. `age` is there where messages are handed to this process.
-    pub(super) fn new(name: &str, counts: Arc<dyn Counts>, age: Option<Age>) -> Self {
+    pub(super) fn new(name: &str, counts: Arc<dyn Counts>, age: Option<QueueAges>) -> Self {
         Self {
             name: name.to_owned(),
             counts,

@@ -39,6 +39,11 @@ impl Meter {
         }
     }
 
+    /// Whether what is known of this one is true of `other` too.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.capacity == other.capacity && self.rate == other.rate
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
