@@ -14,7 +14,8 @@ use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
 use spillway::chargeback::Consumer;
 use spillway::config::{
-    Batch, BatchApi, Config, Endpoint, KeyHash, ResourceId, Source, Storage, StoragePlace, schema,
+    Batch, BatchApi, Config, Endpoint, KeyHash, Pacing, ResourceId, Source, Storage, StoragePlace,
+    schema,
 };
 use spillway::discover::{PUBLIC_CLOUD, discover};
 use spillway::door::new_key;
@@ -105,6 +106,9 @@ struct LocalArgs {
     /// further one; 0: no waiting.
     #[arg(long, default_value_t = Latency::SMALL_MODEL.first_token_ms)]
     latency_ms: u64,
+    /// Most low-priority calls of a model at once on the simulated PTU deployment.
+    #[arg(long, default_value_t = Pacing::default().slots, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    slots: u32,
 }
 
 #[derive(Args)]
@@ -254,6 +258,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         first_token_ms: args.latency_ms,
         per_token_ms: args.latency_ms / 15,
     };
+    let slots = args.slots;
     let (data, blobs) = (args.data.clone(), args.data.clone());
     let queue_port = args.queue_port.unwrap_or(match args.port {
         // Any that is free, as the gateway's.
@@ -265,7 +270,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         let mut config = match real {
             Some(config) => config,
             None => {
-                let text = embedded::start(latency).await?;
+                let text = embedded::start(latency, slots).await?;
                 let config = Config::parse(&text, "the embedded configuration", &env);
                 Config {
                     batch_api: Some(BatchApi::default()),

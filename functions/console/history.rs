@@ -283,7 +283,7 @@ fn utilization(
     let rolls = rollups.iter().flat_map(|one| &one.deployments);
     let weighted = rolls.filter_map(|roll| {
         let of = capacities.get(&roll.backend, &roll.deployment)?;
-        is_meant(of).then(|| of.weighted(&roll.total()))
+        is_meant(of).then(|| of.weighted(|count| roll.get(count)))
     });
     let could = u128::from(per_hour) * u128::from(seconds) / 3600;
     percent(weighted.sum(), u64::try_from(could).unwrap_or(u64::MAX))

@@ -260,7 +260,8 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
             if let Some(capacity) = console.capacities.get(&name.backend, &name.deployment) {
                 // A PTU's utilization is of a minute, also in a process that is younger.
                 let minute = seconds.max(MINUTE);
-                sum.weighted_per_second += as_f64(capacity.weighted(total)) / minute;
+                sum.weighted_per_second +=
+                    as_f64(capacity.weighted(|count| total.get(count))) / minute;
             }
         }
         for (name, total) in names.models.iter().zip(&lately.totals.models) {
@@ -274,7 +275,8 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
             let sum = deployments.entry(key).or_insert_with(Sum::none);
             sum.add(&total, total.attempts(), MINUTE);
             if let Some(capacity) = console.capacities.get(&roll.backend, &roll.deployment) {
-                sum.weighted_per_second += as_f64(capacity.weighted(&total)) / MINUTE;
+                sum.weighted_per_second +=
+                    as_f64(capacity.weighted(|count| total.get(count))) / MINUTE;
             }
         }
         for roll in &rollup.models {

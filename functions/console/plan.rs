@@ -273,10 +273,10 @@ impl Past {
         for one in &self.counted {
             for roll in &one.rollup.deployments {
                 if is_meant(&roll.backend, &roll.deployment, &roll.model) {
-                    let total = roll.total();
+                    let get = |count| roll.get(count);
                     let (demand, low) = by_start.entry(one.start).or_default();
-                    *demand = demand.saturating_add(weighted(&total, rate));
-                    *low = low.saturating_add(low_weighted(&total, rate));
+                    *demand = demand.saturating_add(weighted(get, rate));
+                    *low = low.saturating_add(low_weighted(get, rate));
                 }
             }
         }
@@ -422,7 +422,7 @@ fn paced(pacing: &what_if::Pacing) -> Paced {
 fn slot_per_hour(total: &Total, rate: &ModelRate) -> Option<u64> {
     let ms = total.quantile(Size::Duration, 50)?.max(1);
     let calls = total.size(Size::Duration)?.count().max(1);
-    let each = u128::from(weighted(total, rate) / calls);
+    let each = u128::from(weighted(|count| total.get(count), rate) / calls);
     u64::try_from(each * u128::from(HOUR_MS) / u128::from(ms)).ok()
 }
 
@@ -430,7 +430,7 @@ fn slot_per_hour(total: &Total, rate: &ModelRate) -> Option<u64> {
 /// calls say what they weigh.
 fn payg_per_hour(tpm: u32, total: &Total, rate: &ModelRate) -> u64 {
     let tokens = u128::from(tpm) * 60;
-    let weight = tokens * u128::from(weighted(total, rate));
+    let weight = tokens * u128::from(weighted(|count| total.get(count), rate));
     let weight = weight.checked_div(total.tokens().into()).unwrap_or(tokens);
     u64::try_from(weight).unwrap_or(u64::MAX)
 }

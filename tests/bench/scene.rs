@@ -25,8 +25,13 @@ use crate::process::{Launch, Process};
 const INTERACTIVE: (f64, f64) = (30.0, 200.0);
 
 /// Generated tokens of an interactive call and of one of the backlog, and words of the latter's prompt.
-const OUTPUT: (u32, u32) = (20, 25);
-const WORDS: usize = 190;
+const OUTPUT: (u32, u32) = (20, 30);
+const WORDS: usize = 50;
+
+/// Milliseconds to a simulated answer's first token; each further one takes a fifteenth of it. So a call in a
+/// slot is some 6 % of the small deployment, and the slots of which the docs have the simulated day.
+const LATENCY_MS: u64 = 1_500;
+const SLOTS: u32 = 200;
 
 /// Messages of the backlog for each minute: more than the deployment can do.
 const BACKLOG_A_MINUTE: u64 = 200;
@@ -145,6 +150,10 @@ impl World {
             &queue_port.to_string(),
             "--data",
             &data.display().to_string(),
+            "--latency-ms",
+            &LATENCY_MS.to_string(),
+            "--slots",
+            &SLOTS.to_string(),
         ]);
         let log = work.path().join(format!("{name}.log"));
         let mut world = Self {

@@ -181,7 +181,7 @@ async fn config(name: Name) -> io::Result<String> {
                 first_token_ms: 20,
                 per_token_ms: 1,
             };
-            embedded::start(latency).await? + &["portal", "search", "reports"].map(app).concat()
+            embedded::start(latency, 10).await? + &["portal", "search", "reports"].map(app).concat()
         }
         Name::Large => {
             let regions: String = (0..25)
