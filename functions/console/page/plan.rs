@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::super::plan::{MOST_TPM, Outcome, WhatIf};
-use super::figures::{NONE, day_and_minute, money, percent, whole};
+use super::figures::{NONE, day_and_minute, money, percent, short, whole};
 
 /// The view. `found` is the replay, or what is wrong with the wish.
 pub(super) fn page(found: Result<&WhatIf, &str>) -> Markup {
@@ -97,18 +97,32 @@ fn outcome(found: &WhatIf, asked: &Outcome) -> Markup {
         }
         @if let Some(cheapest) = &found.cheapest {
             p {
-                "Cheapest together: " strong { (whole(cheapest.ptus.into())) " PTUs" } ", "
+                "Cheapest together"
+                @if found.pacing.is_some() || found.payg_tpm.is_some() {
+                    ", of those that leave least undone"
+                }
+                ": " strong { (whole(cheapest.ptus.into())) " PTUs" } ", "
                 (amount(cheapest.cost.as_ref())) " " (currency) "."
                 @if cheapest.ptus == 0 { " Provisioned throughput pays at no number." }
             }
         }
-        @if let Some(part) = found.break_even_percent {
-            p {
-                "Break-even: a PTU that is used for " strong { (percent(Some(part))) } " of its time costs "
-                "what its tokens cost at pay-as-you-go."
+        @if let Some(part) = found.break_even_percent { (break_even(part)) }
+        (compared(found))
+    }
+}
+
+fn break_even(percent_of_time: f64) -> Markup {
+    html! {
+        p {
+            @if percent_of_time <= 100.0 {
+                "Break-even: a PTU that is used for " strong { (percent(Some(percent_of_time))) }
+                " of its time costs what its tokens cost at pay-as-you-go."
+            } @else {
+                "Break-even: never. A PTU that is used all the time costs "
+                strong { (short(percent_of_time / 100.0)) " times" }
+                " what its tokens cost at pay-as-you-go."
             }
         }
-        (compared(found))
     }
 }
 
