@@ -8,12 +8,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use spillway::azure::service_bus::Counts;
 use spillway::billing::command::{self, DECIMALS, Request, What};
 use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
 use spillway::chargeback::Consumer;
 use spillway::config::{
-    Batch, BatchApi, Config, Endpoint, KeyHash, ResourceId, Source, Storage, StoragePlace, schema,
+    Batch, BatchApi, Config, Endpoint, KeyHash, Pacing, ResourceId, Source, Storage, StoragePlace,
+    schema,
 };
 use spillway::discover::{PUBLIC_CLOUD, discover};
 use spillway::door::new_key;
@@ -104,6 +106,9 @@ struct LocalArgs {
     /// further one; 0: no waiting.
     #[arg(long, default_value_t = Latency::SMALL_MODEL.first_token_ms)]
     latency_ms: u64,
+    /// Most low-priority calls of a model at once on the simulated PTU deployment.
+    #[arg(long, default_value_t = Pacing::default().slots, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    slots: u32,
 }
 
 #[derive(Args)]
@@ -235,7 +240,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
             Some(_) => Trigger::Invoked,
             None => Trigger::Absent,
         };
-        let (gateway, keeping) = start(Place::Azure, &config, trigger)?;
+        let (gateway, keeping) = start(Place::Azure, &config, None, trigger)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
         serve_until_asked(gateway, listener, keeping, starter, asked).await
@@ -253,6 +258,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         first_token_ms: args.latency_ms,
         per_token_ms: args.latency_ms / 15,
     };
+    let slots = args.slots;
     let (data, blobs) = (args.data.clone(), args.data.clone());
     let queue_port = args.queue_port.unwrap_or(match args.port {
         // Any that is free, as the gateway's.
@@ -264,7 +270,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         let mut config = match real {
             Some(config) => config,
             None => {
-                let text = embedded::start(latency).await?;
+                let text = embedded::start(latency, slots).await?;
                 let config = Config::parse(&text, "the embedded configuration", &env);
                 Config {
                     batch_api: Some(BatchApi::default()),
@@ -278,7 +284,10 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         config.storage.blobs = Some(named.unwrap_or_else(|| StoragePlace::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let queues = queues(&mut config, queue_port).await?;
-        let (gateway, keeping) = start(Place::Local, &config, Trigger::Invoked)?;
+        let counts = queues
+            .as_ref()
+            .map(|(queues, _)| Arc::new(queues.clone()) as Arc<dyn Counts>);
+        let (gateway, keeping) = start(Place::Local, &config, counts, Trigger::Invoked)?;
         let address = listener.local_addr()?;
         say_how_to_try(address, &config)?;
         if let Some((queues, queue_listener)) = queues {
@@ -317,8 +326,14 @@ async fn queues(config: &mut Config, port: u16) -> io::Result<Option<(Queues, Tc
     Ok(Some((queues, listener)))
 }
 
-/// A gateway with its store, and a thread that brings it what calls leave behind.
-fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway, Keeping)> {
+/// A gateway with its store, and a thread that brings it what calls leave behind. `counts` counts the
+/// batch queue's messages where that is not Service Bus.
+fn start(
+    place: Place,
+    config: &Config,
+    counts: Option<Arc<dyn Counts>>,
+    trigger: Trigger,
+) -> io::Result<(Gateway, Keeping)> {
     let store = open_store(place, &config.storage)?;
     if store.is_none() {
         tracing::warn!(
@@ -338,7 +353,7 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
         gateway = gateway.with_names(place, config, store)?;
     }
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
-        gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), trigger)?;
+        gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), counts, trigger)?;
     }
     if let (Some(store), Trigger::Invoked) = (&store, trigger) {
         gateway = gateway.with_utilization(place, config, store)?;

@@ -279,6 +279,7 @@ impl Gateway {
         tasks.spawn(Quotas::keep_shares(quotas(), clock));
         tasks.spawn(Quotas::keep_spend(quotas(), clock));
         tasks.spawn(self.swap.console.get().keep());
+        tasks.spawn(Console::keep_days(self.swap.console.clone()));
         tasks.spawn(Arc::clone(&self.slots).keep());
         tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {

@@ -6,6 +6,8 @@
 //! alone carries its content type. Any other is sent as a batch of one, which is JSON: it keeps the
 //! case of a property's name and any text.
 
+mod count;
+
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+pub use self::count::{CountError, Counted, Counts, Messages};
 use super::describe;
 use super::own_token::OwnToken;
 use crate::config::{Endpoint, Scheme};

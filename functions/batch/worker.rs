@@ -135,8 +135,13 @@ impl Worker {
     fn note_age(&self, received: &Received, delivered: Timestamp) {
         if received.deliveries <= 1 {
             let waited_ms = delivered.ms_since(received.enqueued);
-            self.age().saw(waited_ms);
+            self.age().saw(waited_ms, delivered);
         }
+    }
+
+    /// How long messages wait in the queue, by those that came here.
+    pub fn queue_age(&self) -> QueueAge {
+        *self.age()
     }
 
     pub(super) fn age(&self) -> std::sync::MutexGuard<'_, QueueAge> {

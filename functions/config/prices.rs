@@ -105,13 +105,12 @@ impl Config {
 
 fn priced(backend: &Backend, deployment: &Deployment) -> PricedDeployment {
     let model = deployment.model();
-    let base_model = deployment.base_model.as_deref().unwrap_or(model);
     let ptus = deployment.ptus.filter(|_| deployment.kind == Kind::Ptu);
     PricedDeployment {
         backend: backend.name.as_str().into(),
         name: deployment.name.as_str().into(),
         model: model.into(),
-        base_model: base_model.into(),
+        base_model: deployment.base_model().into(),
         kind: deployment.kind,
         region_class: deployment.region_class,
         region: region(backend.region.as_deref().unwrap_or_default()).into(),

@@ -245,6 +245,11 @@ impl Deployment {
         self.model.as_deref().unwrap_or(&self.name)
     }
 
+    /// The model by Azure's name.
+    pub fn base_model(&self) -> &str {
+        self.base_model.as_deref().unwrap_or_else(|| self.model())
+    }
+
     /// The tier, or the kind's own.
     pub const fn tier(&self) -> u8 {
         match (self.tier, self.kind) {

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::gateway::metrics::Total;
 use crate::gateway::metrics::shard::Count;
 use crate::gateway::price::Prices;
 use crate::gateway::ptu::ModelRate;
@@ -27,17 +26,26 @@ pub(super) struct Capacity {
 }
 
 impl Capacity {
-    /// What tokens weigh at a PTU of this model.
-    pub(super) fn weighted(&self, total: &Total) -> u64 {
-        weighted(total, &self.rate)
+    /// What tokens weigh at a PTU of this model. `get` says what was counted.
+    pub(super) fn weighted(&self, get: impl Fn(Count) -> u64) -> u64 {
+        weighted(get, &self.rate)
     }
 }
 
-/// What tokens weigh at a PTU of such a rate.
-pub(super) fn weighted(total: &Total, rate: &ModelRate) -> u64 {
-    let cached = total.get(Count::Cached);
-    let input = total.get(Count::Input).saturating_sub(cached);
-    let output = total.get(Count::Output);
+/// What tokens weigh at a PTU of such a rate. `get` says what was counted.
+pub(super) fn weighted(get: impl Fn(Count) -> u64, rate: &ModelRate) -> u64 {
+    weigh(get, rate, [Count::Input, Count::Cached, Count::Output])
+}
+
+/// What the tokens of low-priority calls among them weigh.
+pub(super) fn low_weighted(get: impl Fn(Count) -> u64, rate: &ModelRate) -> u64 {
+    let counts = [Count::LowInput, Count::LowCached, Count::LowOutput];
+    weigh(get, rate, counts)
+}
+
+fn weigh(get: impl Fn(Count) -> u64, rate: &ModelRate, counts: [Count; 3]) -> u64 {
+    let [input, cached, output] = counts.map(get);
+    let input = input.saturating_sub(cached);
     input.saturating_add(output.saturating_mul(rate.output_ratio))
 }
 

@@ -1,13 +1,15 @@
 //! The last hour, day or week: what all instances counted, by minute or by hour.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Console;
 use super::capacity::{Capacities, Capacity};
+use super::monitored::Monitored;
 use super::now::percent;
+use super::{Console, off_the_worker};
 use crate::gateway::event::Kind;
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{Rollup, Total};
@@ -57,7 +59,7 @@ impl Reach {
 }
 
 /// What is asked for.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
     /// How far back.
@@ -122,6 +124,10 @@ pub(super) struct Point {
     /// How full all PTUs were by the weighted tokens that went through this gateway, percent; `null`
     /// where no PTU's capacity is known.
     pub(super) utilization_percent: Option<f64>,
+    /// How full they were by Azure Monitor, percent: the mean, by PTUs, of what is known.
+    pub(super) monitor_percent: Option<f64>,
+    /// The highest that an alert said which was in force, percent.
+    pub(super) alert_percent: Option<f64>,
     /// Attempts at PTU deployments that met a 429.
     pub(super) ptu_throttles: u64,
     /// Attempts at pay-as-you-go deployments that met a 429.
@@ -167,11 +173,20 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<History, Stor
     let now = console.relay.clock.now();
     let span = wish.reach.span();
     let from = start(now, wish.reach);
-    let counted = match &console.store {
-        Some(store) => console::read(store.as_ref(), span, from, now).await?,
-        None => Vec::new(),
+    let (counted, monitored) = match &console.store {
+        Some(store) => {
+            let store = store.as_ref();
+            tokio::try_join!(
+                console::read(store, span, from, now),
+                Monitored::read(console, store, &wish.model, from),
+            )?
+        }
+        None => Default::default(),
     };
-    let mut history = history(wish, &counted, from, now, &console.capacities);
+    let (wish, capacities) = (wish.clone(), Arc::clone(&console.capacities));
+    let made = off_the_worker(move || history(&wish, &counted, &monitored, from, now, &capacities));
+    let broken = || StoreError::Unavailable("the past could not be added up".into());
+    let mut history = made.await.ok_or_else(broken)?;
     (history.lower_percent, history.upper_percent) = console.limits.unzip();
     Ok(history)
 }
@@ -186,6 +201,7 @@ fn start(now: Timestamp, reach: Reach) -> Timestamp {
 fn history(
     wish: &Wish,
     counted: &[Counted],
+    monitored: &Monitored,
     from: Timestamp,
     now: Timestamp,
     capacities: &Capacities,
@@ -203,6 +219,8 @@ fn history(
         let seconds = now.ms_since(at).min(step) / 1000;
         points.push(Point {
             utilization_percent: utilization(rollups, &wish.model, capacities, seconds),
+            monitor_percent: monitored.mean(at, at.plus_ms(step)),
+            alert_percent: monitored.alert(at, at.plus_ms(step)),
             ..point(at, rollups, &wish.model)
         });
         at = at.plus_ms(step);
@@ -240,6 +258,8 @@ fn point(at: Timestamp, rollups: &[&Rollup], model: &str) -> Point {
         ptu_tokens: tokens(Kind::Ptu),
         payg_tokens: tokens(Kind::Payg),
         utilization_percent: None,
+        monitor_percent: None,
+        alert_percent: None,
         ptu_throttles: sum(Kind::Ptu, Count::AttemptThrottled),
         payg_throttles: sum(Kind::Payg, Count::AttemptThrottled),
         first_byte_p50_ms: total.quantile(Size::FirstByte, 50),
@@ -263,7 +283,7 @@ fn utilization(
     let rolls = rollups.iter().flat_map(|one| &one.deployments);
     let weighted = rolls.filter_map(|roll| {
         let of = capacities.get(&roll.backend, &roll.deployment)?;
-        is_meant(of).then(|| of.weighted(&roll.total()))
+        is_meant(of).then(|| of.weighted(|count| roll.get(count)))
     });
     let could = u128::from(per_hour) * u128::from(seconds) / 3600;
     percent(weighted.sum(), u64::try_from(could).unwrap_or(u64::MAX))
@@ -338,6 +358,7 @@ mod tests {
         history(
             &wish,
             &counted,
+            &Monitored::default(),
             start(NOW, Reach::Hour),
             NOW,
             &Capacities::default(),
@@ -377,7 +398,8 @@ mod tests {
                 reach,
                 model: String::new(),
             };
-            let history = history(&wish, &[], start(NOW, reach), NOW, &Capacities::default());
+            let none = (Monitored::default(), Capacities::default());
+            let history = history(&wish, &[], &none.0, start(NOW, reach), NOW, &none.1);
             assert_eq!(history.points.len(), points);
             assert!(history.points[0].time.ends_with(":00:00.000Z"));
         }

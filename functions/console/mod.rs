@@ -5,14 +5,18 @@ mod api;
 mod calls;
 mod capacity;
 mod chargeback;
+mod days;
 mod history;
 mod live;
 mod money;
+mod monitored;
 mod now;
 mod openapi;
+mod pacing;
 mod page;
 mod plan;
 mod prometheus;
+mod queue;
 mod session;
 mod sign_in;
 mod watch;
@@ -31,8 +35,11 @@ use tokio::sync::Semaphore;
 
 use self::capacity::Capacities;
 use self::money::Accounts;
+use self::queue::Queue;
+pub use self::queue::QueueAges;
 use self::session::Sessions;
 use self::watch::Watch;
+use crate::azure::service_bus::Counts;
 use crate::billing::Billing;
 use crate::config::Config;
 use crate::current::Current;
@@ -60,6 +67,8 @@ pub struct Console {
     followers: Arc<Semaphore>,
     /// What bills are made from; `None` where nothing is kept of calls.
     billing: Option<Billing>,
+    /// The batch queue, where there is one.
+    queue: Option<Arc<Queue>>,
 }
 
 impl Console {
@@ -67,7 +76,7 @@ impl Console {
     pub fn new(config: &Config, relay: Arc<Relay>, store: Option<Arc<dyn Store>>) -> Self {
         let accounts = Accounts::new(config);
         Self {
-            capacities: Arc::new(Capacities::new(&accounts.prices)),
+            capacities: Arc::new(Capacities::new(accounts.prices())),
             accounts: Arc::new(accounts),
             limits: capacity::limits(config),
             past: Arc::default(),
@@ -75,8 +84,19 @@ impl Console {
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
             billing: store.clone().map(|store| Billing::new(config, store)),
+            queue: None,
             relay,
             store,
+        }
+    }
+
+    /// This console, which shows the batch queue of this name. `age` says how long messages waited
+    /// that this process was handed, where it is.
+    #[must_use]
+    pub fn with_queue(self, name: &str, counts: Arc<dyn Counts>, age: Option<QueueAges>) -> Self {
+        Self {
+            queue: Some(Arc::new(Queue::new(name, counts, age))),
+            ..self
         }
     }
 
@@ -86,7 +106,7 @@ impl Console {
         let accounts = Accounts::new(config);
         let store = self.store.clone();
         Self {
-            capacities: Arc::new(Capacities::new(&accounts.prices)),
+            capacities: Arc::new(Capacities::new(accounts.prices())),
             accounts: Arc::new(accounts),
             limits: capacity::limits(config),
             billing: store.map(|store| Billing::new(config, store)),
@@ -108,9 +128,31 @@ impl Console {
     pub async fn keep(self: Arc<Self>) {
         let (watch, store) = (Arc::clone(&self.watch), self.store.clone());
         let (metrics, clock) = (Arc::clone(&self.relay.metrics), self.relay.clock);
+        let queue = self.queue.clone();
         // The generation itself may be gone long before.
         drop(self);
-        watch.keep(&metrics, store.as_deref(), clock).await;
+        let store = store.as_deref();
+        let queue = async {
+            if let (Some(queue), Some(store)) = (&queue, store) {
+                queue.keep(store).await;
+            }
+        };
+        tokio::join!(watch.keep(&metrics, store, clock), queue);
+    }
+
+    /// Sums days up that are over, for ever, as the current generation has it.
+    pub async fn keep_days(current: Current<Self>) {
+        let (every, first) = days::KEEP;
+        tokio::time::sleep(first).await;
+        loop {
+            let console = current.get();
+            if let Some(store) = &console.store {
+                let now = console.relay.clock.now();
+                console.accounts.days.keep(store.as_ref(), now).await;
+            }
+            drop(console);
+            tokio::time::sleep(every).await;
+        }
     }
 }
 
@@ -188,7 +230,8 @@ fn is_person(request: &Request) -> bool {
 async fn metrics(
     State(console): State<Console>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    let text = off_the_worker(move || prometheus::text(&console)).await;
+    let now = now::look(&console).await;
+    let text = off_the_worker(move || prometheus::text(&console, &now)).await;
     let kind = prometheus::CONTENT_TYPE;
     ([(CONTENT_TYPE, kind)], text.unwrap_or_default())
 }
@@ -209,6 +252,7 @@ async fn health(State(console): State<Console>) -> Json<Value> {
         "ready": true,
         "version": env!("CARGO_PKG_VERSION"),
         "dropped_events": relay.dropped_events(),
+        "dropped_prompts": relay.dropped_prompts(),
         "deployments": deployments,
     }))
 }

@@ -1,5 +1,4 @@
-//! What a month costs, by app: the bill, read a day at a time. Days that are over hardly change, so
-//! what was read of them is kept for an hour; of the last two days for a minute.
+//! What a month costs, by app: the bill, a day at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Console;
+use super::days::{Day, Days, Spent};
 use super::now::percent;
-use crate::billing::{self, BillingError, Names, Period, Span, csv};
+use crate::billing::{BillingError, Names, Period, Span, csv};
 use crate::config::Config;
-use crate::gateway::bill::{BillError, By, Figures, Idle, Line, Wanted, add_amount};
+use crate::gateway::bill::{BillError, add_amount};
 use crate::gateway::budget::Month;
 use crate::gateway::price::Prices;
-use crate::gateway::time::{DAY_MS, Timestamp};
-
-/// How long what was read of a day is good, ms: of one that is over, and of the last two.
-const GOOD_MS: (u64, u64) = (60 * 60_000, 60_000);
-
-/// Most days that are kept: two months' and some.
-const MOST_DAYS: usize = 64;
+use crate::gateway::time::Timestamp;
 
 /// Months that can be chosen.
 const MONTHS: usize = 6;
@@ -49,23 +43,12 @@ impl Wish {
     }
 }
 
-/// What it takes to make bills, and the days that were read.
+/// What it takes to make bills.
 #[derive(Debug)]
 pub(super) struct Accounts {
-    pub(super) prices: Prices,
+    pub(super) days: Days,
     pub(super) currency: String,
-    idle: Idle,
     budgets: BTreeMap<Arc<str>, Decimal>,
-    days: tokio::sync::Mutex<BTreeMap<String, (Timestamp, Arc<Day>)>>,
-}
-
-/// What a day comes to.
-#[derive(Debug, Default)]
-struct Day {
-    apps: Vec<(Arc<str>, Line)>,
-    idle: Decimal,
-    /// Calls without a price, by model; at least one where a PTU that it used has none.
-    unpriced: Vec<(Arc<str>, u64)>,
 }
 
 /// A month.
@@ -143,12 +126,15 @@ impl Accounts {
             Some((Arc::from(app.name.as_str()), budget.per_month))
         });
         Self {
-            prices: config.prices(),
+            days: Days::new(config),
             currency: config.chargeback.currency.clone(),
-            idle: config.chargeback.idle,
             budgets: budgets.collect(),
-            days: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// What things cost.
+    pub(super) const fn prices(&self) -> &Prices {
+        &self.days.prices
     }
 }
 
@@ -166,10 +152,14 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<Money, Billin
     };
     let period = Period::read(span, now).map_err(BillingError::Asked)?;
     let mut sum = Sum::default();
-    for start in period.days().filter(|start| *start <= now) {
-        if let Some(day) = day(console, start, now).await? {
-            sum.add(&day)?;
-        }
+    if let Some(store) = &console.store {
+        let days = period.days().filter(|start| *start <= now).collect();
+        let days = &console
+            .accounts
+            .days
+            .read(store.as_ref(), days, now)
+            .await?;
+        days.iter().try_for_each(|day| sum.add(day))?;
     }
     let names = match &console.billing {
         Some(billing) => billing.names().await,
@@ -178,81 +168,18 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<Money, Billin
     sum.finish(&console.accounts, &names, month, now)
 }
 
-async fn day(
-    console: &Console,
-    start: Timestamp,
-    now: Timestamp,
-) -> Result<Option<Arc<Day>>, BillingError> {
-    let Some(store) = &console.store else {
-        return Ok(None);
-    };
-    let accounts = &console.accounts;
-    // Held while the day is read: whoever looks at the same time needs the same.
-    let mut days = accounts.days.lock().await;
-    let is_over = now.ms_since(start) >= 2 * DAY_MS;
-    let good_ms = if is_over { GOOD_MS.0 } else { GOOD_MS.1 };
-    let name = start.day();
-    if let Some((read, day)) = days.get(&name)
-        && now.ms_since(*read) < good_ms
-    {
-        return Ok(Some(Arc::clone(day)));
-    }
-    let span = Span {
-        from: Some(&name),
-        to: Some(&name),
-        month: None,
-    };
-    let period = Period::read(span, now).map_err(BillingError::Asked)?;
-    let wanted = Wanted {
-        by: vec![By::App, By::Model],
-        app: None,
-        idle: accounts.idle,
-    };
-    let bill = billing::make(store.as_ref(), &accounts.prices, period, wanted, now).await?;
-    let day = Arc::new(Day::of(bill.lines)?);
-    days.insert(name, (now, Arc::clone(&day)));
-    if days.len() > MOST_DAYS {
-        let oldest = days.iter().min_by_key(|(_, (read, _))| *read);
-        let oldest = oldest.map(|(name, _)| name.clone());
-        oldest.and_then(|name| days.remove(&name));
-    }
-    Ok(Some(day))
-}
-
-impl Day {
-    fn of(lines: Vec<Line>) -> Result<Self, BillError> {
-        let mut day = Self::default();
-        let mut apps: BTreeMap<Arc<str>, Line> = BTreeMap::new();
-        for line in lines {
-            let [app, model] = &line.of[..] else { continue };
-            let unpriced = line.figures.unpriced_calls;
-            let unpriced = unpriced.max(u64::from(line.unpriced_weighted > 0));
-            if unpriced > 0 {
-                day.unpriced.push((Arc::clone(model), unpriced));
-            }
-            if line.is_idle {
-                add_amount(&mut day.idle, line.ptu_cost)?;
-            } else {
-                apps.entry(Arc::clone(app)).or_default().add(&line)?;
-            }
-        }
-        day.apps = apps.into_iter().collect();
-        Ok(day)
-    }
-}
-
 /// A month in the making.
 #[derive(Default)]
 struct Sum {
-    apps: BTreeMap<Arc<str>, Line>,
+    apps: BTreeMap<Arc<str>, Spent>,
     idle: Decimal,
     unpriced: BTreeMap<Arc<str>, u64>,
 }
 
 impl Sum {
     fn add(&mut self, day: &Day) -> Result<(), BillError> {
-        for (app, line) in &day.apps {
-            self.apps.entry(Arc::clone(app)).or_default().add(line)?;
+        for (app, spent) in &day.apps {
+            self.apps.entry(Arc::clone(app)).or_default().add(spent)?;
         }
         add_amount(&mut self.idle, day.idle)?;
         for (model, calls) in &day.unpriced {
@@ -268,15 +195,15 @@ impl Sum {
         month: Month,
         now: Timestamp,
     ) -> Result<Money, BillingError> {
-        let mut total = Line::default();
-        for line in self.apps.values() {
-            total.add(line)?;
+        let mut total = Spent::default();
+        for spent in self.apps.values() {
+            total.add(spent)?;
         }
         let all = total.cost()?;
         let mut apps = Vec::with_capacity(self.apps.len());
-        for (app, line) in &self.apps {
-            let cost = line.cost()?;
-            let mut one = app_money(accounts, app, line, cost, all, total.weighted)?;
+        for (app, spent) in &self.apps {
+            let cost = spent.cost()?;
+            let mut one = app_money(accounts, app, spent, cost, all, total.weighted)?;
             one.app_name = names.of(app).map(str::to_owned);
             apps.push((cost, one));
         }
@@ -311,7 +238,7 @@ fn months(now: Timestamp) -> Vec<String> {
 fn app_money(
     accounts: &Accounts,
     app: &Arc<str>,
-    line: &Line,
+    spent: &Spent,
     cost: Decimal,
     all: Decimal,
     all_weighted: u64,
@@ -320,24 +247,23 @@ fn app_money(
     Ok(AppMoney {
         app: app.to_string(),
         app_name: None,
-        amounts: amounts(line)?,
+        amounts: amounts(spent)?,
         cost_percent: part(cost, all),
-        ptu_percent: percent(line.weighted, all_weighted),
+        ptu_percent: percent(spent.weighted, all_weighted),
         budget: budget.map(|budget| budget.normalize().to_string()),
         budget_percent: budget.and_then(|budget| part(cost, *budget)),
     })
 }
 
-fn amounts(line: &Line) -> Result<Amounts, BillingError> {
-    let Figures { calls, tokens, .. } = &line.figures;
+fn amounts(spent: &Spent) -> Result<Amounts, BillingError> {
     let text = |amount: Decimal| amount.normalize().to_string();
     Ok(Amounts {
-        calls: *calls,
-        tokens: tokens.total(),
-        payg_cost: text(line.figures.cost),
-        ptu_cost: text(line.ptu_cost),
-        cost: text(line.cost()?),
-        spilled_cost: text(line.figures.spilled_cost),
+        calls: spent.calls,
+        tokens: spent.tokens,
+        payg_cost: text(spent.payg_cost),
+        ptu_cost: text(spent.ptu_cost),
+        cost: text(spent.cost()?),
+        spilled_cost: text(spent.spilled_cost),
     })
 }
 

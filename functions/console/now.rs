@@ -7,10 +7,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Console;
+use super::pacing::{self, Paced, SlotsNow, Sources};
+use super::queue::QueueNow;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::event::Kind;
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{DeploymentName, Total};
+use crate::gateway::pacing::window::DeploymentId;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::time::Timestamp;
 use crate::store::console::Counted;
@@ -33,6 +36,12 @@ pub(super) struct Now {
     pub(super) others_missing: Option<String>,
     /// Usage events that this instance could not keep, since it started.
     pub(super) dropped_events: u64,
+    /// Calls whose prompt was to be kept and was not, of this instance, since it started.
+    pub(super) dropped_prompts: u64,
+    /// Why models' slots are missing, where they are.
+    pub(super) slots_missing: Option<&'static str>,
+    /// The batch queue; `null` where there is none.
+    pub(super) queue: Option<QueueNow>,
     /// All calls.
     pub(super) all: Flow,
     /// The models: those with PTUs, then the others, by name.
@@ -46,6 +55,8 @@ pub(super) struct ModelNow {
     pub(super) model: String,
     /// Its calls.
     pub(super) flow: Flow,
+    /// The slots of its low-priority calls; `null` where they are not paced.
+    pub(super) slots: Option<SlotsNow>,
     /// Its deployments, lower tiers first.
     pub(super) deployments: Vec<DeploymentNow>,
 }
@@ -69,6 +80,9 @@ pub(super) struct DeploymentNow {
     /// How full it is by the weighted tokens of the last minute that went through this gateway,
     /// percent; `null` where it is no PTU, or its capacity is not known.
     pub(super) utilization_percent: Option<f64>,
+    /// How full it is by each source, and what low-priority calls are paced by; `null` where it is no
+    /// PTU.
+    pub(super) sources: Option<Sources>,
     /// Calls under way, of the answering instance.
     pub(super) in_flight: u32,
     /// Its attempts.
@@ -162,12 +176,17 @@ impl Sum {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-const fn as_f64(number: u64) -> f64 {
+pub(super) const fn as_f64(number: u64) -> f64 {
     number as f64
 }
 
+/// Milliseconds as seconds.
+pub(super) fn seconds(ms: u64) -> f64 {
+    as_f64(ms) / 1000.0
+}
+
 /// To two digits after the point.
-fn rounded(number: f64) -> f64 {
+pub(super) fn rounded(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
@@ -193,6 +212,11 @@ pub(super) async fn look(console: &Console) -> Now {
             }
         },
     };
+    let paced = pacing::look(console, now).await;
+    let queue = match &console.queue {
+        Some(queue) => Some(queue.look(console.store.as_deref(), now).await),
+        None => None,
+    };
     let (deployments, models) = sums(console, &others, now);
     let mut all = Sum::none();
     models.values().for_each(|model| all.add_sum(model));
@@ -214,9 +238,12 @@ pub(super) async fn look(console: &Console) -> Now {
         instances: 1 + others.len(),
         others_missing,
         dropped_events: console.relay.dropped_events(),
+        dropped_prompts: console.relay.dropped_prompts(),
+        slots_missing: paced.missing,
+        queue,
         all: all.of_calls(),
         models: pools
-            .map(|pool| model(console, pool, &deployments, &models, now))
+            .map(|pool| model(console, pool, &deployments, &models, &paced, now))
             .collect(),
     }
 }
@@ -233,7 +260,8 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
             if let Some(capacity) = console.capacities.get(&name.backend, &name.deployment) {
                 // A PTU's utilization is of a minute, also in a process that is younger.
                 let minute = seconds.max(MINUTE);
-                sum.weighted_per_second += as_f64(capacity.weighted(total)) / minute;
+                sum.weighted_per_second +=
+                    as_f64(capacity.weighted(|count| total.get(count))) / minute;
             }
         }
         for (name, total) in names.models.iter().zip(&lately.totals.models) {
@@ -247,7 +275,8 @@ fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment,
             let sum = deployments.entry(key).or_insert_with(Sum::none);
             sum.add(&total, total.attempts(), MINUTE);
             if let Some(capacity) = console.capacities.get(&roll.backend, &roll.deployment) {
-                sum.weighted_per_second += as_f64(capacity.weighted(&total)) / MINUTE;
+                sum.weighted_per_second +=
+                    as_f64(capacity.weighted(|count| total.get(count))) / MINUTE;
             }
         }
         for roll in &rollup.models {
@@ -272,6 +301,7 @@ fn model(
     pool: &ModelPool,
     deployments: &ByDeployment,
     models: &ByModel,
+    paced: &Paced,
     now: Timestamp,
 ) -> ModelNow {
     let flow = models.get(pool.name()).map(Sum::of_calls);
@@ -279,8 +309,9 @@ fn model(
     ModelNow {
         model: pool.name().to_string(),
         flow: flow.unwrap_or_default(),
+        slots: paced.slots.get(pool.name()).cloned(),
         deployments: members
-            .map(|one| deployment(console, one, deployments, now))
+            .map(|one| deployment(console, one, deployments, paced, now))
             .collect(),
     }
 }
@@ -289,6 +320,7 @@ fn deployment(
     console: &Console,
     deployment: &Deployment,
     sums: &ByDeployment,
+    paced: &Paced,
     now: Timestamp,
 ) -> DeploymentNow {
     let spec = &deployment.spec;
@@ -296,10 +328,15 @@ fn deployment(
     let key = (Arc::clone(&spec.backend), Arc::clone(&spec.name));
     let capacity = console.capacities.get(&spec.backend, &spec.name);
     let capacity = capacity.filter(|capacity| capacity.per_hour > 0);
+    let id = DeploymentId {
+        backend: Arc::clone(&spec.backend),
+        deployment: Arc::clone(&spec.name),
+    };
     let weighted = sums.get(&key).map_or(0.0, |sum| sum.weighted_per_second);
     DeploymentNow {
         utilization_percent: capacity
             .map(|one| rounded(weighted * 3600.0 * 100.0 / as_f64(one.per_hour))),
+        sources: paced.deployments.get(&id).cloned(),
         backend: spec.backend.to_string(),
         deployment: spec.name.to_string(),
         kind: spec.kind.as_str(),

@@ -56,7 +56,7 @@ fn document() -> Value {
         }},
         "/spillway/api/what-if": {"get": {
             "operationId": "whatIf",
-            "summary": "What another number of PTUs would have come to in the last four weeks.",
+            "summary": "What another number of PTUs, or other limits, would have come to in the last four weeks.",
             "parameters": parameters::<plan::Wish>(),
             "responses": responses(&reference::<plan::WhatIf>(&mut schemas), true),
         }},

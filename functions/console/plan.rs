@@ -1,19 +1,23 @@
 //! Provisioned throughput, looked back on: when it was idle, and what another number of PTUs would
 //! have come to. From the hours that the console keeps, of the last four weeks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Console;
-use super::capacity::{Capacity, weighted};
+use super::capacity::{Capacity, low_weighted, weighted};
 use super::now::percent;
 use crate::gateway::event::{Kind, Tokens, UsageEvent, UsageSource};
 use crate::gateway::metrics::Total;
 use crate::gateway::metrics::shard::{Count, Size};
+use crate::gateway::pacing::rule::Pace;
+use crate::gateway::ptu::{ModelRate, Utilization};
 use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::gateway::what_if::{self, Hour, Replay, Terms, WEEK_HOURS, WeekHour};
 use crate::store::StoreError;
@@ -24,6 +28,9 @@ const BACK_MS: u64 = 28 * DAY_MS;
 
 /// Most PTUs that can be asked for.
 const MOST_PTUS: u32 = 100_000;
+
+/// Most tokens a minute that can be asked for.
+pub(super) const MOST_TPM: u32 = 1_000_000_000;
 
 /// Numbers of PTUs that are compared.
 const COMPARED: u32 = 12;
@@ -40,6 +47,32 @@ pub(super) struct Wish {
     #[serde(default)]
     #[schemars(range(min = 0, max = 100_000))]
     pub(super) ptus: u32,
+    /// The lower limit of pacing, percent; absent: the configuration's. One that is not below the upper
+    /// limit counts as one below it.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(with = "u32", range(min = 0, max = 99))]
+    pub(super) lower_percent: Option<u32>,
+    /// The upper limit of pacing, percent; absent: the configuration's.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(with = "u32", range(min = 1, max = 100))]
+    pub(super) upper_percent: Option<u32>,
+    /// Slots of low-priority calls; absent: the configuration's.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(with = "u32", range(min = 1, max = 1000))]
+    pub(super) slots: Option<u32>,
+    /// Most tokens a minute that pay-as-you-go serves; absent: any number.
+    #[serde(default, deserialize_with = "number")]
+    #[schemars(with = "u32", range(min = 0, max = 1_000_000_000))]
+    pub(super) payg_tpm: Option<u32>,
+}
+
+/// A number; an empty field of a form is none.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let text = Cow::<'_, str>::deserialize(from)?;
+    match &*text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
 }
 
 impl Wish {
@@ -48,7 +81,40 @@ impl Wish {
         if self.model.chars().count() > 64 {
             return Some("A model's name has at most 64 characters.");
         }
-        (self.ptus > MOST_PTUS).then_some("The most are 100,000 PTUs.")
+        if self.ptus > MOST_PTUS {
+            return Some("The most are 100,000 PTUs.");
+        }
+        let is_out = |number: Option<u32>, range: RangeInclusive<u32>| {
+            number.is_some_and(|number| !range.contains(&number))
+        };
+        if is_out(self.lower_percent, 0..=99) {
+            return Some("The lower limit is from 0 to 99 %.");
+        }
+        if is_out(self.upper_percent, 1..=100) {
+            return Some("The upper limit is from 1 to 100 %.");
+        }
+        if is_out(self.payg_tpm, 0..=MOST_TPM) {
+            return Some("The most are 1,000,000,000 tokens a minute.");
+        }
+        is_out(self.slots, 1..=1000).then_some("Slots are from 1 to 1,000.")
+    }
+
+    /// The rule that is replayed: the configuration's with what is wished for in its place; `None` where
+    /// neither paces.
+    fn pace(&self, configured: Option<Pace>) -> Option<Pace> {
+        let is_wished = [self.lower_percent, self.upper_percent, self.slots];
+        let is_wished = is_wished.iter().any(Option::is_some);
+        let base = configured.or_else(|| is_wished.then_some(Pace::DEFAULT))?;
+        let limit = |wished: Option<u32>, other| {
+            wished.map_or(other, |percent| Utilization::of_percent(percent.into()))
+        };
+        let upper = limit(self.upper_percent, base.upper);
+        let below = Utilization::of_tenths(upper.tenths().saturating_sub(10));
+        Some(Pace {
+            slots: self.slots.unwrap_or(base.slots),
+            lower: limit(self.lower_percent, base.lower).min(below),
+            upper,
+        })
     }
 }
 
@@ -75,12 +141,35 @@ pub(super) struct WhatIf {
     pub(super) ptu_hour: Option<String>,
     /// What a million weighted tokens cost at pay-as-you-go, where that is known.
     pub(super) payg_million: Option<String>,
+    /// Percent of its time that a PTU has to be used to cost no more than pay-as-you-go, where prices are
+    /// known.
+    pub(super) break_even_percent: Option<f64>,
+    /// How low-priority work is paced in the replay; `null`: it is work like any other.
+    pub(super) pacing: Option<Paced>,
+    /// Percent of the demand that was of low-priority calls.
+    pub(super) low_percent: Option<f64>,
+    /// Most tokens a minute that pay-as-you-go serves in the replay; `null`: any number.
+    pub(super) payg_tpm: Option<u32>,
     /// The number that was asked for.
     pub(super) asked: Option<Outcome>,
     /// The cheapest number, where prices are known.
     pub(super) cheapest: Option<Outcome>,
     /// Some numbers from none to enough for every hour.
     pub(super) compared: Vec<Outcome>,
+}
+
+/// How low-priority work is paced in a replay.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Paced {
+    /// Slots.
+    pub(super) slots: u32,
+    /// All are open up to this utilization, percent.
+    pub(super) lower_percent: f64,
+    /// None is open from this one on.
+    pub(super) upper_percent: f64,
+    /// Weighted tokens a minute that a call in a slot does, as the recorded ones did; `null`: not known,
+    /// and taken for as many as there is room for.
+    pub(super) slot_tpm: Option<u64>,
 }
 
 /// What some PTUs would have come to.
@@ -92,6 +181,12 @@ pub(super) struct Outcome {
     pub(super) utilization_percent: Option<f64>,
     /// Percent of the demand that would have spilled.
     pub(super) spilled_percent: Option<f64>,
+    /// Percent of the demand that pay-as-you-go would have refused at its limit.
+    pub(super) refused_percent: Option<f64>,
+    /// Percent of the demand that would still have waited at the end: low-priority work.
+    pub(super) left_percent: Option<f64>,
+    /// Percent of the hours at whose end low-priority work would have waited.
+    pub(super) waiting_hours_percent: Option<f64>,
     /// Percent of the hours in which they would have been full.
     pub(super) full_hours_percent: Option<f64>,
     /// What they would have cost.
@@ -172,19 +267,26 @@ impl Past {
     fn hours(
         &self,
         is_meant: impl Fn(&Arc<str>, &Arc<str>, &Arc<str>) -> bool,
-        weigh: impl Fn(&Total) -> u64,
+        rate: &ModelRate,
     ) -> Vec<Hour> {
-        let mut by_start: BTreeMap<Timestamp, u64> = BTreeMap::new();
+        let mut by_start: BTreeMap<Timestamp, (u64, u64)> = BTreeMap::new();
         for one in &self.counted {
             for roll in &one.rollup.deployments {
                 if is_meant(&roll.backend, &roll.deployment, &roll.model) {
-                    *by_start.entry(one.start).or_default() += weigh(&roll.total());
+                    let get = |count| roll.get(count);
+                    let (demand, low) = by_start.entry(one.start).or_default();
+                    *demand = demand.saturating_add(weighted(get, rate));
+                    *low = low.saturating_add(low_weighted(get, rate));
                 }
             }
         }
-        let hours = self.hours.iter().map(|start| Hour {
-            start: *start,
-            demand: by_start.get(start).copied().unwrap_or_default(),
+        let hours = self.hours.iter().map(|start| {
+            let (demand, low) = by_start.get(start).copied().unwrap_or_default();
+            Hour {
+                start: *start,
+                demand,
+                low,
+            }
         });
         hours.collect()
     }
@@ -230,6 +332,10 @@ pub(super) async fn what_if(console: &Console, wish: &Wish) -> Result<WhatIf, St
         output_ratio: 0,
         ptu_hour: None,
         payg_million: None,
+        break_even_percent: None,
+        pacing: None,
+        low_percent: None,
+        payg_tpm: wish.payg_tpm,
         asked: None,
         cheapest: None,
         compared: Vec::new(),
@@ -242,11 +348,9 @@ pub(super) async fn what_if(console: &Console, wish: &Wish) -> Result<WhatIf, St
     let Some((_, first)) = ptus.first() else {
         return Ok(found);
     };
-    let terms = terms(console, first, &past.total(model));
-    let hours = past.hours(
-        |_, _, of| **of == *model,
-        |total| weighted(total, &terms.rate),
-    );
+    let total = past.total(model);
+    let terms = terms(console, first, &total, wish);
+    let hours = past.hours(|_, _, of| **of == *model, &terms.rate);
     found.ptus_now = ptus.iter().map(|(_, one)| one.ptus).sum();
     found.tpm_per_ptu = terms.rate.input_tpm_per_ptu;
     found.output_ratio = terms.rate.output_ratio;
@@ -254,9 +358,13 @@ pub(super) async fn what_if(console: &Console, wish: &Wish) -> Result<WhatIf, St
     found.payg_million = terms
         .payg_million
         .map(|price| price.round_dp(4).normalize().to_string());
+    found.break_even_percent = terms.break_even().and_then(one_decimal);
+    found.pacing = terms.pacing.as_ref().map(paced);
     if hours.is_empty() {
         return Ok(found);
     }
+    let demand = |of: fn(&Hour) -> u64| hours.iter().map(of).sum();
+    found.low_percent = percent(demand(|hour| hour.low), demand(|hour| hour.demand));
     let number = if wish.ptus > 0 {
         wish.ptus
     } else {
@@ -278,11 +386,16 @@ pub(super) async fn what_if(console: &Console, wish: &Wish) -> Result<WhatIf, St
 fn outcome(replay: &Replay, hours: usize) -> Outcome {
     let hours = u64::try_from(hours).unwrap_or(u64::MAX);
     let full = u64::try_from(replay.full_hours).unwrap_or(u64::MAX);
+    let waiting = u64::try_from(replay.waiting_hours).unwrap_or(u64::MAX);
+    let demand = replay.served + replay.spilled + replay.refused + replay.left;
     let text = |cost: Option<Decimal>| cost.map(|cost| cost.round_dp(2).to_string());
     Outcome {
+        refused_percent: percent(replay.refused, demand),
+        left_percent: percent(replay.left, demand),
+        waiting_hours_percent: percent(waiting, hours),
         ptus: replay.ptus,
         utilization_percent: percent(replay.served, replay.capacity),
-        spilled_percent: percent(replay.spilled, replay.served + replay.spilled),
+        spilled_percent: percent(replay.spilled, demand),
         full_hours_percent: percent(full, hours),
         ptu_cost: text(replay.ptu_cost),
         payg_cost: text(replay.payg_cost),
@@ -290,11 +403,43 @@ fn outcome(replay: &Replay, hours: usize) -> Outcome {
     }
 }
 
+/// To one digit after the point.
+fn one_decimal(number: Decimal) -> Option<f64> {
+    number.round_dp(1).try_into().ok()
+}
+
+fn paced(pacing: &what_if::Pacing) -> Paced {
+    Paced {
+        slots: pacing.pace.slots,
+        lower_percent: super::pacing::percent(pacing.pace.lower),
+        upper_percent: super::pacing::percent(pacing.pace.upper),
+        slot_tpm: pacing.slot_per_hour.map(|tokens| tokens / 60),
+    }
+}
+
+/// What a call in a slot does in an hour, in weighted tokens: what the average call weighed, in the
+/// median of their times. `None` before there were any.
+fn slot_per_hour(total: &Total, rate: &ModelRate) -> Option<u64> {
+    let ms = total.quantile(Size::Duration, 50)?.max(1);
+    let calls = total.size(Size::Duration)?.count().max(1);
+    let each = u128::from(weighted(|count| total.get(count), rate) / calls);
+    u64::try_from(each * u128::from(HOUR_MS) / u128::from(ms)).ok()
+}
+
+/// Pay-as-you-go's limit in weighted tokens an hour: tokens count there as they are, so that the recorded
+/// calls say what they weigh.
+fn payg_per_hour(tpm: u32, total: &Total, rate: &ModelRate) -> u64 {
+    let tokens = u128::from(tpm) * 60;
+    let weight = tokens * u128::from(weighted(|count| total.get(count), rate));
+    let weight = weight.checked_div(total.tokens().into()).unwrap_or(tokens);
+    u64::try_from(weight).unwrap_or(u64::MAX)
+}
+
 /// The model's terms: what a PTU of its first deployment costs, and what its average call costs at
 /// its first pay-as-you-go deployment.
-fn terms(console: &Console, capacity: &Capacity, total: &Total) -> Terms {
+fn terms(console: &Console, capacity: &Capacity, total: &Total, wish: &Wish) -> Terms {
     let now = console.relay.clock.now();
-    let prices = &console.accounts.prices;
+    let prices = console.accounts.prices();
     let priced = console
         .capacities
         .iter()
@@ -303,10 +448,18 @@ fn terms(console: &Console, capacity: &Capacity, total: &Total) -> Terms {
         let known = prices.ptu(backend, deployment, now)?;
         known.per_hour?.checked_div(Decimal::from(one.ptus))
     });
+    let rate = capacity.rate;
     Terms {
-        rate: capacity.rate,
+        rate,
         ptu_hour: priced.next(),
         payg_million: payg_million(console, capacity, total, now),
+        pacing: wish
+            .pace(console.relay.slots.gauge().pace())
+            .map(|pace| what_if::Pacing {
+                pace,
+                slot_per_hour: slot_per_hour(total, &rate),
+            }),
+        payg_per_hour: wish.payg_tpm.map(|tpm| payg_per_hour(tpm, total, &rate)),
     }
 }
 
@@ -337,7 +490,7 @@ fn payg_million(
         usage: UsageSource::Reported,
         ..UsageEvent::default()
     };
-    let cost = console.accounts.prices.charge(&call).cost?;
+    let cost = console.accounts.prices().charge(&call).cost?;
     let tokens = &call.tokens;
     let weight = tokens.input.saturating_sub(tokens.cached)
         + tokens.output.saturating_mul(capacity.rate.output_ratio);
@@ -354,11 +507,8 @@ pub(super) async fn idle(console: &Console) -> Result<IdleWeek, StoreError> {
     let now = console.relay.clock.now();
     let mut week = [WeekHour::default(); WEEK_HOURS];
     for ((backend, deployment), capacity) in console.capacities.iter() {
-        let hours = past.hours(
-            |b, d, _| b == backend && d == deployment,
-            |total| capacity.weighted(total),
-        );
-        let price = console.accounts.prices.ptu(backend, deployment, now);
+        let hours = past.hours(|b, d, _| b == backend && d == deployment, &capacity.rate);
+        let price = console.accounts.prices().ptu(backend, deployment, now);
         let price = price.and_then(|price| price.per_hour);
         if capacity.per_hour > 0 {
             what_if::add_idle(&mut week, &hours, capacity.per_hour, price);

@@ -6,10 +6,13 @@
 use std::fmt::{Display, Write};
 
 use super::Console;
+use super::now::Now;
+use super::pacing::{SourceNow, Sources};
 use crate::gateway::event::Kind;
 use crate::gateway::metrics::histogram::{OTEL_MS, TOKENS};
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{DeploymentName, Total, Totals};
+use crate::gateway::pacing::figure::Source;
 use crate::gateway::time::Timestamp;
 
 /// The content type of the text.
@@ -40,8 +43,8 @@ const SORTS: [(&str, Count); 4] = [
     ("reasoning", Count::Reasoning),
 ];
 
-/// All metrics of this instance.
-pub(super) fn text(console: &Console) -> String {
+/// All metrics of this instance, and those of pacing and of the queue, which `now` has.
+pub(super) fn text(console: &Console, now: &Now) -> String {
     let relay = &console.relay;
     let totals = relay.metrics.totals();
     let mut text = Text::default();
@@ -54,10 +57,17 @@ pub(super) fn text(console: &Console) -> String {
         "Usage events that found their queue full.",
     );
     text.sample("spillway_dropped_events_total", &[], relay.dropped_events());
+    let metric = "spillway_dropped_prompts_total";
+    let help = "Calls whose prompt was to be kept and was not.";
+    text.family(metric, "counter", help);
+    text.sample(metric, &[], relay.dropped_prompts());
     calls(&mut text, &totals);
     apps(&mut text, &totals);
     deployments(&mut text, &totals);
     states(&mut text, console, relay.clock.now());
+    utilization(&mut text, now);
+    slots(&mut text, now);
+    queue(&mut text, now);
     text.0
 }
 
@@ -230,6 +240,129 @@ fn states(text: &mut Text, console: &Console, now: Timestamp) {
             let labels = with(&name, ("reason", reason));
             let value = u64::from(mark == Some(reason));
             text.sample("spillway_deployment_marked", &labels, value);
+        }
+    }
+}
+
+/// Of all instances, as everything below. What is not known has no sample.
+fn utilization(text: &mut Text, now: &Now) {
+    let all = || {
+        now.models.iter().flat_map(|model| {
+            let ptus = model.deployments.iter();
+            ptus.filter_map(|one| {
+                let labels = [
+                    ("backend", &*one.backend),
+                    ("deployment", &*one.deployment),
+                    ("gen_ai_request_model", &*model.model),
+                    ("kind", one.kind),
+                ];
+                Some((labels, one.sources.as_ref()?))
+            })
+        })
+    };
+    let metric = "spillway_ptu_utilization_ratio";
+    let help =
+        "How full a provisioned deployment is, by source; together: what calls are paced by.";
+    text.family(metric, "gauge", help);
+    for ([backend, deployment, model, kind], sources) in all() {
+        let said = by_source(sources).map(|(name, said)| (name, said.map(|said| said.percent)));
+        let together = ("together", sources.together_percent);
+        for (source, percent) in said.into_iter().chain([together]) {
+            if let Some(percent) = percent {
+                let labels = [backend, deployment, model, kind, ("source", source)];
+                text.sample(metric, &labels, ratio(percent));
+            }
+        }
+    }
+    let metric = "spillway_ptu_utilization_age_seconds";
+    text.family(metric, "gauge", "How old what a source says is.");
+    for ([backend, deployment, model, kind], sources) in all() {
+        for (source, said) in by_source(sources) {
+            if let Some(said) = said {
+                let labels = [backend, deployment, model, kind, ("source", source)];
+                text.sample(metric, &labels, said.age_s);
+            }
+        }
+    }
+    let metric = "spillway_ptu_calibration_factor";
+    text.family(
+        metric,
+        "gauge",
+        "What estimates from the calls are multiplied by.",
+    );
+    for (labels, sources) in all() {
+        text.sample(metric, &labels, sources.factor);
+    }
+}
+
+const fn by_source(sources: &Sources) -> [(&'static str, Option<&SourceNow>); 4] {
+    [
+        (Source::Monitor.as_str(), sources.monitor.as_ref()),
+        (Source::Events.as_str(), sources.events.as_ref()),
+        (Source::Header.as_str(), sources.header.as_ref()),
+        (Source::Alert.as_str(), sources.alert.as_ref()),
+    ]
+}
+
+/// A percentage, to a tenth, as a part of one.
+fn ratio(percent: f64) -> f64 {
+    (percent * 10.0).round() / 1000.0
+}
+
+fn slots(text: &mut Text, now: &Now) {
+    let all = || {
+        let models = now.models.iter();
+        models.filter_map(|model| Some((&*model.model, model.slots.as_ref()?)))
+    };
+    let metric = "spillway_slots";
+    let help = "Slots of low-priority calls: those in use, those open, and the most there are.";
+    text.family(metric, "gauge", help);
+    for (model, slots) in all() {
+        for (state, number) in [
+            ("in_use", slots.in_use),
+            ("open", slots.open),
+            ("most", slots.most),
+        ] {
+            let labels = [("gen_ai_request_model", model), ("state", state)];
+            text.sample(metric, &labels, number);
+        }
+    }
+    let metric = "spillway_slots_waiting_calls";
+    text.family(metric, "gauge", "Low-priority calls that wait for a slot.");
+    for (model, slots) in all() {
+        text.sample(metric, &[("gen_ai_request_model", model)], slots.waiting);
+    }
+}
+
+fn queue(text: &mut Text, now: &Now) {
+    let queue = now.queue.as_ref();
+    let name = ("queue", queue.map_or("", |queue| &*queue.queue));
+    let metric = "spillway_batch_queue_messages";
+    text.family(metric, "gauge", "Messages in the batch queue.");
+    for (state, number) in [
+        ("waiting", queue.and_then(|queue| queue.waiting)),
+        ("scheduled", queue.and_then(|queue| queue.scheduled)),
+        ("dead", queue.and_then(|queue| queue.dead)),
+    ] {
+        if let Some(number) = number {
+            text.sample(metric, &[name, ("state", state)], number);
+        }
+    }
+    for (metric, help, age) in [
+        (
+            "spillway_batch_queue_oldest_age_seconds",
+            "How long the oldest message has waited.",
+            queue.and_then(|queue| queue.oldest_s),
+        ),
+        (
+            "spillway_batch_queue_wait_seconds",
+            "How long messages had waited that were delivered lately.",
+            queue.and_then(|queue| queue.waited_s),
+        ),
+    ] {
+        text.family(metric, "gauge", help);
+        if let Some(age) = age {
+            text.sample(metric, &[name], age);
         }
     }
 }

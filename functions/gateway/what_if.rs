@@ -1,13 +1,19 @@
-//! What provisioned throughput would have come to: recorded hours, replayed against a number of PTUs.
+//! What provisioned throughput would have come to: recorded hours, replayed against a number of PTUs
+//! and other limits.
 //!
 //! The model is simple, and said where its figures are shown. Everything that a model was asked for
 //! in an hour, at PTUs and pay-as-you-go, is *demand*, in weighted tokens ([`super::ptu`]): so many
 //! of them as the PTUs can do in the hour are served by PTUs, the rest spills to pay-as-you-go. Within
 //! an hour demand counts as even, so that shorter bursts spill more than this says. Pay-as-you-go
 //! costs what the recorded calls would have cost on average, a PTU its list price by the hour.
+//!
+//! Where low-priority work is paced it does not spill: in each hour so much of it is done as the slots
+//! that are open do ([`Pacing::done`]), and the rest waits for the next hour. Where pay-as-you-go has a
+//! limit, what spills beyond it is refused.
 
 use rust_decimal::Decimal;
 
+use super::pacing::rule::Pace;
 use super::ptu::ModelRate;
 use super::time::{DAY_MS, Timestamp};
 
@@ -27,6 +33,8 @@ pub struct Hour {
     pub start: Timestamp,
     /// Weighted tokens.
     pub demand: u64,
+    /// The part of them that was of low-priority calls.
+    pub low: u64,
 }
 
 /// By what an hour is replayed.
@@ -38,6 +46,45 @@ pub struct Terms {
     pub ptu_hour: Option<Decimal>,
     /// What a million weighted tokens cost at pay-as-you-go; `None`: not known.
     pub payg_million: Option<Decimal>,
+    /// How low-priority work is paced; `None`: it is work like any other.
+    pub pacing: Option<Pacing>,
+    /// Most weighted tokens that pay-as-you-go serves in an hour; `None`: any number.
+    pub payg_per_hour: Option<u64>,
+}
+
+/// How low-priority work is paced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    /// The rule.
+    pub pace: Pace,
+    /// Weighted tokens that a call in a slot does in an hour; `None`: not known, and as many as there is
+    /// room for.
+    pub slot_per_hour: Option<u64>,
+}
+
+impl Pacing {
+    /// The low-priority work that is done in an hour beside `urgent` other work, of `capacity`: where
+    /// utilization comes to rest. With F what all slots do, L and U the work at the limits, that is all
+    /// of F while `urgent + F` is at most L. Beyond, open slots are `(U - urgent - low) / (U - L)` of all,
+    /// so that `low = F * (U - urgent) / (U - L + F)`.
+    pub fn done(&self, urgent: u64, capacity: u64) -> u64 {
+        let at = |limit: u64| u128::from(capacity) * u128::from(limit) / 1000;
+        let (lower, upper) = (at(self.pace.lower.tenths()), at(self.pace.upper.tenths()));
+        let room = upper.saturating_sub(u128::from(urgent));
+        let done = match self.slot_per_hour {
+            None => room,
+            Some(each) => {
+                let all = u128::from(each) * u128::from(self.pace.slots);
+                if u128::from(urgent) + all <= lower {
+                    all
+                } else {
+                    let width = upper.saturating_sub(lower) + all;
+                    all.saturating_mul(room) / width.max(1)
+                }
+            }
+        };
+        u64::try_from(done).unwrap_or(u64::MAX)
+    }
 }
 
 /// What some PTUs would have come to.
@@ -47,8 +94,14 @@ pub struct Replay {
     pub ptus: u32,
     /// Weighted tokens that they would have served.
     pub served: u64,
-    /// Weighted tokens that would have spilled.
+    /// Weighted tokens that would have spilled, and been served by pay-as-you-go.
     pub spilled: u64,
+    /// Weighted tokens that would have found pay-as-you-go at its limit too.
+    pub refused: u64,
+    /// Weighted tokens of low-priority work that would still wait at the end.
+    pub left: u64,
+    /// Hours at whose end low-priority work would have waited.
+    pub waiting_hours: usize,
     /// Weighted tokens that they could have served.
     pub capacity: u64,
     /// Hours in which they would have been full.
@@ -77,32 +130,69 @@ impl Replay {
 /// Replays hours against a number of PTUs.
 pub fn replay(hours: &[Hour], ptus: u32, terms: &Terms) -> Replay {
     let capacity = terms.capacity(ptus);
-    let (mut served, mut spilled, mut full_hours) = (0u64, 0u64, 0);
+    let mut replay = Replay {
+        ptus,
+        served: 0,
+        spilled: 0,
+        refused: 0,
+        left: 0,
+        waiting_hours: 0,
+        capacity: 0,
+        full_hours: 0,
+        ptu_cost: None,
+        payg_cost: None,
+    };
     for hour in hours {
-        served = served.saturating_add(hour.demand.min(capacity));
-        spilled = spilled.saturating_add(hour.demand.saturating_sub(capacity));
-        full_hours += usize::from(hour.demand > capacity);
+        replay.pass(hour, capacity, terms);
     }
     let count = u64::try_from(hours.len()).unwrap_or(u64::MAX);
     let ptu_hours = Decimal::from(count).checked_mul(Decimal::from(ptus));
-    let per_million = |price: Decimal| {
-        let cost = price.checked_mul(Decimal::from(spilled))?;
-        cost.checked_div(Decimal::from(1_000_000))
+    replay.ptu_cost = terms
+        .ptu_hour
+        .and_then(|price| price.checked_mul(ptu_hours?));
+    replay.payg_cost = if replay.spilled == 0 {
+        Some(Decimal::ZERO)
+    } else {
+        terms.payg_million.and_then(|price| {
+            let cost = price.checked_mul(Decimal::from(replay.spilled))?;
+            cost.checked_div(Decimal::from(1_000_000))
+        })
     };
-    Replay {
-        ptus,
-        served,
-        spilled,
-        capacity: capacity.saturating_mul(count),
-        full_hours,
-        ptu_cost: terms
-            .ptu_hour
-            .and_then(|price| price.checked_mul(ptu_hours?)),
-        payg_cost: if spilled == 0 {
-            Some(Decimal::ZERO)
-        } else {
-            terms.payg_million.and_then(per_million)
-        },
+    replay
+}
+
+impl Replay {
+    fn pass(&mut self, hour: &Hour, capacity: u64, terms: &Terms) {
+        let low = terms.pacing.map_or(0, |_| hour.low.min(hour.demand));
+        let urgent = hour.demand - low;
+        let served = urgent.min(capacity);
+        let spills = urgent - served;
+        let spilled = spills.min(terms.payg_per_hour.unwrap_or(u64::MAX));
+        let waited = self.left.saturating_add(low);
+        let room = terms
+            .pacing
+            .map_or(0, |pacing| pacing.done(served, capacity));
+        let done = waited.min(room);
+        self.left = waited - done;
+        self.waiting_hours += usize::from(self.left > 0);
+        self.served = self.served.saturating_add(served + done);
+        self.spilled = self.spilled.saturating_add(spilled);
+        self.refused = self.refused.saturating_add(spills - spilled);
+        self.capacity = self.capacity.saturating_add(capacity);
+        self.full_hours += usize::from(spills > 0);
+    }
+}
+
+impl Terms {
+    /// How much of a PTU's time has to be used for it to cost no more than pay-as-you-go, in
+    /// percent; `None` where a price is not known.
+    pub fn break_even(&self) -> Option<Decimal> {
+        let tokens = Decimal::from(self.capacity(1));
+        let instead = self.payg_million?.checked_mul(tokens)?;
+        let instead = instead.checked_div(Decimal::from(1_000_000))?;
+        self.ptu_hour?
+            .checked_mul(Decimal::ONE_HUNDRED)?
+            .checked_div(instead)
     }
 }
 
@@ -114,7 +204,8 @@ pub fn enough(hours: &[Hour], terms: &Terms) -> u32 {
 }
 
 /// The number of PTUs that would have cost least together with what spills, from none to enough, to
-/// within a four-hundredth of that; `None` where a price is not known.
+/// within a four-hundredth of that; `None` where a price is not known. Of several numbers those come
+/// first that leave least undone.
 pub fn cheapest(hours: &[Hour], terms: &Terms) -> Option<Replay> {
     let enough = u64::from(enough(hours, terms));
     let step = enough.div_ceil(MOST_TRIED).max(1);
@@ -122,12 +213,13 @@ pub fn cheapest(hours: &[Hour], terms: &Terms) -> Option<Replay> {
     for number in 0..=enough.div_ceil(step) {
         let ptus = u32::try_from((number * step).min(enough)).ok()?;
         let tried = replay(hours, ptus, terms);
-        let cost = tried.cost()?;
-        let is_better = best
+        let rank = |replay: &Replay| Some((replay.refused + replay.left, replay.cost()?));
+        let rank_of_it = rank(&tried)?;
+        if best
             .as_ref()
-            .and_then(Replay::cost)
-            .is_none_or(|least| cost < least);
-        if is_better {
+            .and_then(rank)
+            .is_none_or(|least| rank_of_it < least)
+        {
             best = Some(tried);
         }
     }
@@ -195,6 +287,8 @@ mod tests {
             },
             ptu_hour: Some(Decimal::ONE),
             payg_million: Some(Decimal::from(50)),
+            pacing: None,
+            payg_per_hour: None,
         }
     }
 
@@ -206,6 +300,7 @@ mod tests {
         all.map(|(number, demand)| Hour {
             start: MONDAY.plus_ms(number * HOUR_MS),
             demand: *demand,
+            low: 0,
         })
         .collect()
     }
@@ -227,6 +322,78 @@ mod tests {
         let best = |share| cheapest(&even(share), &terms()).unwrap().ptus;
         assert_eq!((best(30), best(33), best(34), best(100)), (0, 0, 1, 1));
         assert_eq!(enough(&even(250), &terms()), 3);
+    }
+
+    #[test]
+    fn break_even_is_where_a_ptu_costs_what_its_tokens_would() {
+        let third = terms().break_even().unwrap().round_dp(2);
+        assert_eq!(third, Decimal::new(3333, 2));
+        let unpriced = Terms {
+            ptu_hour: None,
+            ..terms()
+        };
+        assert_eq!(unpriced.break_even(), None);
+    }
+
+    #[test]
+    fn what_spills_beyond_the_limit_of_pay_as_you_go_is_refused() {
+        let limited = Terms {
+            payg_per_hour: Some(50_000),
+            ..terms()
+        };
+        let replay = replay(&hours(&[180_000, 70_000]), 1, &limited);
+        assert_eq!(
+            (replay.served, replay.spilled, replay.refused),
+            (120_000, 60_000, 70_000)
+        );
+        assert_eq!(replay.payg_cost, Some(Decimal::from(3)));
+    }
+
+    const PACING: Pacing = Pacing {
+        pace: Pace::DEFAULT,
+        slot_per_hour: Some(6_000),
+    };
+
+    #[test]
+    fn low_priority_work_comes_to_rest_where_the_rule_says() {
+        // All ten slots do as much as a PTU can.
+        let done = |urgent| PACING.done(urgent, 60_000);
+        // 0.9 / 1.7 of it, 52.9 % full: 5.3 slots of ten by the rule.
+        assert_eq!((done(0), done(54_000), done(60_000)), (31_764, 0, 0));
+        assert_eq!(
+            PACING.done(0, 600_000),
+            60_000,
+            "below the lower limit all run"
+        );
+        let unknown = Pacing {
+            slot_per_hour: None,
+            ..PACING
+        };
+        assert_eq!(unknown.done(10_000, 60_000), 44_000);
+    }
+
+    #[test]
+    fn low_priority_work_waits_for_the_hours_that_have_room() {
+        let paced = Terms {
+            pacing: Some(Pacing {
+                slot_per_hour: None,
+                ..PACING
+            }),
+            ..terms()
+        };
+        let mut day = hours(&[70_000, 90_000, 0, 0]);
+        for hour in &mut day[..2] {
+            hour.low = 30_000;
+        }
+        // 40,000 and 60,000 are urgent; of 54,000 there is room for 14,000, 0 and 46,000 of the rest.
+        let replay = replay(&day, 1, &paced);
+        assert_eq!((replay.served, replay.spilled), (160_000, 0));
+        assert_eq!((replay.waiting_hours, replay.left), (2, 0));
+        let few = super::replay(&day[..2], 1, &paced);
+        assert_eq!(
+            (few.served, few.left, few.waiting_hours),
+            (114_000, 46_000, 2)
+        );
     }
 
     #[test]
@@ -260,8 +427,18 @@ mod tests {
         fn demand_is_served_or_spills_and_more_ptus_never_spill_more(
             demands in proptest::collection::vec(0u64..10_000_000, 0..50),
             ptus in 0u32..500,
+            low_percent in 0u64..=100,
+            payg_per_hour in proptest::option::of(0u64..5_000_000),
         ) {
-            let hours = hours(&demands);
+            let mut hours = hours(&demands);
+            for hour in &mut hours {
+                hour.low = hour.demand * low_percent / 100;
+            }
+            let limited = Terms { pacing: Some(PACING), payg_per_hour, ..terms() };
+            let all = replay(&hours, ptus, &limited);
+            let parts = all.served + all.spilled + all.refused + all.left;
+            prop_assert_eq!(parts, demands.iter().sum::<u64>());
+            prop_assert!(all.served <= all.capacity);
             let some = replay(&hours, ptus, &terms());
             prop_assert_eq!(some.served + some.spilled, demands.iter().sum::<u64>());
             prop_assert!(some.served <= some.capacity);

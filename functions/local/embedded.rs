@@ -11,11 +11,11 @@ use super::simulation::{self, Latency, Limit, Metered, SimulatedBackend, Simulat
 const PTUS: u32 = 15;
 
 /// Starts a PTU and a PAYG resource on loopback ports of their own, in the runtime that this is
-/// called from. Returns the configuration that names them.
+/// called from. Returns the configuration that names them, with so many slots.
 ///
 /// # Errors
 /// When no port is free.
-pub async fn start(latency: Latency) -> io::Result<String> {
+pub async fn start(latency: Latency, slots: u32) -> io::Result<String> {
     let ptu = Limit::Ptu { ptus: PTUS };
     let payg = Limit::Payg {
         tokens_per_minute: 450_000,
@@ -40,7 +40,7 @@ pub async fn start(latency: Latency) -> io::Result<String> {
     }
     let monitor = monitor::start(watched, monitor::LATE_MIN).await?;
     Ok(format!(
-        "[auth]\nmode = \"off\"\n[pacing]\nmonitor = \"http://{monitor}\"\n{sections}"
+        "[auth]\nmode = \"off\"\n[pacing]\nslots = {slots}\nmonitor = \"http://{monitor}\"\n{sections}"
     ))
 }
 

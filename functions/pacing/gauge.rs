@@ -9,10 +9,12 @@ use super::meter::Meter;
 use crate::config::{Config, Deployment};
 use crate::current::Current;
 use crate::gateway::event::{Kind, UsageEvent};
+use crate::gateway::pacing::calibration::Calibration;
 use crate::gateway::pacing::history::History;
+use crate::gateway::pacing::known::Said;
 use crate::gateway::pacing::rule::Pace;
 use crate::gateway::pacing::window::{Capacity, Counts, DeploymentId, Windows};
-use crate::gateway::ptu::Utilization;
+use crate::gateway::ptu::{ModelRate, Utilization};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 use crate::store::{Store, StoreError, utilization};
@@ -36,6 +38,18 @@ pub struct Gauge {
     is_failing: AtomicBool,
 }
 
+/// What is known of a provisioned deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What each source says.
+    pub said: Vec<Said>,
+    /// What estimates from the calls are multiplied by.
+    pub calibration: Calibration,
+    /// What it comes to, and how much of that is believed, in thousandths; `None` where nothing is
+    /// paced.
+    pub figure: Option<(Utilization, u64)>,
+}
+
 /// The deployments of a configuration.
 #[derive(Debug, Default)]
 struct Known {
@@ -53,7 +67,7 @@ struct Model {
 }
 
 impl Known {
-    /// Those of the next configuration. A deployment that stays as large as it is keeps its meter.
+    /// Those of the next configuration. A deployment that stays what it is keeps its meter.
     fn after(&self, config: &Config) -> Self {
         let mut next = Self {
             pace: config.pacing.as_ref().map(crate::config::Pacing::pace),
@@ -61,7 +75,7 @@ impl Known {
         };
         for (meter, deployment) in config.backends.iter().flat_map(ptu_meters) {
             let before = self.meters.get(&meter.id);
-            let meter = match before.filter(|before| before.capacity == meter.capacity) {
+            let meter = match before.filter(|before| before.is_like(&meter)) {
                 Some(before) => Arc::clone(before),
                 None => Arc::new(meter),
             };
@@ -81,6 +95,14 @@ impl Known {
         next.models.retain(|_, model| !model.meters.is_empty());
         next.warn();
         next
+    }
+
+    fn meter(&self, backend: &Arc<str>, deployment: &Arc<str>) -> Option<&Arc<Meter>> {
+        let id = DeploymentId {
+            backend: Arc::clone(backend),
+            deployment: Arc::clone(deployment),
+        };
+        self.meters.get(&id)
     }
 
     fn warn(&self) {
@@ -144,10 +166,42 @@ impl Gauge {
         let history = lock(&model.history);
         let meters = model.meters.iter();
         let open = meters.map(|meter| {
-            let figure = meter.figure(&history, in_use, pace, now);
+            let known = meter.known();
+            let figure = known.figure(meter.capacity, &history, in_use, pace, now);
             pace.open_beside(|slots| figure.with(slots))
         });
         open.min().unwrap_or(0)
+    }
+
+    /// What is known of one of a model's provisioned deployments, with `in_use` slots in use; `None`
+    /// where the configuration has no such deployment. Reads the table where that is due.
+    pub async fn reading(
+        &self,
+        id: &DeploymentId,
+        model: &str,
+        in_use: u32,
+        now: Timestamp,
+    ) -> Option<Reading> {
+        let config = self.known.get();
+        let meter = config.meters.get(id)?;
+        self.read(meter, now).await;
+        let known = meter.known();
+        let paced = config.pace.as_ref().zip(config.models.get(model));
+        let figure = paced.map(|(pace, model)| {
+            let history = lock(&model.history);
+            let figure = known.figure(meter.capacity, &history, in_use, pace, now);
+            (figure.with(in_use), figure.trust())
+        });
+        Some(Reading {
+            said: known.said(meter.capacity, now),
+            calibration: known.calibration,
+            figure,
+        })
+    }
+
+    /// The rule; `None` where nothing is paced.
+    pub fn pace(&self) -> Option<Pace> {
+        self.known.get().pace
     }
 
     async fn read(&self, meter: &Meter, now: Timestamp) {
@@ -168,9 +222,13 @@ impl Gauge {
 
     /// Counts calls that have ended: each once.
     pub fn note<'a>(&self, events: impl IntoIterator<Item = &'a UsageEvent>, now: Timestamp) {
+        let known = self.known.get();
         let mut windows = lock(&self.windows);
         for event in events {
-            windows.note(event, now);
+            let served = event.served();
+            if let Some(meter) = known.meter(served.backend, served.deployment) {
+                windows.note(event, meter.rate, now);
+            }
         }
     }
 
@@ -186,11 +244,7 @@ impl Gauge {
         if known.pace.is_none() {
             return;
         }
-        let id = DeploymentId {
-            backend: Arc::clone(backend),
-            deployment: Arc::clone(deployment),
-        };
-        if let Some(meter) = known.meters.get(&id) {
+        if let Some(meter) = known.meter(backend, deployment) {
             meter.was_said(said, now);
         }
     }
@@ -260,8 +314,9 @@ fn ptu_meters(backend: &crate::config::Backend) -> impl Iterator<Item = (Meter, 
             deployment: deployment.name.as_str().into(),
         };
         let capacity = deployment.ptus;
-        let capacity = capacity.map(|ptus| Capacity::of(ptus, deployment.model()));
-        (Meter::new(id, capacity), deployment)
+        let capacity = capacity.map(|ptus| Capacity::of(ptus, deployment.base_model()));
+        let rate = ModelRate::of(deployment.base_model()).unwrap_or(ModelRate::ASSUMED);
+        (Meter::new(id, capacity, rate), deployment)
     })
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::{Gauge, Held, NoSlot, Slot};
+use super::{Gauge, Held, NoSlot, Slot, SlotsNow};
 use crate::gateway::pacing::lease::{Board, Decision, LEASE_MS, Need, WISH_MS, Wish, decide};
+use crate::gateway::pacing::rule::Pace;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 use crate::store::bounds::MAX_WRITES;
@@ -104,6 +105,29 @@ impl Lane {
 
     pub(super) fn waiting(&self) -> usize {
         self.state().waiting.len()
+    }
+
+    /// The slots at `now`. Reads the table, unless it was read a moment ago.
+    pub(super) async fn look(&self, pace: &Pace, now: Timestamp) -> Result<SlotsNow, StoreError> {
+        let known = {
+            let state = self.state();
+            let is_fresh = now.ms_since(state.read) <= FRESH_MS;
+            is_fresh.then(|| state.board.clone())
+        };
+        let board = match known {
+            Some(board) => board,
+            None => in_time(slots::read(&*self.store, &self.model)).await?.board,
+        };
+        let in_use = board.in_use(now);
+        let own = u32::try_from(self.waiting()).unwrap_or(u32::MAX);
+        Ok(SlotsNow {
+            in_use,
+            open: self.gauge.open(&self.model, in_use, now).await,
+            most: pace.slots,
+            waiting: board
+                .waiting_beside(&self.instance, now)
+                .saturating_add(own),
+        })
     }
 
     pub(super) async fn acquire(&self, until: Timestamp) -> Result<Slot, NoSlot> {

@@ -2,12 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::gateway::pacing::figure::{Figure, Warning};
-use crate::gateway::pacing::history::History;
-use crate::gateway::pacing::known::MINUTES;
-use crate::gateway::pacing::rule::Pace;
+use crate::gateway::pacing::figure::Warning;
+use crate::gateway::pacing::known::{Known, MINUTES};
 use crate::gateway::pacing::window::{Capacity, DeploymentId, Minute};
-use crate::gateway::ptu::Utilization;
+use crate::gateway::ptu::{ModelRate, Utilization};
 use crate::gateway::time::Timestamp;
 use crate::store::utilization::Sheet;
 
@@ -17,6 +15,8 @@ pub(super) struct Meter {
     pub(super) id: DeploymentId,
     /// What it does in a minute; `None` where the configuration does not say its PTUs.
     pub(super) capacity: Option<Capacity>,
+    /// What a PTU of its model does.
+    pub(super) rate: ModelRate,
     state: Mutex<State>,
 }
 
@@ -30,12 +30,18 @@ struct State {
 }
 
 impl Meter {
-    pub(super) fn new(id: DeploymentId, capacity: Option<Capacity>) -> Self {
+    pub(super) fn new(id: DeploymentId, capacity: Option<Capacity>, rate: ModelRate) -> Self {
         Self {
             id,
             capacity,
+            rate,
             state: Mutex::default(),
         }
+    }
+
+    /// Whether what is known of this one is true of `other` too.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.capacity == other.capacity && self.rate == other.rate
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,19 +81,13 @@ impl Meter {
         new
     }
 
-    /// How full it is, by how many slots are in use.
-    pub(super) fn figure(
-        &self,
-        history: &History,
-        in_use: u32,
-        pace: &Pace,
-        now: Timestamp,
-    ) -> Figure {
+    /// What its rows say, and what this instance's own calls were told.
+    pub(super) fn known(&self) -> Known {
         let state = self.state();
         let said = state.said.map(|(said, seen)| Warning::header(said, seen));
         let mut known = state.sheet.known.clone();
         drop(state);
         known.warnings.extend(said);
-        known.figure(self.capacity, history, in_use, pace, now)
+        known
     }
 }

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-pub use self::gauge::Gauge;
+pub use self::gauge::{Gauge, Reading};
 use self::lane::Lane;
 use crate::current::Current;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The slots of all models that have some.
 #[derive(Debug)]
@@ -50,6 +50,19 @@ struct Held {
     lane: Arc<Lane>,
     number: u32,
     turn: u64,
+}
+
+/// How the slots of a model stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotsNow {
+    /// Slots in use, of all instances.
+    pub in_use: u32,
+    /// Slots that are open.
+    pub open: u32,
+    /// Most that there are.
+    pub most: u32,
+    /// Calls that wait for one, of all instances.
+    pub waiting: u32,
 }
 
 /// No slot was to be had in time.
@@ -142,6 +155,20 @@ impl Slots {
         match self.lane(model).filter(|_| self.gauge.paces(model)) {
             Some(lane) => lane.acquire(until).await,
             None => Ok(Slot { held: None }),
+        }
+    }
+
+    /// How the slots of a model stand at `now`; `None` where it needs none. Reads the tables where
+    /// that is due.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn look(&self, model: &str, now: Timestamp) -> Result<Option<SlotsNow>, StoreError> {
+        match (self.lane(model), self.gauge.pace()) {
+            (Some(lane), Some(pace)) if self.gauge.paces(model) => {
+                lane.look(&pace, now).await.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
+use crate::gateway::event::{Kind, Tokens, UsageEvent, UsageSource};
 use crate::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use crate::store::embedded::Embedded;
 use crate::store::utilization;
@@ -145,4 +146,35 @@ async fn many_calls_of_three_instances_never_run_more_than_are_open_and_all_get_
     }
     calls.join_all().await;
     assert_eq!(most.load(Ordering::SeqCst), OPEN);
+}
+
+#[tokio::test]
+async fn what_another_model_served_counts_by_that_models_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+    let (gauge, now) = (gauge(1, &store), Clock::new().now());
+    // A token that gpt-5 makes counts as eight, one of gpt-4o as four.
+    let event = UsageEvent {
+        time: now,
+        model: "gpt-5".into(),
+        backend: "a".into(),
+        deployment: MODEL.into(),
+        kind: Some(Kind::Ptu),
+        usage: UsageSource::Reported,
+        tokens: Tokens {
+            input: 100,
+            output: 10,
+            ..Tokens::default()
+        },
+        ..UsageEvent::default()
+    };
+    gauge.note([&event], now);
+    gauge.tell(&*store, now).await.unwrap();
+    let id = DeploymentId {
+        backend: "a".into(),
+        deployment: MODEL.into(),
+    };
+    let minute = Minute::of(now).before(1);
+    let sheet = utilization::read(&*store, &id, minute).await.unwrap();
+    assert_eq!(sheet.known.counts[0].used.all, 140);
 }

@@ -154,6 +154,11 @@ impl Relay {
         self.recorder.dropped()
     }
 
+    /// Calls whose prompt was to be kept and is not, so far.
+    pub fn dropped_prompts(&self) -> u64 {
+        self.prompts.get().map_or(0, Prompts::dropped)
+    }
+
     /// Has the prompts kept of apps that want it, from the first call of this on.
     pub fn log_prompts(&self, prompts: Prompts) {
         // Where they are kept already, they stay.

@@ -12,11 +12,12 @@ use super::requests;
 use super::{Gateway, Place, surroundings};
 use crate::async_calls::AsyncCalls;
 use crate::azure::own_token::OwnTokens;
-use crate::azure::service_bus::{SCOPE, Sends, ServiceBus};
+use crate::azure::service_bus::{Counts, SCOPE, Sends, ServiceBus};
 use crate::batch;
 use crate::batch::settings::Settings;
 use crate::batch::worker::Worker;
 use crate::config::{self, Scheme};
+use crate::console::{Console, QueueAges};
 use crate::current::Current;
 use crate::gateway::app::App;
 use crate::gateway::classify::error_code;
@@ -38,7 +39,8 @@ pub enum Trigger {
 }
 
 impl Gateway {
-    /// This gateway, with batch messages as the configuration's section says.
+    /// This gateway, with batch messages as the configuration's section says. `counts` counts those
+    /// that wait, in Service Bus's place.
     ///
     /// # Errors
     /// When the system has no usable certificate roots although the namespace needs them.
@@ -48,9 +50,12 @@ impl Gateway {
         batch: &config::Batch,
         store: &Arc<dyn Store>,
         blobs: Option<&Arc<dyn Blobs>>,
+        counts: Option<Arc<dyn Counts>>,
         trigger: Trigger,
     ) -> io::Result<Self> {
         let bus = self.service_bus(place, batch)?;
+        let counts = counts.unwrap_or_else(|| Arc::<ServiceBus>::clone(&bus) as Arc<dyn Counts>);
+        let bus: Arc<dyn Sends> = bus;
         let calls = Arc::new(AsyncCalls::new(
             batch,
             Arc::clone(store),
@@ -62,22 +67,31 @@ impl Gateway {
         self.background
             .spawn(super::sweep_requests(Arc::clone(store), blobs.cloned()));
         if trigger == Trigger::Absent {
+            self.show_queue(&batch.queue, counts, None);
             return Ok(self);
         }
         let clock = self.relay.get().clock;
         let way = IntoRelay::new(&self.relay, &self.tls);
-        let worker = Worker::new(
+        let worker = Arc::new(Worker::new(
             Settings::new(batch),
             Arc::new(way),
             Arc::clone(store),
             blobs.cloned(),
             bus,
             Arc::new(move || clock.now()),
-        );
-        Ok(self.with_trigger(batch::router(Arc::new(worker))))
+        ));
+        let handed = Arc::clone(&worker);
+        let age = Box::new(move || handed.queue_age());
+        self.show_queue(&batch.queue, counts, Some(age));
+        Ok(self.with_trigger(batch::router(worker)))
     }
 
-    fn service_bus(&mut self, place: Place, batch: &config::Batch) -> io::Result<Arc<dyn Sends>> {
+    fn show_queue(&self, name: &str, counts: Arc<dyn Counts>, age: Option<QueueAges>) {
+        let console = Console::clone(&self.swap.console.get());
+        self.swap.console.set(console.with_queue(name, counts, age));
+    }
+
+    fn service_bus(&mut self, place: Place, batch: &config::Batch) -> io::Result<Arc<ServiceBus>> {
         let mut tokens = OwnTokens::new(surroundings(place));
         let token = match batch.namespace.scheme() {
             Scheme::Http => None,

@@ -7,10 +7,16 @@
 //! | `hour\|` and UTC day | hour and instance | what it counted in an hour, so far |
 //! | `calls\|` and UTC hour | the call's id | a call that failed or was slow |
 //! | `secret` | `session` | the secret |
+//! | `day\|` and a month | the UTC day | what the day costs by app, summed up ([`days`]) |
+//! | `queue` | the queue's name | how long batch messages had waited that were delivered lately |
+
+pub mod days;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
-    Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds, chargeback,
-    encode_key,
+    Answer, Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds,
+    chargeback, encode_key,
 };
 use crate::gateway::event::UsageEvent;
 use crate::gateway::metrics::Rollup;
@@ -27,6 +33,9 @@ const KEPT_MS: [(Span, u64); 2] = [(Span::Minute, 26 * HOUR_MS), (Span::Hour, 40
 /// How many partitions beyond that are looked at for what is still there: what gateways left that
 /// nobody swept behind while they were off.
 const SWEPT: u64 = 24;
+
+/// Partitions that are read at the same time.
+const CONCURRENT: usize = 8;
 
 /// What a rollup is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,19 +122,28 @@ pub async fn read(
     to: Timestamp,
 ) -> Result<Vec<Counted>, StoreError> {
     let from = floor(from, span.ms());
+    let first = floor(from, span.partition_ms());
+    let starts = std::iter::successors(Some(first), |at| Some(at.plus_ms(span.partition_ms())));
+    let reads: Vec<Answer<'_, Vec<Counted>>> = starts
+        .take_while(|at| *at <= to)
+        .map(|at| -> Answer<'_, Vec<Counted>> { Box::pin(counted_in(store, span.partition(at))) })
+        .collect();
+    let mut reads = stream::iter(reads).buffered(CONCURRENT);
     let mut all = Vec::new();
-    let mut at = floor(from, span.partition_ms());
-    while at <= to {
-        let rows = partition(store, &span.partition(at)).await?;
-        for row in rows {
-            let counted = counted(&row)?;
-            if counted.start >= from && counted.start <= to {
-                all.push(counted);
-            }
-        }
-        at = at.plus_ms(span.partition_ms());
+    while let Some(some) = reads.try_next().await? {
+        let is_meant = |one: &Counted| one.start >= from && one.start <= to;
+        all.extend(some.into_iter().filter(is_meant));
     }
     Ok(all)
+}
+
+/// What is counted in a partition. A day of many deployments is a megabyte of JSON: it is taken apart in
+/// a thread where that holds no call up.
+async fn counted_in(store: &dyn Store, name: String) -> Result<Vec<Counted>, StoreError> {
+    let rows = partition(store, &name).await?;
+    let read = tokio::task::spawn_blocking(move || rows.iter().map(counted).collect());
+    read.await
+        .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
 }
 
 fn counted(row: &Row) -> Result<Counted, StoreError> {
@@ -231,6 +249,48 @@ async fn clear(store: &dyn Store, name: &str) -> Result<usize, StoreError> {
         }
     }
     Ok(rows.len())
+}
+
+/// The key of what is known of a batch queue's age.
+fn queue_key(queue: &str) -> Key {
+    Key {
+        partition: "queue".to_owned(),
+        row: encode_key(queue),
+    }
+}
+
+/// Writes how long messages of a queue had waited, `waited_ms`, of which the last was delivered at `at`.
+///
+/// # Errors
+/// When the store fails.
+pub async fn write_queue_age(
+    store: &dyn Store,
+    queue: &str,
+    waited_ms: u64,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let Key { partition, row } = queue_key(queue);
+    let fields = Fields::new()
+        .number("waited_ms", waited_ms)
+        .number("at_ms", at.unix_ms());
+    let change = Change::Upsert(fields);
+    let writes = vec![Write { row, change }];
+    store.write(Table::Console, &partition, writes).await
+}
+
+/// What was written last by [`write_queue_age`]; `None`: nothing.
+///
+/// # Errors
+/// When the store fails.
+pub async fn queue_age(
+    store: &dyn Store,
+    queue: &str,
+) -> Result<Option<(u64, Timestamp)>, StoreError> {
+    let row = store.get(Table::Console, &queue_key(queue)).await?;
+    Ok(row.map(|row| {
+        let at = Timestamp::from_unix_ms(row.fields.get_number("at_ms"));
+        (row.fields.get_number("waited_ms"), at)
+    }))
 }
 
 /// The secret that signs the console's sessions, the same for all instances: the one that is kept,
@@ -339,6 +399,18 @@ mod tests {
         };
         assert_eq!(ids(calls(&store, NOW, 2).await.unwrap()), ["3", "2"]);
         assert_eq!(ids(calls(&store, NOW, 9).await.unwrap()), ["3", "2", "1"]);
+    }
+
+    #[tokio::test]
+    async fn a_queues_age_is_that_of_the_last_delivery() {
+        let (_folder, store) = open();
+        assert_eq!(queue_age(&store, "a/b").await.unwrap(), None);
+        for waited_ms in [1_000, 5_000] {
+            let written = write_queue_age(&store, "a/b", waited_ms, NOW);
+            written.await.unwrap();
+        }
+        let age = queue_age(&store, "a/b").await.unwrap();
+        assert_eq!(age, Some((5_000, NOW)));
     }
 
     #[tokio::test]

@@ -3,6 +3,9 @@
 //! The partition is a backend and a deployment. Row keys: a UTC minute, the source and, where several
 //! instances write, the instance; `alert|` and an alert; `current`, the newest that Azure Monitor said.
 //! Every row is written whole and may be written again: nothing is added up in the table.
+//! [`hours`] are beside them, in partitions of their own.
+
+pub mod hours;
 
 use super::{Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::pacing::calibration::Calibration;
@@ -172,6 +175,23 @@ pub async fn record_alert(
     }
 }
 
+/// The alerts of a deployment that are kept.
+///
+/// # Errors
+/// When the store fails.
+pub async fn alerts(store: &dyn Store, id: &DeploymentId) -> Result<Vec<Alert>, StoreError> {
+    let range = Range::of(partition(id), ALERT);
+    let rows = Pages::new(store, Table::Utilization, range).rest().await?;
+    let alerts = rows.iter().map(|Row { fields, .. }| Alert {
+        id: fields.get_text("id").to_owned(),
+        utilization: tenths(fields, "percent"),
+        fired: fired(fields),
+        expires: moment(fields, "expires_ms"),
+        is_over: fields.get_flag("is_over"),
+    });
+    Ok(alerts.collect())
+}
+
 /// The write of the newest that Azure Monitor said.
 pub fn current(current: &Current) -> Write {
     let fields = measured(&current.newest)
@@ -257,6 +277,7 @@ impl Sheet {
             self.known.warnings.push(Warning {
                 source: Source::Alert,
                 utilization: tenths(fields, "percent"),
+                since: fired(fields),
                 until: moment(fields, "expires_ms"),
             });
         } else if let Some((minute, source)) = minute_and_source(key) {
@@ -319,6 +340,11 @@ fn tenths(fields: &Fields, name: &str) -> Utilization {
 
 fn moment(fields: &Fields, name: &str) -> Timestamp {
     Timestamp::from_unix_ms(fields.get_number(name))
+}
+
+/// When an alert fired.
+fn fired(fields: &Fields) -> Timestamp {
+    Timestamp::parse(fields.get_text("fired")).unwrap_or_default()
 }
 
 fn measured(minute: &MonitorMinute) -> Fields {

@@ -13,7 +13,7 @@ use crate::gateway::pacing::monitor::{MonitorMinute, ResourceMetrics, Series};
 use crate::gateway::pacing::window::{Capacity, DeploymentId, Minute};
 use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::host::clock::Clock;
-use crate::store::utilization::{self, Current, Sheet};
+use crate::store::utilization::{self, Current, Sheet, hours};
 use crate::store::{Store, Write};
 
 /// Minutes that a run asks for, and after runs were missed, at most.
@@ -24,6 +24,9 @@ const TOGETHER_FROM: usize = 10;
 
 /// Resources that are asked for at the same time.
 const AT_ONCE: usize = 8;
+
+/// How long hours are kept, ms: as the console's.
+const HOURS_MS: u64 = 40 * DAY_MS;
 
 /// Runs in whose minute old rows are deleted: one in so many.
 const SWEEP_MINUTES: u64 = 10;
@@ -241,7 +244,15 @@ impl Poller {
         let changed = settled
             .iter()
             .filter(|minute| !sheet.known.monitor.contains(minute));
-        let mut writes: Vec<Write> = changed.map(|m| utilization::monitor(m, now)).collect();
+        let changed: Vec<MonitorMinute> = changed.copied().collect();
+        // Before the minutes: what fails here is written with them the next time.
+        if let Err(error) = hours::write(&*self.store, id, &changed).await {
+            return Outcome::NotStored(error);
+        }
+        let mut writes: Vec<Write> = changed
+            .iter()
+            .map(|minute| utilization::monitor(minute, now))
+            .collect();
         let written = writes.len();
         let current = current(&sheet, capacity, &settled, newest, now);
         writes.push(utilization::current(&current));
@@ -265,6 +276,10 @@ impl Poller {
                 }
                 Err(error) => tracing::warn!(%error, "old rows of utilization can't be deleted"),
             }
+            let before = Timestamp::from_unix_ms(now.unix_ms().saturating_sub(HOURS_MS));
+            if let Err(error) = hours::sweep(&*self.store, id, before).await {
+                tracing::warn!(%error, "old hours of utilization can't be deleted");
+            }
         }
     }
 }
@@ -286,7 +301,10 @@ impl Resource {
                     deployment: deployment.name.as_str().into(),
                 };
                 let ptus = deployment.ptus;
-                (id, ptus.map(|ptus| Capacity::of(ptus, deployment.model())))
+                (
+                    id,
+                    ptus.map(|ptus| Capacity::of(ptus, deployment.base_model())),
+                )
             })
             .collect();
         if deployments.is_empty() {

@@ -18,6 +18,7 @@ mod peers;
 mod process;
 mod report;
 mod results;
+mod scene;
 mod spill;
 mod stream;
 mod tenant;
@@ -57,6 +58,8 @@ enum Command {
         #[arg(long)]
         plot: Option<PathBuf>,
     },
+    /// Runs the scene of pacing in real time and prints its tables.
+    Scene(scene::Scene),
     /// Writes a month of calls into an embedded store and makes its bill.
     Bill(bill::Bill),
     /// Measures how fast usage events become rows and sums.
@@ -122,6 +125,9 @@ fn main() -> ExitCode {
         Command::Callgrind(args) => callgrind(&args),
         Command::Pacing { seed, plot } => pacing::run(seed, plot.as_deref())
             .and_then(|table| io::stdout().write_all(table.as_bytes()))
+            .map(|()| ExitCode::SUCCESS),
+        Command::Scene(args) => scene::run(&args)
+            .and_then(|text| io::stdout().write_all(text.as_bytes()))
             .map(|()| ExitCode::SUCCESS),
         Command::Bill(args) => bill::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chargeback {

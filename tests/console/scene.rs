@@ -12,9 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use spillway::config::{Config, KeyHash};
+use spillway::azure::service_bus::Counts;
+use spillway::config::{Batch, Config, KeyHash};
 use spillway::local::embedded;
+use spillway::local::queue::Queues;
 use spillway::local::simulation::Latency;
+use spillway::serve::batch::Trigger;
 use spillway::serve::{Gateway, Keeping, Place, keep};
 use spillway::store::Store;
 use spillway::store::embedded::Embedded;
@@ -94,7 +97,10 @@ async fn serve(name: Name, port: u16, data: &Path) -> io::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     let address = listener.local_addr()?;
     let days = if name == Name::Large { 2 } else { 10 };
-    let (gateway, _keeping) = start(name, data, days).await?;
+    let (mut gateway, store, _keeping) = start(name, data, days).await?;
+    if name == Name::Week {
+        gateway = with_queue(gateway, &store, data, address).await?;
+    }
     let mut out = io::stdout();
     writeln!(out, "http://{address}")?;
     out.flush()?;
@@ -102,7 +108,11 @@ async fn serve(name: Name, port: u16, data: &Path) -> io::Result<()> {
 }
 
 /// A gateway with a past of so many days.
-async fn start(name: Name, data: &Path, days: u64) -> io::Result<(Gateway, Keeping)> {
+async fn start(
+    name: Name,
+    data: &Path,
+    days: u64,
+) -> io::Result<(Gateway, Arc<dyn Store>, Keeping)> {
     let text = config(name).await?;
     let config = Config::parse(&text, "the scene", &|_| None).map_err(io::Error::other)?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(data)?);
@@ -112,10 +122,51 @@ async fn start(name: Name, data: &Path, days: u64) -> io::Result<(Gateway, Keepi
             .await
             .map_err(io::Error::other)?;
     }
-    let (gateway, inbox) = Gateway::at(Place::Local, &config, Some(Arc::clone(&store)))?;
-    let ledger = Arc::new(gateway.ledger(Arc::clone(&store)));
-    let keeping = keep(Place::Local, &config, inbox, Some(store), Some(ledger))?;
+    let (gateway, keeping) = gateway(&config, &store)?;
+    Ok((gateway, store, keeping))
+}
+
+fn gateway(config: &Config, store: &Arc<dyn Store>) -> io::Result<(Gateway, Keeping)> {
+    let (gateway, inbox) = Gateway::at(Place::Local, config, Some(Arc::clone(store)))?;
+    let ledger = Arc::new(gateway.ledger(Arc::clone(store)));
+    let keep_in = Some(Arc::clone(store));
+    let keeping = keep(Place::Local, config, inbox, keep_in, Some(ledger))?;
     Ok((gateway, keeping))
+}
+
+/// The gateway with a queue, as `spillway local` has one: some messages are handled, some come later.
+async fn with_queue(
+    gateway: Gateway,
+    store: &Arc<dyn Store>,
+    data: &Path,
+    handler: SocketAddr,
+) -> io::Result<Gateway> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let namespace = url.parse().map_err(io::Error::other)?;
+    let batch = Batch::new(namespace, "batch", &["results"]);
+    let queues = Queues::open(data, &batch)?;
+    let counts = Some(Arc::new(queues.clone()) as Arc<dyn Counts>);
+    let gateway =
+        gateway.with_batch(Place::Local, &batch, store, None, counts, Trigger::Invoked)?;
+    queues.start(listener, handler);
+    let client = reqwest::Client::new();
+    for number in 0..15 {
+        let later = r#","ScheduledEnqueueTimeUtc":"Fri, 31 Dec 2100 23:59:59 GMT""#;
+        let scheduled = if number < 12 { later } else { "" };
+        let broker = format!("{{\"MessageId\":\"{number}\"{scheduled}}}");
+        let line = r#"{"custom_id":"a","url":"/v1/chat/completions","body":{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}}"#;
+        let sent = client
+            .post(format!("{url}/batch/messages"))
+            .header("BrokerProperties", broker)
+            .header("app", "\"reports\"")
+            .body(line)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status);
+        sent.map_err(io::Error::other)?;
+    }
+    Ok(gateway)
 }
 
 async fn config(name: Name) -> io::Result<String> {
@@ -130,7 +181,7 @@ async fn config(name: Name) -> io::Result<String> {
                 first_token_ms: 20,
                 per_token_ms: 1,
             };
-            embedded::start(latency).await? + &["portal", "search", "reports"].map(app).concat()
+            embedded::start(latency, 10).await? + &["portal", "search", "reports"].map(app).concat()
         }
         Name::Large => {
             let regions: String = (0..25)
@@ -138,12 +189,13 @@ async fn config(name: Name) -> io::Result<String> {
                 .map(|(i, model)| pair(&format!("region-{i:02}"), model, 100))
                 .collect();
             let apps: String = (0..500).map(|i| app(&format!("app-{i:03}"))).collect();
-            NOBODY.to_owned() + &regions + &apps
+            NOBODY.to_owned() + "[pacing]\n" + &regions + &apps
         }
         Name::Odd => {
             let model = "<script>alert(1)</script>&\\\"'🚰";
             let long = "🛶".repeat(30) + "<b>";
             NOBODY.to_owned()
+                + "[pacing]\n"
                 + &pair("odd", model, 100)
                 + &pair("long", &long, 50)
                 + &app("a.b-c_d")
@@ -186,17 +238,31 @@ const DAYS: u64 = 30;
 
 async fn measure(times: u32) -> io::Result<()> {
     let data = tempfile::tempdir()?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let root = format!("http://{}", listener.local_addr()?);
     let started = Instant::now();
-    let (gateway, _keeping) = start(Name::Large, data.path(), DAYS).await?;
+    let (first, store, _keeping) = start(Name::Large, data.path(), DAYS).await?;
     let mut out = io::stdout();
     writeln!(
         out,
         "50 backends, 500 apps, {DAYS} days of rows, written in {:.1} s",
         started.elapsed().as_secs_f64()
     )?;
-    tokio::spawn(gateway.serve(listener));
+    writeln!(out, "\nA gateway before whose start nobody looked:\n")?;
+    measure_pages(first, times).await?;
+    let text = config(Name::Large).await?;
+    let config = Config::parse(&text, "the scene", &|_| None).map_err(io::Error::other)?;
+    let (later, _keeping) = gateway(&config, &store)?;
+    writeln!(
+        out,
+        "\nOne that is started later, when past days are summed up:\n"
+    )?;
+    measure_pages(later, times).await
+}
+
+async fn measure_pages(gateway: Gateway, times: u32) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let root = format!("http://{}", listener.local_addr()?);
+    let serving = tokio::spawn(gateway.serve(listener));
+    let mut out = io::stdout();
     let client = reqwest::Client::new();
     writeln!(
         out,
@@ -225,5 +291,6 @@ async fn measure(times: u32) -> io::Result<()> {
             ms(at(all.len() - 1))
         )?;
     }
+    serving.abort();
     Ok(())
 }

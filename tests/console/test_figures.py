@@ -33,6 +33,12 @@ def test_prometheus_takes_the_metrics(scenes, scene):
         "spillway_tokens",
         "spillway_app_tokens",
         "spillway_deployment_marked",
+        "spillway_dropped_prompts",
+        "spillway_ptu_utilization_ratio",
+        "spillway_ptu_utilization_age_seconds",
+        "spillway_ptu_calibration_factor",
+        "spillway_slots",
+        "spillway_batch_queue_messages",
         "gen_ai_client_token_usage",
         "gen_ai_client_operation_duration_seconds",
         "gen_ai_client_operation_time_to_first_chunk_seconds",
@@ -43,6 +49,12 @@ def test_prometheus_takes_the_metrics(scenes, scene):
     for family in families:
         if family.type == "histogram":
             check_histogram(family)
+    if scene == "week":
+        sources = {s.labels["source"] for s in samples if s.name == "spillway_ptu_utilization_ratio"}
+        assert sources == {"monitor", "events", "header", "alert", "together"}
+        later = {"queue": "batch", "state": "scheduled"}
+        [scheduled] = [s.value for s in samples if s.labels == later]
+        assert scheduled == 12
     if scene == "odd":
         models = {sample.labels.get("gen_ai_request_model") for sample in samples}
         assert "<script>alert(1)</script>&\"'🚰" in models

@@ -5,10 +5,19 @@ use std::sync::Arc;
 
 use reqwest::redirect::Policy;
 use serde_json::Value;
+use spillway::azure::service_bus::{CountError, Counts as _, ServiceBus};
 use spillway::config::KeyHash;
 use spillway::gateway::event::UsageEvent;
+use spillway::gateway::pacing::calibration::Calibration;
+use spillway::gateway::pacing::monitor::MonitorMinute;
+use spillway::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
+use spillway::gateway::ptu::Utilization;
+use spillway::gateway::time::Timestamp;
+use spillway::host::clock::Clock;
 use spillway::store::embedded::Embedded;
 use spillway::store::ledger::Ledger;
+use spillway::store::utilization::{self, Current, hours};
+use spillway::store::{Store, slots};
 
 use crate::gateway::{OPEN, Running, app, backend, header, start, start_with};
 use crate::scripted::{Scripted, answer, full, good};
@@ -266,6 +275,132 @@ async fn calls_are_counted_and_no_caller_makes_a_label() {
         );
     }
     assert!(samples.keys().all(|sample| !sample.contains("evil")));
+}
+
+/// What is known of a PTU deployment: Monitor's minute, calls, an answer's header, and two slots in use.
+async fn known(store: &dyn Store, now: Timestamp) {
+    let id = DeploymentId {
+        backend: "ptu".into(),
+        deployment: "gpt-4o".into(),
+    };
+    let minute = MonitorMinute {
+        minute: Minute::of(now).before(5),
+        average: Utilization::of_percent(60),
+        maximum: Utilization::FULL,
+    };
+    let current = Current {
+        newest: minute,
+        asked: now,
+        calibration: Calibration::of_thousandths(1_250),
+        learnt: minute.minute,
+    };
+    // 100 PTUs do 250,000 tokens in a minute: 40 %, and 50 % corrected.
+    let counts = Counts {
+        minute: Minute::of(now).before(1),
+        used: Use {
+            all: 100_000,
+            low: 20_000,
+            low_ms: 120_000,
+        },
+        seen: Minute::of(now).start(),
+    };
+    let header = Utilization::of_percent(55);
+    let writes = vec![
+        utilization::monitor(&minute, now),
+        utilization::current(&current),
+        utilization::counts(&counts, "other", None),
+        utilization::header(header, now, "other"),
+    ];
+    utilization::write(store, &id, writes).await.unwrap();
+    hours::write(store, &id, &[minute]).await.unwrap();
+    let rows = slots::read(store, "gpt-4o").await.unwrap();
+    let leases = (0..2).map(|slot| rows.lease(slot, "other", now.plus_ms(60_000)));
+    let written = slots::write(store, "gpt-4o", leases.collect()).await;
+    written.unwrap();
+}
+
+#[tokio::test]
+async fn the_figures_say_what_each_source_says_and_how_slots_stand() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Embedded::open(folder.path()).unwrap());
+    known(&*store, Clock::new().now()).await;
+    let nowhere = "127.0.0.1:9".parse().unwrap();
+    let config = OPEN.to_owned()
+        + "[pacing]\n"
+        + &backend("ptu", nowhere, "ptu", "ptus = 100")
+        + &backend("payg", nowhere, "payg", "");
+    let gateway = start_with(&config, store).await;
+    let answer = gateway.get("/spillway/api/now").send().await.unwrap();
+    let now: Value = answer.json().await.unwrap();
+    let model = &now["models"][0];
+    let sources = &model["deployments"][0]["sources"];
+    let percents = ["monitor", "events", "header"].map(|source| &sources[source]["percent"]);
+    assert_eq!(percents, [60.0, 50.0, 55.0], "{sources}");
+    let age = sources["monitor"]["age_s"].as_f64().unwrap();
+    assert!((240.0..310.0).contains(&age), "{age}");
+    assert_eq!(sources["alert"], Value::Null);
+    assert_eq!(sources["factor"], 1.25);
+    let together = sources["together_percent"].as_f64().unwrap();
+    assert!((50.0..90.0).contains(&together), "{together}");
+    let slots = &model["slots"];
+    assert_eq!((&slots["in_use"], &slots["most"]), (&2.into(), &10.into()));
+    assert_eq!(slots["upper_percent"], 90.0);
+    assert_eq!(slots["utilization_percent"], together);
+    assert_eq!(
+        model["deployments"][1]["sources"],
+        Value::Null,
+        "it is no PTU"
+    );
+    assert_eq!(now["queue"], Value::Null);
+
+    let samples = samples(&gateway).await;
+    let ptu = "backend=\"ptu\",deployment=\"gpt-4o\",gen_ai_request_model=\"gpt-4o\",kind=\"ptu\"";
+    let value = |sample: &str| samples.get(sample).map(String::as_str);
+    let monitor = format!("spillway_ptu_utilization_ratio{{{ptu},source=\"monitor\"}}");
+    assert_eq!(value(&monitor), Some("0.6"));
+    let factor = format!("spillway_ptu_calibration_factor{{{ptu}}}");
+    assert_eq!(value(&factor), Some("1.25"));
+    let in_use = "spillway_slots{gen_ai_request_model=\"gpt-4o\",state=\"in_use\"}";
+    assert_eq!(value(in_use), Some("2"));
+    assert_eq!(value("spillway_dropped_prompts_total"), Some("0"));
+    let is_unknown = |sample: &String| !sample.contains("source=\"alert\"");
+    assert!(
+        samples.keys().all(is_unknown),
+        "what is not known has no sample"
+    );
+
+    let past = gateway.get("/spillway/api/history?reach=hour");
+    let past: Value = past.send().await.unwrap().json().await.unwrap();
+    let monitored = past["points"].as_array().unwrap().iter();
+    let monitored: Vec<f64> = monitored
+        .filter_map(|point| point["monitor_percent"].as_f64())
+        .collect();
+    assert_eq!(monitored, [60.0]);
+}
+
+#[tokio::test]
+async fn service_bus_is_asked_for_a_queues_counts() {
+    let counts = "<CountDetails xmlns:d=\"urn:x\"><d:ActiveMessageCount>5</d:ActiveMessageCount>\
+        <d:DeadLetterMessageCount>1</d:DeadLetterMessageCount>\
+        <d:ScheduledMessageCount>2</d:ScheduledMessageCount></CountDetails>";
+    let script = vec![
+        answer("200 OK", "", counts),
+        answer("200 OK", "", "<feed></feed>"),
+        answer("401 Unauthorized", "", "<Error/>"),
+    ];
+    let scripted = Scripted::start(script).await;
+    let namespace = format!("http://{}", scripted.address).parse().unwrap();
+    let bus = ServiceBus::new(namespace, None).unwrap();
+    let messages = bus.count("team/batch").await.unwrap();
+    assert_eq!(
+        (messages.waiting, messages.scheduled, messages.dead),
+        (5, 2, 1)
+    );
+    let asked = scripted.last_request();
+    assert!(asked.starts_with("GET /team/batch?api-version="), "{asked}");
+    let missing = bus.count("batch").await.unwrap_err();
+    assert!(missing.to_string().contains("no such queue"), "{missing}");
+    assert_eq!(bus.count("batch").await, Err(CountError::Forbidden));
 }
 
 #[tokio::test]

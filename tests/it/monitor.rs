@@ -9,7 +9,7 @@ use spillway::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use spillway::gateway::ptu::Utilization;
 use spillway::gateway::time::Timestamp;
 use spillway::store::embedded::Embedded;
-use spillway::store::utilization::{self, Sheet};
+use spillway::store::utilization::{self, Sheet, hours};
 use spillway::store::{Pages, Range, Store, Table};
 use spillway::utilization::outcome::Outcome;
 use spillway::utilization::poll::Poller;
@@ -284,7 +284,8 @@ async fn old_rows_are_deleted_and_the_newest_figure_stays() {
     let scene = Scene::start(1, vec![answer("200 OK", "", &metrics(&[Some(5.0); 9]))]).await;
     scene.poll().await;
     let rows = async || {
-        let rows = Pages::new(&*scene.store, Table::Utilization, Range::all());
+        let range = Range::of(utilization::partition(&id(0)), "");
+        let rows = Pages::new(&*scene.store, Table::Utilization, range);
         rows.rest().await.unwrap().len()
     };
     assert_eq!(rows().await, 10);
@@ -298,6 +299,10 @@ async fn old_rows_are_deleted_and_the_newest_figure_stays() {
         .await
         .unwrap();
     assert_eq!(rows().await, 1);
+    let hour = hours::read(&*scene.store, &id(0), now()).await.unwrap();
+    assert_eq!(hour.len(), 9, "hours are kept for longer");
+    let percents = hour.iter().map(|(_, percent)| percent.tenths());
+    assert!(percents.eq([50; 9]));
 }
 
 /// The shape of Microsoft's sample of a metric alert.

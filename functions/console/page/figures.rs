@@ -75,6 +75,16 @@ pub(super) fn ms(ms: Option<u64>) -> String {
     }
 }
 
+/// An age of so many seconds, for example `0.4 s`, `42 s`, `3 min`, `2 h`.
+pub(super) fn ago(seconds: f64) -> String {
+    match seconds {
+        ..10.0 => format!("{seconds:.1} s"),
+        ..120.0 => format!("{seconds:.0} s"),
+        ..7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.0} h", seconds / 3600.0),
+    }
+}
+
 /// A percentage, for example `12.5 %`.
 pub(super) fn percent(percent: Option<f64>) -> String {
     percent.map_or(NONE.to_owned(), |percent| format!("{} %", short(percent)))
@@ -108,6 +118,8 @@ mod tests {
         let texts = [None, Some(0), Some(999), Some(1250), Some(120_000)].map(ms);
         assert_eq!(texts, ["–", "0 ms", "999 ms", "1.2 s", "120 s"]);
         assert_eq!(percent(Some(12.5)), "12.5 %");
+        let texts = [0.44, 42.0, 180.0, 7200.0].map(ago);
+        assert_eq!(texts, ["0.4 s", "42 s", "3 min", "2 h"]);
     }
 
     #[test]

@@ -105,15 +105,16 @@ fn charts(past: &History) -> Vec<Chart> {
         series(past, "median", "median", |one| one.first_byte_p50_ms),
         series(past, "p99", "p99", |one| one.first_byte_p99_ms),
     ];
-    let utilization = Series {
-        name: "all PTUs",
-        class: "ptu",
-        values: past
-            .points
-            .iter()
-            .map(|one| one.utilization_percent)
-            .collect(),
+    let percents = |name, class, percent: fn(&Point) -> Option<f64>| Series {
+        name,
+        class,
+        values: past.points.iter().map(percent).collect(),
     };
+    let utilization = vec![
+        percents("calls", "ptu", |one| one.utilization_percent),
+        percents("Azure Monitor", "good", |one| one.monitor_percent),
+        percents("alert", "throttled", |one| one.alert_percent),
+    ];
     let limit = |name: &str, percent: Option<u32>| {
         percent.map(|percent| Limit {
             name: format!("{name} {percent} %"),
@@ -130,10 +131,10 @@ fn charts(past: &History) -> Vec<Chart> {
             write: write_percent,
             ..Chart::new(
                 "PTU utilization",
-                "of weighted tokens",
+                "of all PTUs",
                 Form::Lines,
                 points(),
-                vec![utilization],
+                utilization,
             )
         },
         Chart::new("Tokens served", per, Form::Stacked, points(), tokens),
@@ -226,12 +227,15 @@ fn figures(past: &History) -> Markup {
                             th.n scope="col" { "Spilled" }
                             th.n scope="col" { "PTU tokens" }
                             th.n scope="col" { "PAYG tokens" }
+                            th.n scope="col" { "Utilization" }
+                            th.n scope="col" { "Azure Monitor" }
+                            th.n scope="col" { "Alert" }
                             th.n scope="col" { "First byte p50" }
                             th.n scope="col" { "p99" }
                         }
                     }
                     tbody {
-                        @for one in past.points.iter().rev().filter(|one| one.calls > 0) {
+                        @for one in past.points.iter().rev().filter(|one| one.calls > 0 || one.monitor_percent.is_some()) {
                             tr {
                                 th scope="row" { (day_and_minute(&one.time)) }
                                 td.n { (whole(one.calls)) }
@@ -240,6 +244,9 @@ fn figures(past: &History) -> Markup {
                                 td.n { (whole(one.spilled)) }
                                 td.n { (whole(one.ptu_tokens)) }
                                 td.n { (whole(one.payg_tokens)) }
+                                td.n { (percent(one.utilization_percent)) }
+                                td.n { (percent(one.monitor_percent)) }
+                                td.n { (percent(one.alert_percent)) }
                                 td.n { (ms(one.first_byte_p50_ms)) }
                                 td.n { (ms(one.first_byte_p99_ms)) }
                             }

@@ -7,6 +7,7 @@ mod figures;
 mod history;
 mod money;
 mod now;
+mod pacing;
 mod plan;
 
 use axum::extract::rejection::QueryRejection;
@@ -194,7 +195,7 @@ pub(super) async fn what_if(
 ) -> Response {
     const VIEW: (&str, &str) = ("/spillway/what-if", "What if");
     let found = match wish {
-        Err(_) => Err("The number of PTUs is a whole number of at most 100,000."),
+        Err(_) => Err("PTUs, slots and limits are whole numbers."),
         Ok(Query(wish)) => match wish.mistake() {
             Some(mistake) => Err(mistake),
             None => match super::plan::what_if(&console, &wish).await {

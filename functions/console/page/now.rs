@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::super::now::{DeploymentNow, Flow, ModelNow, Now};
 use super::figures::{NONE, ms, percent, short, time_of_day};
+use super::pacing;
 
 /// The view.
 pub(in super::super) fn page(now: &Now) -> Markup {
@@ -28,12 +29,17 @@ pub(in super::super) fn moving(now: &Now) -> Markup {
             @if now.dropped_events > 0 {
                 " " strong { (now.dropped_events) " usage events were lost since the start." }
             }
+            @if now.dropped_prompts > 0 {
+                " " strong { (now.dropped_prompts) " prompts were not kept since the start." }
+            }
+            @if let Some(why) = now.slots_missing { " " strong { (why) "." } }
         }
         (tiles(&now.all))
         @if now.models.is_empty() {
             p.empty { "No deployment is configured." }
         }
         @for model in &now.models { (section(model)) }
+        @if let Some(queue) = &now.queue { (pacing::queue(queue)) }
     }
 }
 
@@ -51,7 +57,7 @@ fn tiles(all: &Flow) -> Markup {
     }
 }
 
-fn tile(name: &str, figure: &str, more: &str) -> Markup {
+pub(super) fn tile(name: &str, figure: &str, more: &str) -> Markup {
     html! {
         div {
             dt { (name) }
@@ -101,6 +107,7 @@ fn section(model: &ModelNow) -> Markup {
                     tbody { @for one in &model.deployments { (row(one, tokens)) } }
                 }
             }
+            (pacing::section(model, name))
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::super::plan::{Outcome, WhatIf};
-use super::figures::{NONE, day_and_minute, money, percent, whole};
+use super::super::plan::{MOST_TPM, Outcome, WhatIf};
+use super::figures::{NONE, day_and_minute, money, percent, short, whole};
 
 /// The view. `found` is the replay, or what is wrong with the wish.
 pub(super) fn page(found: Result<&WhatIf, &str>) -> Markup {
@@ -31,6 +31,7 @@ fn form(found: &WhatIf) -> Markup {
         .asked
         .as_ref()
         .map_or(found.ptus_now, |asked| asked.ptus);
+    let pacing = found.pacing.as_ref();
     html! {
         form.search method="get" {
             div {
@@ -45,7 +46,28 @@ fn form(found: &WhatIf) -> Markup {
                 label for="ptus" { "PTUs" }
                 input #ptus type="number" name="ptus" min="0" max="100000" value=(ptus);
             }
+            (limit("lower_percent", "Lower limit, %", 0, 99, pacing.map(|p| p.lower_percent)))
+            (limit("upper_percent", "Upper limit, %", 1, 100, pacing.map(|p| p.upper_percent)))
+            (limit("slots", "Slots", 1, 1000, pacing.map(|p| p.slots)))
+            (limit("payg_tpm", "PAYG tokens/min", 0, MOST_TPM, found.payg_tpm))
             button { "Replay" }
+        }
+    }
+}
+
+/// A field that may be empty.
+fn limit(
+    name: &str,
+    label: &str,
+    least: u32,
+    most: u32,
+    value: Option<impl std::fmt::Display>,
+) -> Markup {
+    html! {
+        div {
+            label for=(name) { (label) }
+            input id=(name) type="number" name=(name) min=(least) max=(most)
+                value=[value.map(|value| value.to_string())];
         }
     }
 }
@@ -62,18 +84,45 @@ fn outcome(found: &WhatIf, asked: &Outcome) -> Markup {
             (tile("Utilization", &percent(asked.utilization_percent), ""))
             (tile("Spilled", &percent(asked.spilled_percent), ""))
             (tile("Hours full", &percent(asked.full_hours_percent), ""))
+            @if found.payg_tpm.is_some() {
+                (tile("Refused by PAYG", &percent(asked.refused_percent), ""))
+            }
+            @if found.pacing.is_some() {
+                (tile("Hours with low-priority work waiting", &percent(asked.waiting_hours_percent), ""))
+                (tile("Still waiting at the end", &percent(asked.left_percent), "of the demand"))
+            }
             (tile("PTUs", &amount(asked.ptu_cost.as_ref()), currency))
             (tile("Pay-as-you-go", &amount(asked.payg_cost.as_ref()), currency))
             (tile("Together", &amount(asked.cost.as_ref()), currency))
         }
         @if let Some(cheapest) = &found.cheapest {
             p {
-                "Cheapest together: " strong { (whole(cheapest.ptus.into())) " PTUs" } ", "
+                "Cheapest together"
+                @if found.pacing.is_some() || found.payg_tpm.is_some() {
+                    ", of those that leave least undone"
+                }
+                ": " strong { (whole(cheapest.ptus.into())) " PTUs" } ", "
                 (amount(cheapest.cost.as_ref())) " " (currency) "."
                 @if cheapest.ptus == 0 { " Provisioned throughput pays at no number." }
             }
         }
+        @if let Some(part) = found.break_even_percent { (break_even(part)) }
         (compared(found))
+    }
+}
+
+fn break_even(percent_of_time: f64) -> Markup {
+    html! {
+        p {
+            @if percent_of_time <= 100.0 {
+                "Break-even: a PTU that is used for " strong { (percent(Some(percent_of_time))) }
+                " of its time costs what its tokens cost at pay-as-you-go."
+            } @else {
+                "Break-even: never. A PTU that is used all the time costs "
+                strong { (short(percent_of_time / 100.0)) " times" }
+                " what its tokens cost at pay-as-you-go."
+            }
+        }
     }
 }
 
@@ -176,6 +225,30 @@ fn terms(found: &WhatIf) -> Markup {
                         None => "what is not known here",
                     }
                     " at pay-as-you-go: the price of the recorded calls' average."
+                }
+                @match &found.pacing {
+                    Some(pacing) => {
+                        li {
+                            "Low-priority calls (" (percent(found.low_percent)) " of the demand) don't spill: "
+                            "what the slots can't do in an hour waits for the next one. "
+                            (pacing.slots) " slots are open up to " (pacing.lower_percent) " % utilization, "
+                            "none from " (pacing.upper_percent) " % on, fewer and fewer in between. "
+                            @match pacing.slot_tpm {
+                                Some(tokens) => {
+                                    "A slot does " (whole(tokens)) " weighted tokens a minute: what the recorded "
+                                    "calls' average weighs, in the median of their times."
+                                },
+                                None => "What a slot does is not known yet: as much as there is room for.",
+                            }
+                        }
+                    },
+                    None => li { "Low-priority calls are not paced: they count as any other." },
+                }
+                @if let Some(limit) = found.payg_tpm {
+                    li {
+                        "Pay-as-you-go serves " (whole(limit.into())) " tokens a minute; what spills beyond "
+                        "that is refused, and costs nothing here."
+                    }
                 }
                 li { "PTUs are sold in steps that depend on the model; the numbers here do not." }
             }

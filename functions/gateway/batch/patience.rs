@@ -103,24 +103,29 @@ impl Patience {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAge {
     mean_ms: u64,
-    seen: bool,
+    last: Option<Timestamp>,
 }
 
 impl QueueAge {
-    /// A message was delivered that had waited so long.
-    pub const fn saw(&mut self, waited_ms: u64) {
-        self.mean_ms = if self.seen {
+    /// A message was delivered at `at` that had waited so long.
+    pub const fn saw(&mut self, waited_ms: u64, at: Timestamp) {
+        self.mean_ms = if self.last.is_some() {
             // A tenth of the new one: some ten messages say what the queue is like.
             self.mean_ms / 10 * 9 + self.mean_ms % 10 * 9 / 10 + waited_ms / 10
         } else {
             waited_ms
         };
-        self.seen = true;
+        self.last = Some(at);
     }
 
     /// The mean, ms.
     pub const fn ms(self) -> u64 {
         self.mean_ms
+    }
+
+    /// When a message was delivered last.
+    pub const fn last(self) -> Option<Timestamp> {
+        self.last
     }
 }
 
@@ -213,11 +218,11 @@ mod tests {
     #[test]
     fn the_queue_s_age_follows_what_messages_say() {
         let mut age = QueueAge::default();
-        age.saw(1000);
+        age.saw(1000, at(0));
         assert_eq!(age.ms(), 1000);
-        (0..100).for_each(|_| age.saw(60_000));
+        (0..100).for_each(|_| age.saw(60_000, at(0)));
         assert!((59_000..=60_000).contains(&age.ms()), "{}", age.ms());
-        (0..200).for_each(|_| age.saw(0));
+        (0..200).for_each(|_| age.saw(0, at(0)));
         assert!(age.ms() < 100, "{}", age.ms());
     }
 

@@ -94,6 +94,12 @@ impl Counted {
 }
 
 impl DeploymentRoll {
+    /// A count alone, which is cheaper than all of [`Self::total`].
+    pub fn get(&self, count: Count) -> u64 {
+        let counts = &self.counted.counts;
+        counts.get(count as usize).copied().unwrap_or_default()
+    }
+
     /// What was counted.
     pub fn total(&self) -> Total {
         self.counted.total()

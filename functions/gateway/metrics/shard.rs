@@ -10,6 +10,7 @@ use super::names::Names;
 use super::notable::Notable;
 use super::totals::{Total, Totals};
 use crate::gateway::event::{Attempt, Outcome, UsageEvent};
+use crate::gateway::priority::Priority;
 
 /// What is counted. The order is that of rows in the store: add new ones at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +45,17 @@ pub enum Count {
     Cached,
     /// Part of the generated tokens spent on reasoning.
     Reasoning,
+    /// Part of the prompt tokens that were of low-priority calls.
+    LowInput,
+    /// Part of the generated tokens that were.
+    LowOutput,
+    /// Part of the cached tokens that were.
+    LowCached,
 }
 
 impl Count {
     /// How many there are.
-    pub const LEN: usize = Self::Reasoning as usize + 1;
+    pub const LEN: usize = Self::LowCached as usize + 1;
 
     /// The class of a call's status and end.
     pub const fn of_call(event: &UsageEvent) -> Self {
@@ -136,6 +143,11 @@ impl Meter {
         self.add(Count::Output, tokens.output);
         self.add(Count::Cached, tokens.cached);
         self.add(Count::Reasoning, tokens.reasoning);
+        if event.priority == Priority::Low {
+            self.add(Count::LowInput, tokens.input);
+            self.add(Count::LowOutput, tokens.output);
+            self.add(Count::LowCached, tokens.cached);
+        }
     }
 
     fn call(&self, event: &UsageEvent) {

@@ -126,6 +126,13 @@ pub struct Measured {
     pub slots: MeanSlots,
 }
 
+impl Measured {
+    /// Whether it still counts at `now`.
+    pub const fn counts(&self, now: Timestamp) -> bool {
+        weight(self, now) > 0
+    }
+}
+
 /// A warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Warning {
@@ -133,6 +140,8 @@ pub struct Warning {
     pub source: Source,
     /// At least so full.
     pub utilization: Utilization,
+    /// When the answer came, or the alert fired.
+    pub since: Timestamp,
     /// Until when it counts.
     pub until: Timestamp,
 }
@@ -143,6 +152,7 @@ impl Warning {
         Self {
             source: Source::Header,
             utilization,
+            since: seen,
             until: seen.plus_ms(HEADER_MS),
         }
     }

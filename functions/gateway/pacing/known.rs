@@ -25,7 +25,52 @@ pub struct Known {
     pub calibration: Calibration,
 }
 
+/// What a source says of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Who says it.
+    pub source: Source,
+    /// How full the deployment was.
+    pub utilization: Utilization,
+    /// When: the end of what was measured, when an answer came, or when an alert fired.
+    pub at: Timestamp,
+    /// Whether it still counts in the figure.
+    pub counts: bool,
+}
+
 impl Known {
+    /// What each source says, of those that say something: of measurements the newest; of warnings the
+    /// highest in force, else the newest.
+    pub fn said(&self, capacity: Option<Capacity>, now: Timestamp) -> Vec<Said> {
+        let monitor = self.by_monitor(&History::default(), 0);
+        let events = capacity.and_then(|capacity| self.by_events(capacity));
+        let measured = [monitor, events]
+            .into_iter()
+            .flatten()
+            .map(|measured| Said {
+                source: measured.source,
+                utilization: measured.utilization,
+                at: measured.until,
+                counts: measured.counts(now),
+            });
+        let warned = [Source::Header, Source::Alert];
+        let warned = warned.into_iter().filter_map(|by| self.warned(by, now));
+        measured.chain(warned).collect()
+    }
+
+    fn warned(&self, by: Source, now: Timestamp) -> Option<Said> {
+        let all = || self.warnings.iter().filter(|warning| warning.source == by);
+        let in_force = all().filter(|warning| warning.until > now);
+        let highest = in_force.max_by_key(|warning| warning.utilization);
+        let shown = highest.or_else(|| all().max_by_key(|warning| warning.since))?;
+        Some(Said {
+            source: by,
+            utilization: shown.utilization,
+            at: shown.since,
+            counts: highest.is_some(),
+        })
+    }
+
     /// How full the deployment is, by how many slots are in use. `capacity` is what its PTUs do, where
     /// that is known; `history` how many slots were in use, and `in_use` how many are.
     pub fn figure(
@@ -183,6 +228,49 @@ mod tests {
         // 60 % by 5 slots' 30 % and others' 30 %. The window is too old to count for itself.
         assert_eq!(with(&known, 0, 10), 400, "4 % a slot by its tokens");
         assert_eq!(with(&known, 5, 10), 600);
+    }
+
+    #[test]
+    fn each_source_is_told_with_its_time_and_whether_it_counts() {
+        let at = |minutes: u64| START.plus_ms(minutes * 60_000);
+        let alert = |percent, fired: u64, until: u64| Warning {
+            source: Source::Alert,
+            utilization: Utilization::of_percent(percent),
+            since: at(fired),
+            until: at(until),
+        };
+        let known = Known {
+            monitor: vec![monitor(0, 60), monitor(4, 70)],
+            counts: vec![counts(8, 40_000, 0, 0)],
+            warnings: vec![
+                alert(95, 1, 3),
+                alert(91, 5, 30),
+                alert(99, 6, 7),
+                Warning::header(Utilization::of_percent(80), at(2)),
+                Warning::header(Utilization::of_percent(50), at(3)),
+            ],
+            calibration: Calibration::of_thousandths(1_500),
+        };
+        let said = |source, percent, minutes, counts| Said {
+            source,
+            utilization: Utilization::of_percent(percent),
+            at: at(minutes),
+            counts,
+        };
+        let expected = [
+            said(Source::Monitor, 70, 5, true),
+            said(Source::Events, 60, 9, true),
+            said(Source::Header, 50, 3, false),
+            said(Source::Alert, 91, 5, true),
+        ];
+        assert_eq!(known.said(Some(CAPACITY), at(10)), expected);
+        assert_eq!(Known::default().said(Some(CAPACITY), at(10)), []);
+        let later = known.said(None, at(60));
+        assert!(
+            later
+                .iter()
+                .all(|said| !said.counts && said.source != Source::Events)
+        );
     }
 
     #[test]

@@ -103,6 +103,12 @@ impl Board {
             .filter(move |wish| wish.waiting > 0 && wish.expires > now)
     }
 
+    /// Calls that wait at other instances than this one.
+    pub fn waiting_beside(&self, instance: &str, now: Timestamp) -> u32 {
+        let others = self.waiting(now).filter(|wish| wish.instance != instance);
+        others.fold(0, |sum, wish| sum.saturating_add(wish.waiting))
+    }
+
     /// Whether an instance whose call ends and that holds `held` slots, this one included, should
     /// leave the slot to another one.
     pub fn yields(&self, instance: &str, held: u32, now: Timestamp) -> bool {

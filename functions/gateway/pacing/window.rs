@@ -95,13 +95,14 @@ impl Use {
     }
 }
 
-/// What a call used of a provisioned deployment; `None` where it used none.
-pub fn use_of(event: &UsageEvent) -> Option<(DeploymentId, Minute, Use)> {
+/// What a call used of a provisioned deployment; `None` where it used none. `rate` is that of the model
+/// that the deployment serves: the event names the one that was asked for, and another may have served
+/// in its place.
+pub fn use_of(event: &UsageEvent, rate: ModelRate) -> Option<(DeploymentId, Minute, Use)> {
     let served = event.served();
     if served.kind != Some(Kind::Ptu) || event.usage == UsageSource::None {
         return None;
     }
-    let rate = ModelRate::of(&event.model).unwrap_or(ModelRate::ASSUMED);
     let tokens = &event.tokens;
     let input = tokens.input.saturating_sub(tokens.cached);
     let output = tokens.output.saturating_mul(rate.output_ratio);
@@ -146,9 +147,10 @@ struct Counted {
 }
 
 impl Windows {
-    /// Counts a call. Whether it was one of a provisioned deployment, and of late.
-    pub fn note(&mut self, event: &UsageEvent, now: Timestamp) -> bool {
-        let Some((id, minute, used)) = use_of(event) else {
+    /// Counts a call at a deployment whose model does `rate`. Whether the deployment is provisioned, and
+    /// the call of late.
+    pub fn note(&mut self, event: &UsageEvent, rate: ModelRate, now: Timestamp) -> bool {
+        let Some((id, minute, used)) = use_of(event, rate) else {
             return false;
         };
         if minute < Minute::of(now).before(MINUTES) || minute > Minute::of(now).before(0) {
@@ -260,6 +262,12 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_unix_ms(1_795_453_560_000);
 
+    /// That of gpt-4o.
+    const RATE: ModelRate = ModelRate {
+        input_tpm_per_ptu: 2_500,
+        output_ratio: 4,
+    };
+
     fn event(ms: u64, priority: Priority) -> UsageEvent {
         UsageEvent {
             time: START.plus_ms(ms),
@@ -292,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_call_counts_its_weighted_tokens_in_the_minute_in_which_it_ends() {
-        let (id, minute, used) = use_of(&event(59_000, Priority::High)).unwrap();
+        let (id, minute, used) = use_of(&event(59_000, Priority::High), RATE).unwrap();
         assert_eq!((&*id.backend, &*id.deployment), ("swe", "gpt-4o-ptu"));
         assert_eq!(minute.key(), "2026-11-23T17:07");
         let mut expected = Use {
@@ -301,7 +309,7 @@ mod tests {
             low_ms: 0,
         };
         assert_eq!(used, expected);
-        let (_, _, low) = use_of(&event(0, Priority::Low)).unwrap();
+        let (_, _, low) = use_of(&event(0, Priority::Low), RATE).unwrap();
         (expected.low, expected.low_ms) = (1_000, 800);
         assert_eq!(low, expected, "its wait for the slot is left out");
     }
@@ -335,8 +343,8 @@ mod tests {
             usage: UsageSource::None,
             ..event(0, Priority::High)
         };
-        assert_eq!(use_of(&payg), None);
-        assert_eq!(use_of(&failed), None);
+        assert_eq!(use_of(&payg, RATE), None);
+        assert_eq!(use_of(&failed, RATE), None);
     }
 
     #[test]
@@ -354,11 +362,11 @@ mod tests {
                 billed: false,
                 ..event.attempts[0].clone()
             });
-            assert_eq!(use_of(&event), use_of(&charged));
+            assert_eq!(use_of(&event, RATE), use_of(&charged, RATE));
         }
         let mut elsewhere = charged;
         elsewhere.attempts[0].kind = Kind::Payg;
-        assert_eq!(use_of(&elsewhere), None);
+        assert_eq!(use_of(&elsewhere, RATE), None);
     }
 
     #[test]
@@ -366,7 +374,7 @@ mod tests {
         let mut left = event(0, Priority::Low);
         left.first_byte_ms = 0;
         left.attempts[0].status = None;
-        let (_, _, used) = use_of(&left).unwrap();
+        let (_, _, used) = use_of(&left, RATE).unwrap();
         assert_eq!(used.low_ms, 300, "the wait before the attempt is left out");
     }
 
@@ -375,13 +383,13 @@ mod tests {
         let mut windows = Windows::default();
         let now = START.plus_ms(70_000);
         for ms in [0, 1_000, 60_000] {
-            assert!(windows.note(&event(ms, Priority::High), now));
+            assert!(windows.note(&event(ms, Priority::High), RATE, now));
         }
         let changed = windows.changed(now);
         let used: Vec<u64> = changed.iter().map(|(_, _, used)| used.all).collect();
         assert_eq!(used, [2_000, 1_000]);
         assert!(windows.changed(now).is_empty());
-        windows.note(&event(5_000, Priority::Low), now);
+        windows.note(&event(5_000, Priority::Low), RATE, now);
         let changed = windows.changed(now);
         assert_eq!(changed.len(), 1);
         assert_eq!((changed[0].2.all, changed[0].2.low), (3_000, 1_000));
@@ -392,8 +400,8 @@ mod tests {
     #[test]
     fn what_comes_too_late_or_from_the_future_is_left_out() {
         let mut windows = Windows::default();
-        assert!(!windows.note(&event(0, Priority::High), START.plus_ms(3_600_000)));
-        assert!(!windows.note(&event(3_600_000, Priority::High), START));
+        assert!(!windows.note(&event(0, Priority::High), RATE, START.plus_ms(3_600_000)));
+        assert!(!windows.note(&event(3_600_000, Priority::High), RATE, START));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::azure::service_bus::Messages;
 use crate::gateway::batch::message::{Message, Outgoing, Received};
 use crate::gateway::time::Timestamp;
 
@@ -335,6 +336,26 @@ impl Broker {
         })
     }
 
+    /// The messages of a queue at `now`, counted as the service counts them.
+    pub fn messages(&self, name: &str, now: Timestamp) -> Option<Messages> {
+        let queue = self.queues.get(&lower(name))?;
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let locked = queue.locked.values().map(|(_, stored)| stored);
+        let waiting = queue.ready.values().chain(locked);
+        let due = queue
+            .scheduled
+            .values()
+            .filter(|stored| stored.visible <= now);
+        let waiting: Vec<Timestamp> = waiting.chain(due).map(|stored| stored.visible).collect();
+        let all = queue.ready.len() + queue.locked.len() + queue.scheduled.len();
+        Some(Messages {
+            waiting: count(waiting.len()),
+            scheduled: count(all - waiting.len()),
+            dead: count(queue.dead.len()),
+            oldest: waiting.into_iter().min(),
+        })
+    }
+
     /// Dead letters of a queue.
     pub fn dead(&self, name: &str) -> usize {
         self.queues
@@ -473,6 +494,37 @@ mod tests {
             },
             ..Outgoing::default()
         }
+    }
+
+    #[test]
+    fn messages_are_counted_by_where_they_stand() {
+        let mut broker = broker();
+        let none = Messages {
+            waiting: 0,
+            scheduled: 0,
+            dead: 0,
+            oldest: None,
+        };
+        assert_eq!(broker.messages("batch", at(0)), Some(none));
+        assert_eq!(broker.messages("no", at(0)), None);
+        for (id, s) in [("a", 1), ("b", 2)] {
+            broker.send("batch", message(id), at(s)).unwrap();
+        }
+        let later = Outgoing {
+            scheduled: Some(at(100)),
+            ..message("c")
+        };
+        broker.send("batch", later, at(3)).unwrap();
+        broker.receive("batch", at(4)).unwrap().unwrap();
+        let counted = Messages {
+            waiting: 2,
+            scheduled: 1,
+            oldest: Some(at(1)),
+            ..none
+        };
+        assert_eq!(broker.messages("Batch", at(5)), Some(counted));
+        let due = broker.messages("batch", at(100)).unwrap();
+        assert_eq!((due.waiting, due.scheduled), (3, 0));
     }
 
     #[test]

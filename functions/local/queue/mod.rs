@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use self::broker::{Broker, Delivery, Limits, NoSuchQueue};
 use self::journal::Journal;
+use crate::azure::service_bus::{CountError, Counted, Counts};
 use crate::config::Batch;
 use crate::gateway::batch::message::{Outgoing, Received};
 use crate::gateway::time::Timestamp;
@@ -197,6 +198,14 @@ impl Queues {
         let queue = |name: &String| json!({"name": name, "messages": broker.length(name), "dead_letters": broker.dead(name)});
         let queues: Vec<Value> = self.shared.names.iter().map(queue).collect();
         json!({"queues": queues})
+    }
+}
+
+impl Counts for Queues {
+    fn count<'a>(&'a self, queue: &'a str) -> Counted<'a> {
+        let messages = self.broker().messages(queue, self.now());
+        let none = || CountError::Unreadable("there is no such queue".into());
+        Box::pin(std::future::ready(messages.ok_or_else(none)))
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Ptu {
 
 impl Ptu {
     pub(super) fn new(start: Timestamp, minutes: usize) -> Self {
-        let published = ModelRate::of(MODEL).unwrap_or(ModelRate::ASSUMED);
+        let published = Self::published_rate();
         let rate = ModelRate {
             input_tpm_per_ptu: published.input_tpm_per_ptu * 100 / TRUE_PER_CENT,
             ..published
@@ -36,6 +36,11 @@ impl Ptu {
             minutes: vec![0.0; minutes + 60],
             start,
         }
+    }
+
+    /// What Microsoft says that a PTU of the model does.
+    pub(super) fn published_rate() -> ModelRate {
+        ModelRate::of(MODEL).unwrap_or(ModelRate::ASSUMED)
     }
 
     /// What the gateway believes that it does.

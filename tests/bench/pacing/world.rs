@@ -188,7 +188,7 @@ impl World {
             Event::Try(call) => self.attempt(call),
             Event::End(call, began, reservation) => self.end(&call, began, reservation),
             Event::Counted(event) => {
-                self.windows.note(&event, self.now);
+                self.windows.note(&event, Ptu::published_rate(), self.now);
             }
             Event::Beat => {
                 self.beat();

@@ -5,14 +5,21 @@ use std::f64::consts::TAU;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::try_join_all;
 use spillway::config::Config;
 use spillway::gateway::event::{Attempt, Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use spillway::gateway::metrics::{DeploymentName, Metrics, Names, Rollup};
+use spillway::gateway::pacing::calibration::Calibration;
+use spillway::gateway::pacing::monitor::MonitorMinute;
+use spillway::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use spillway::gateway::price::Prices;
+use spillway::gateway::priority::Priority;
+use spillway::gateway::ptu::Utilization;
 use spillway::gateway::time::{DAY_MS, Timestamp};
 use spillway::store::console::{self, Counted, HOUR_MS, MINUTE_MS, Span};
 use spillway::store::ledger::Ledger;
-use spillway::store::{Store, StoreError};
+use spillway::store::utilization::{self, Alert, Current, hours};
+use spillway::store::{Store, StoreError, Write, slots};
 
 /// A model's two deployments.
 #[derive(Clone)]
@@ -91,6 +98,7 @@ impl Past {
             let calls = calls * part / HOUR_MS;
             self.count(store.as_ref(), Span::Hour, start, calls).await?;
         }
+        try_join_all(self.pairs.iter().map(|pair| self.monitor(store, pair))).await?;
         let minute = self.floor(MINUTE_MS);
         for ago in 0..60 {
             let start = before(minute, ago * MINUTE_MS);
@@ -160,6 +168,78 @@ impl Past {
         console::write(store, span, &counted).await
     }
 
+    /// Writes what Azure Monitor and the other sources said of a PTU, an alert at its last peak, and slots
+    /// that are in use.
+    async fn monitor(&self, store: &Arc<dyn Store>, pair: &Pair) -> Result<(), StoreError> {
+        let store = store.as_ref();
+        let id = DeploymentId {
+            backend: Arc::clone(&pair.ptu.backend),
+            deployment: Arc::clone(&pair.ptu.deployment),
+        };
+        let mut random = fastrand::Rng::with_seed(1);
+        let newest = Minute::of(self.now).before(4);
+        let mut minutes: Vec<MonitorMinute> = (0..self.days.min(8) * 24 * 60)
+            .map(|ago| newest.before(ago))
+            .map(|minute| {
+                let tenths = scaled(700.0 * Self::load(minute.start()), &mut random).min(1000);
+                MonitorMinute {
+                    minute,
+                    average: Utilization::of_tenths(tenths),
+                    maximum: Utilization::FULL,
+                }
+            })
+            .collect();
+        hours::write(store, &id, &minutes).await?;
+        minutes.truncate(20);
+        let Some(last) = minutes.first().copied() else {
+            return Ok(());
+        };
+        let current = Current {
+            newest: last,
+            asked: self.now,
+            calibration: Calibration::of_thousandths(1_080),
+            learnt: newest,
+        };
+        let mut writes: Vec<Write> = minutes
+            .iter()
+            .map(|minute| utilization::monitor(minute, self.now))
+            .collect();
+        writes.push(utilization::current(&current));
+        writes.push(utilization::header(last.average, self.now, "made-up"));
+        for ago in 0..2 {
+            let counts = Counts {
+                minute: Minute::of(self.now).before(ago),
+                used: Use {
+                    all: 20_000,
+                    low: 6_000,
+                    low_ms: 90_000,
+                },
+                seen: self.now,
+            };
+            writes.push(utilization::counts(&counts, "made-up", None));
+        }
+        utilization::write(store, &id, writes).await?;
+        let alert = Alert {
+            id: "made-up".to_owned(),
+            utilization: Utilization::of_percent(97),
+            fired: before(self.now, 50 * MINUTE_MS),
+            expires: before(self.now, 35 * MINUTE_MS),
+            is_over: true,
+        };
+        utilization::record_alert(store, &id, &alert).await?;
+        let rows = slots::read(store, &pair.ptu.model).await?;
+        if rows.board.leases.is_empty() {
+            let until = self.now.plus_ms(DAY_MS);
+            let leases = (0..3).map(|slot| rows.lease(slot, "made-up", until));
+            match slots::write(store, &pair.ptu.model, leases.collect()).await {
+                // Another PTU of the model was faster.
+                Ok(()) | Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// How much is asked for, of what a PTU can do: more by day, on workdays, and here and there.
     fn load(at: Timestamp) -> f64 {
         let hours = as_f64(at.unix_ms() % DAY_MS) / as_f64(HOUR_MS);
@@ -182,6 +262,11 @@ impl Past {
             time: at,
             app: self.apps.get(app).cloned().unwrap_or_default(),
             model: Arc::clone(&served.model),
+            priority: if input.is_multiple_of(4) {
+                Priority::Low
+            } else {
+                Priority::High
+            },
             operation: "chat/completions".to_owned(),
             backend: Arc::clone(&served.backend),
             deployment: Arc::clone(&served.deployment),

@@ -213,6 +213,50 @@ async fn a_message_is_answered_where_it_asks_and_in_its_session() {
 }
 
 #[tokio::test]
+async fn the_console_counts_the_queue_and_says_how_long_messages_waited() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Scripted::start(vec![good()]).await;
+    let config = batch(folder.path(), "") + OPEN + &backend("a", a.address, "payg", "");
+    let local = Local::start(folder.path(), &config);
+    let queue = async || -> Value {
+        let url = format!("http://{}/spillway/api/now", local.address);
+        let now: Value = local
+            .client
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        now["queue"].clone()
+    };
+    let empty = queue().await;
+    assert_eq!(empty["queue"], "batch");
+    assert_eq!(
+        (&empty["waiting"], &empty["scheduled"]),
+        (&json!(0), &json!(0))
+    );
+    for name in ["oldest_s", "waited_s", "unknown"] {
+        assert_eq!(empty[name], Value::Null, "{name}");
+    }
+    let later = "Fri, 31 Dec 2100 23:59:59 GMT";
+    let broker = json!({"MessageId": "later", "ScheduledEnqueueTimeUtc": later});
+    let app = [("app", "\"nightly\"")];
+    local.send(&broker, &app, line("c")).await;
+    local
+        .send(&json!({"MessageId": "now"}), &app, line("c"))
+        .await;
+    local.reply().await;
+    // Counts are good for ten seconds.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let one = queue().await;
+    assert_eq!((&one["waiting"], &one["scheduled"]), (&json!(0), &json!(1)));
+    assert!(one["waited_s"].as_f64().is_some_and(|s| s < 5.0), "{one}");
+    assert!(one["delivered_ago_s"].as_f64().is_some(), "{one}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_message_is_said_and_nothing_is_called() {
     let folder = tempfile::tempdir().unwrap();
     let a = Scripted::start(vec![good()]).await;
