@@ -39,6 +39,7 @@ use crate::outbox::{self, Outbox, Ways};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::Inbox;
+use crate::relay::marks;
 use crate::relay::prompts::Prompts;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
@@ -67,6 +68,8 @@ pub struct Gateway {
     batches: Option<Arc<Batches>>,
     /// Where proposals of Azure's prices are kept, where they are looked at.
     prices: Option<Arc<dyn Store>>,
+    /// Where instances tell each other of full deployments, where they do.
+    marks: Option<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -138,6 +141,7 @@ impl Gateway {
             slots,
             background: JoinSet::new(),
             batches: None,
+            marks: store.clone().filter(|_| config.gateway.share_marks),
             prices: store.filter(|_| config.chargeback.check_prices),
         };
         Ok((gateway, inbox))
@@ -241,6 +245,9 @@ impl Gateway {
         tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
+        }
+        if let Some(store) = &self.marks {
+            tasks.spawn(marks::keep(Arc::clone(&self.relay), Arc::clone(store)));
         }
         if let Some(store) = &self.prices {
             tasks.spawn(price_check::keep(Arc::clone(store), clock));

@@ -8,6 +8,7 @@
 //! of it and settles the limits, `prompts` keeps the text of calls whose app wants that.
 //!
 //! `later` takes in calls that need no answer now; [`inside`] is the way in for calls of other functions.
+//! [`marks`] tells other instances which deployments are full, and hears it from them.
 
 mod admission;
 mod affinity;
@@ -22,6 +23,7 @@ mod headers;
 pub mod inside;
 pub mod keeper;
 mod later;
+pub mod marks;
 mod models;
 mod pace;
 pub mod prompts;

@@ -48,6 +48,15 @@ impl Count {
     /// How many there are.
     pub const LEN: usize = Self::Reasoning as usize + 1;
 
+    /// The classes of calls: each is in one.
+    pub(super) const OF_CALLS: [Self; 5] = [
+        Self::Good,
+        Self::ClientError,
+        Self::Throttled,
+        Self::ServerError,
+        Self::ClientGone,
+    ];
+
     /// The class of a call's status and end.
     pub const fn of_call(event: &UsageEvent) -> Self {
         match (event.outcome, event.status) {
@@ -152,6 +161,13 @@ impl Meter {
         }
     }
 
+    /// Calls, however they ended.
+    fn calls(&self) -> u64 {
+        let counters = Count::OF_CALLS.iter();
+        let counters = counters.filter_map(|count| self.counts.get(*count as usize));
+        counters.map(|counter| counter.load(Relaxed)).sum()
+    }
+
     fn add_to(&self, total: &mut Total) {
         for (sum, counter) in total.counts.iter_mut().zip(&self.counts) {
             *sum += counter.load(Relaxed);
@@ -220,6 +236,10 @@ impl Shard {
     fn deployment(&self, backend: &str, deployment: &str) -> Option<&Meter> {
         self.deployments
             .get(self.names.deployment(backend, deployment)?)
+    }
+
+    pub(super) fn ended(&self) -> u64 {
+        self.models.iter().map(Meter::calls).sum()
     }
 
     pub(super) fn add_to(&self, totals: &mut Totals) {
