@@ -234,7 +234,10 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
             Some(_) => Trigger::Invoked,
             None => Trigger::Absent,
         };
-        let (gateway, keeping) = start(Place::Azure, &config, trigger)?;
+        let (mut gateway, keeping) = start(Place::Azure, &config, trigger)?;
+        if trigger == Trigger::Absent {
+            gateway = gateway.with_realtime();
+        }
         tracing::info!(address = %listener.local_addr()?, "listening");
         let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
         serve_until_asked(gateway, listener, keeping, starter).await
@@ -277,6 +280,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let queues = queues(&mut config, queue_port).await?;
         let (gateway, keeping) = start(Place::Local, &config, Trigger::Invoked)?;
+        let gateway = gateway.with_realtime();
         let address = listener.local_addr()?;
         say_how_to_try(address, &config)?;
         if let Some((queues, queue_listener)) = queues {

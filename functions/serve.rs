@@ -41,6 +41,7 @@ use crate::quota::Quotas;
 use crate::relay::keeper::Inbox;
 use crate::relay::marks;
 use crate::relay::prompts::Prompts;
+use crate::relay::realtime::Sessions;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
@@ -159,6 +160,14 @@ impl Gateway {
         self
     }
 
+    /// This gateway, which also takes realtime sessions. Not for one behind the Functions host, which
+    /// switches no protocols.
+    #[must_use]
+    pub fn with_realtime(self) -> Self {
+        self.relay.take_sessions();
+        self
+    }
+
     /// This gateway, with what needs blobs and `config` asks for. Without it nothing does.
     #[must_use]
     pub fn with_blobs(
@@ -198,6 +207,11 @@ impl Gateway {
     /// Knows how many calls are under way.
     pub fn calls(&self) -> Calls {
         self.relay.calls()
+    }
+
+    /// The realtime sessions, where they are taken.
+    pub fn sessions(&self) -> Option<Arc<Sessions>> {
+        self.relay.sessions().cloned()
     }
 
     /// Serves on `listener` until it fails.

@@ -106,6 +106,9 @@ pub struct Gateway {
     /// Most connections at once; further ones wait to be accepted.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_connections: usize,
+    /// Most realtime sessions at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_realtime_sessions: usize,
     /// `api-version` for calls to the classic form that name none.
     #[schemars(length(min = 1, max = 64))]
     pub api_version: String,
@@ -143,6 +146,7 @@ impl Default for Gateway {
             event_queue: 65_536,
             workers: None,
             max_connections: 10_000,
+            max_realtime_sessions: 1000,
             api_version: "2024-10-21".into(),
         }
     }

@@ -6,6 +6,7 @@
 //! name, [`plan`] says which deployment to try next ([`marks`] is how instances tell each other which are
 //! full), [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
+//! [`realtime`] and [`websocket`] read what passes in a session of the realtime API.
 //! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
 
 pub mod app;
@@ -33,6 +34,7 @@ pub mod price;
 pub mod priority;
 pub mod prompt;
 pub mod ptu;
+pub mod realtime;
 pub mod request;
 pub mod retry_after;
 pub mod route;
@@ -43,4 +45,5 @@ pub mod strategy;
 pub mod time;
 pub mod transform;
 pub mod usage;
+pub mod websocket;
 pub mod what_if;

@@ -123,7 +123,8 @@ fn work(router: Router, mut connections: mpsc::UnboundedReceiver<Connection>) {
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_TIMEOUT)
                     .max_header_size(MAX_HEAD)
-                    .serve_connection(TokioIo::new(stream), service);
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades();
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a client's connection ended");
                 }

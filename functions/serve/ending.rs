@@ -38,10 +38,13 @@ pub async fn serve_until_asked(
     keeping: Keeping,
     starter: Starter,
 ) -> io::Result<()> {
-    let calls = gateway.calls();
+    let (calls, sessions) = (gateway.calls(), gateway.sessions());
     tokio::select! {
         done = gateway.serve(listener) => return done,
         asked = asked_to_end() => asked?,
+    }
+    if let Some(sessions) = sessions {
+        sessions.end();
     }
     finish(&calls, keeping).await;
     match starter {

@@ -43,6 +43,7 @@ mod process;
 mod prompts;
 mod purity;
 mod raw;
+mod realtime;
 mod restart;
 mod retail_prices;
 mod routing;
