@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Relay;
-use crate::gateway::deployment::Deployment;
-use crate::gateway::marks::{Board, Learnt, TICK_MS, is_listening};
+use crate::current::Current;
+use crate::gateway::marks::{Board, TICK_MS, is_listening};
 use crate::gateway::time::Timestamp;
 use crate::store::{Store, StoreError, in_time, marks};
 
@@ -14,12 +14,12 @@ use crate::store::{Store, StoreError, in_time, marks};
 const FAILED_MS: u64 = 5_000;
 
 /// Shares marks for ever.
-pub async fn keep(relay: Arc<Relay>, store: Arc<dyn Store>) {
+pub async fn keep(relay: Current<Relay>, store: Arc<dyn Store>) {
     let mut sharing = Sharing {
         board: Board::new(format!("{:032x}", fastrand::u128(..))),
         ended: 0,
         // One that has just been started was mostly started because there is much to do.
-        last_call: relay.clock.now(),
+        last_call: relay.get().clock.now(),
         next_read: Timestamp::default(),
         relay,
         store,
@@ -49,7 +49,7 @@ pub async fn keep(relay: Arc<Relay>, store: Arc<dyn Store>) {
 
 struct Sharing {
     board: Board,
-    relay: Arc<Relay>,
+    relay: Current<Relay>,
     store: Arc<dyn Store>,
     /// Calls that had ended at the last tick.
     ended: u64,
@@ -59,18 +59,21 @@ struct Sharing {
 
 impl Sharing {
     async fn tick(&mut self) -> Result<(), StoreError> {
-        let now = self.relay.clock.now();
-        if let Some(row) = self.board.news(self.deployments(), now) {
+        let relay = self.relay.get();
+        let (deployments, now) = (relay.settings.pool.deployments(), relay.clock.now());
+        if let Some(row) = self.board.news(deployments, now) {
             in_time(marks::write(&*self.store, &row)).await?;
             self.board.told(&row);
         }
-        let ended = self.relay.metrics.ended();
-        if ended != self.ended || self.relay.calls().count() > 0 {
+        let ended = relay.metrics.ended();
+        if ended != self.ended || relay.calls().count() > 0 {
             self.last_call = now;
         }
         self.ended = ended;
         if is_listening(self.last_call, now) && now >= self.next_read {
-            let learnt = self.read().await?;
+            let rows = in_time(marks::read(&*self.store)).await?;
+            let (max_ms, now) = (relay.settings.marks.max_ms, relay.clock.now());
+            let learnt = self.board.learn(&rows, deployments, max_ms, now);
             self.next_read = now.plus_ms(learnt.next_ms);
             for gone in &learnt.forgotten {
                 in_time(marks::forget(&*self.store, gone)).await?;
@@ -79,19 +82,9 @@ impl Sharing {
         Ok(())
     }
 
-    async fn read(&self) -> Result<Learnt, StoreError> {
-        let rows = in_time(marks::read(&*self.store)).await?;
-        let max_ms = self.relay.settings.marks.max_ms;
-        let now = self.relay.clock.now();
-        Ok(self.board.learn(&rows, self.deployments(), max_ms, now))
-    }
-
     fn forget_others(&self) {
-        let now = self.relay.clock.now();
-        self.board.forget_others(self.deployments(), now);
-    }
-
-    fn deployments(&self) -> &[Arc<Deployment>] {
-        self.relay.settings.pool.deployments()
+        let relay = self.relay.get();
+        let deployments = relay.settings.pool.deployments();
+        self.board.forget_others(deployments, relay.clock.now());
     }
 }

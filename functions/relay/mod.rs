@@ -58,6 +58,7 @@ use self::record::CallRecord;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
 use crate::async_calls::AsyncCalls;
+use crate::current::Current;
 use crate::door::Door;
 use crate::gateway::app::App;
 use crate::gateway::estimate;
@@ -74,29 +75,30 @@ use crate::pacing::Slots;
 use crate::quota::Quotas;
 use crate::store::Store;
 
-/// What all workers share.
-#[derive(Debug)]
+/// What all workers share: one generation of what the configuration says, and the state that all
+/// generations have in common. A call reads once which one is [`Current`] and ends under that one.
+#[derive(Clone, Debug)]
 pub struct Relay {
     /// The configuration, looked up.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// The clock.
     pub clock: Clock,
     /// Who may call.
-    pub door: Door,
+    pub door: Arc<Door>,
     /// What apps may still use.
     pub quotas: Arc<Quotas>,
     /// What has been counted of calls.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The slots of low-priority calls.
     pub slots: Arc<Slots>,
-    affinity: Affinity,
+    affinity: Arc<Affinity>,
     recorder: Recorder,
     /// Empty where no app's prompts are logged.
-    prompts: OnceLock<Prompts>,
+    prompts: Arc<OnceLock<Prompts>>,
     /// Where calls go that need no answer now, where there is a queue.
-    async_calls: OnceLock<Arc<AsyncCalls>>,
+    async_calls: Arc<OnceLock<Arc<AsyncCalls>>>,
     /// Realtime sessions, where the gateway can be reached by WebSocket.
-    sessions: OnceLock<Arc<Sessions>>,
+    sessions: Arc<OnceLock<Arc<Sessions>>>,
 }
 
 impl Relay {
@@ -111,25 +113,37 @@ impl Relay {
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
         let (recorder, events) = Recorder::new(settings.gateway.event_queue, settings.is_durable);
-        let metrics = Metrics::new(Arc::clone(&settings.names));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&settings.names)));
         let recorder = recorder.counting(metrics.shard());
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
         let relay = Self {
-            settings,
+            settings: Arc::new(settings),
             clock,
-            door,
+            door: Arc::new(door),
             quotas,
             metrics,
             slots,
-            affinity,
+            affinity: Arc::new(affinity),
             recorder,
-            prompts: OnceLock::new(),
-            async_calls: OnceLock::new(),
-            sessions: OnceLock::new(),
+            prompts: Arc::default(),
+            async_calls: Arc::default(),
+            sessions: Arc::default(),
         };
         let inbox = Inbox { events, owners };
         (relay, inbox)
+    }
+
+    /// The next generation. The state goes on, and counts by the names of these settings.
+    #[must_use]
+    pub fn after(&self, settings: Settings, door: Door, quotas: Quotas) -> Self {
+        self.metrics.adopt(Arc::clone(&settings.names));
+        Self {
+            settings: Arc::new(settings),
+            door: Arc::new(door),
+            quotas: Arc::new(quotas),
+            ..self.clone()
+        }
     }
 
     /// From now on calls are taken in that need no answer now. Only the first time counts.
@@ -188,20 +202,28 @@ fn unrecorded(error: RelayError) -> Response {
 
 #[derive(Clone)]
 struct Worker {
-    relay: Arc<Relay>,
+    relay: Current<Relay>,
     upstream: Upstream,
     /// Counts this worker's calls.
     recorder: Recorder,
 }
 
+impl Worker {
+    /// A worker with connections of its own, whose calls are counted apart from the others'.
+    fn new(current: &Current<Relay>, tls: &rustls::ClientConfig) -> Self {
+        let relay = current.get();
+        let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
+        Self {
+            relay: current.clone(),
+            upstream: Upstream::new(tls.clone(), timeout),
+            recorder: relay.recorder.counting(relay.metrics.shard()),
+        }
+    }
+}
+
 /// The relay's routes, for one worker with connections of its own.
-pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
-    let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
-    let worker = Worker {
-        relay: Arc::clone(relay),
-        upstream: Upstream::new(tls.clone(), timeout),
-        recorder: relay.recorder.counting(relay.metrics.shard()),
-    };
+pub fn router(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Router {
+    let worker = Worker::new(relay, tls);
     Router::new()
         .route("/openai/{*path}", axum::routing::any(handle))
         .route("/v1/{*path}", axum::routing::any(handle))
@@ -210,18 +232,17 @@ pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
 }
 
 async fn handle(State(worker): State<Worker>, request: Request) -> Response {
-    let relay = &worker.relay;
+    let relay = worker.relay.get();
     let now = relay.clock.now();
     let id = new_id(now, &mut fastrand::Rng::new());
-    let mut response = answer(&worker, request, &id).await;
+    let mut response = answer(&worker, &relay, request, &id).await;
     set(response.headers_mut(), "x-spillway-request-id", &id);
     response
 }
 
-async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
+async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str) -> Response {
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
-    let relay = &worker.relay;
     let path = parts.uri.path();
     let Some(route) = Route::parse(path, parts.uri.query().unwrap_or_default()) else {
         client_body::let_go(body);
@@ -239,7 +260,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
     if route.operation == Operation::Realtime && parts.method == Method::GET {
         client_body::let_go(body);
         let client = parts.extensions.remove::<OnUpgrade>();
-        return realtime::answer(worker, &parts.headers, client, route, caller, id).await;
+        return realtime::answer(worker, relay, &parts.headers, client, route, caller, id).await;
     }
     let app = Arc::clone(&caller.app);
     if route.operation == Operation::Models && parts.method == Method::GET {
@@ -247,7 +268,7 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
         return models::answer(&relay.settings, &app, &route)
             .unwrap_or_else(RelayError::into_response);
     }
-    let (mut record, begun) = begin(worker, &parts.headers, &route, &caller, id);
+    let (mut record, begun) = begin(worker, relay, &parts.headers, &route, &caller, id);
     if let Err(error) = begun {
         client_body::let_go(body);
         return refuse(error, record);
@@ -295,13 +316,14 @@ async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
 /// The record of a call, as far as its head says what it is, and whether it may go on.
 fn begin(
     worker: &Worker,
+    relay: &Relay,
     headers: &HeaderMap,
     route: &Route<'_>,
     caller: &Identity,
     id: &str,
 ) -> (CallRecord, Result<(), RelayError>) {
     let recorder = worker.recorder.clone();
-    let mut record = CallRecord::new(worker.relay.clock, recorder, id.to_owned(), route.path);
+    let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
     record.called_by(caller);
     record.operation = route.operation;
     let trace = headers

@@ -10,6 +10,7 @@ use spillway::gateway::event::UsageEvent;
 use spillway::outbox::recorder::Events;
 use spillway::relay::keeper::Inbox;
 use spillway::relay::realtime::Sessions;
+use spillway::serve::swap::Swap;
 use spillway::serve::{Gateway, Place, open_blobs, open_store};
 use spillway::store::Store;
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
+    swap: Swap,
     events: Mutex<Events>,
 }
 
@@ -57,6 +59,7 @@ async fn start_read(config: &Config, store: Option<Arc<dyn Store>>) -> Running {
 async fn serve(gateway: Gateway, inbox: Inbox, store: Option<Arc<dyn Store>>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let swap = gateway.swap();
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {
         tokio::spawn(async move { inbox.owners.keep(store.as_ref()).await });
@@ -64,6 +67,7 @@ async fn serve(gateway: Gateway, inbox: Inbox, store: Option<Arc<dyn Store>>) ->
     Running {
         address,
         client: Client::new(),
+        swap,
         events: Mutex::new(inbox.events),
     }
 }
@@ -86,6 +90,11 @@ pub(crate) fn app(name: &str, more: &str) -> String {
 pub(crate) const OPEN: &str = "[auth]\nmode = \"off\"\n";
 
 impl Running {
+    /// Has it go by another configuration from now on.
+    pub(crate) fn swap(&self, config: &str) {
+        self.swap.to(&read(config)).unwrap();
+    }
+
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("http://{}{path}", self.address))
     }

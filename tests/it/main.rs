@@ -33,6 +33,7 @@ mod host;
 mod hosted;
 mod identity_endpoint;
 mod limits;
+mod live;
 mod marks;
 mod money;
 mod monitor;

@@ -200,7 +200,7 @@ async fn refused(gateway: &Running, path: &str, headers: &[(&'static str, &str)]
 
 async fn next(socket: &mut Socket) -> Message {
     let next = timeout(PATIENCE, socket.next()).await;
-    next.expect("something").expect("no end").unwrap()
+    next.unwrap().unwrap().unwrap()
 }
 
 /// The next event, whatever pings come before it.

@@ -4,13 +4,11 @@ use super::*;
 
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
-/// What is read of `bytes` in pieces of `size`: the texts, where a close begins, whether it ended between
-/// messages.
-fn read(
-    mut frames: Frames,
-    bytes: &[u8],
-    size: usize,
-) -> Result<(Vec<Vec<u8>>, Option<usize>, bool), FrameError> {
+/// Texts, where a close begins, and whether it ended between messages.
+type Read = (Vec<Vec<u8>>, Option<usize>, bool);
+
+/// What is read of `bytes` in pieces of `size`.
+fn read(mut frames: Frames, bytes: &[u8], size: usize) -> Result<Read, FrameError> {
     let (mut texts, mut current, mut close) = (Vec::new(), Vec::new(), None);
     for (number, piece) in bytes.chunks(size).enumerate() {
         let found = frames.push(piece, |text| match text {
@@ -22,7 +20,7 @@ fn read(
     Ok((texts, close, frames.is_between_messages()))
 }
 
-fn server(bytes: &[u8], size: usize) -> Result<(Vec<Vec<u8>>, Option<usize>, bool), FrameError> {
+fn server(bytes: &[u8], size: usize) -> Result<Read, FrameError> {
     read(Frames::of_server(1 << 20), bytes, size)
 }
 

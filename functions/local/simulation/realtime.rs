@@ -14,6 +14,7 @@ use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{StatusCode, request};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -96,6 +97,21 @@ fn accept(asked: &HeaderMap, key: &HeaderValue, headers: &mut HeaderMap) {
 
 type Io = TokioIo<Upgraded>;
 
+/// What a client says, as far as it matters.
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    session: Value,
+    #[serde(default)]
+    item: Value,
+    #[serde(default)]
+    audio: String,
+    #[serde(default)]
+    response: Value,
+}
+
 struct Session {
     resource: Arc<Resource>,
     deployment: Arc<Deployment>,
@@ -145,50 +161,37 @@ impl Session {
     }
 
     async fn take(&mut self, io: &mut Io, message: &[u8]) -> std::io::Result<()> {
-        let event: Value = match serde_json::from_slice(message) {
+        let event: Event = match serde_json::from_slice(message) {
             Ok(event) => event,
-            Err(error) => return refuse(io, &format!("This is no JSON: {error}.")).await,
+            Err(error) => return refuse(io, &format!("This is no event: {error}.")).await,
         };
-        match event["type"].as_str().unwrap_or_default() {
+        match &*event.kind {
             "session.update" => {
-                self.listen_to(&event["session"]);
-                send(
-                    io,
-                    "session.updated",
-                    json!({ "session": event["session"] }),
-                )
-                .await
+                self.listen_to(&event.session);
+                send(io, "session.updated", json!({ "session": event.session })).await
             }
             "conversation.item.create" => {
-                let parts = event["item"]["content"].as_array();
+                let parts = event.item.get("content").and_then(Value::as_array);
                 let texts = parts
                     .into_iter()
                     .flatten()
-                    .filter_map(|part| part["text"].as_str());
+                    .filter_map(|part| part.get("text")?.as_str());
                 self.said.extend(texts.map(str::to_owned));
-                send(
-                    io,
-                    "conversation.item.added",
-                    json!({ "item": event["item"] }),
-                )
-                .await
+                send(io, "conversation.item.added", json!({ "item": event.item })).await
             }
-            "input_audio_buffer.append" => {
-                let audio = event["audio"].as_str().unwrap_or_default();
-                match STANDARD.decode(audio) {
-                    Ok(audio) => {
-                        self.audio_bytes += audio.len();
-                        Ok(())
-                    }
-                    Err(error) => refuse(io, &format!("The audio is no base64: {error}.")).await,
+            "input_audio_buffer.append" => match STANDARD.decode(&event.audio) {
+                Ok(audio) => {
+                    self.audio_bytes += audio.len();
+                    Ok(())
                 }
-            }
+                Err(error) => refuse(io, &format!("The audio is no base64: {error}.")).await,
+            },
             "input_audio_buffer.commit" => {
                 let item = json!({ "item_id": new_id("item_") });
                 send(io, "input_audio_buffer.committed", item).await
             }
             "response.create" => {
-                self.listen_to(&event["response"]);
+                self.listen_to(&event.response);
                 self.respond(io).await
             }
             "response.cancel" => refuse(io, "Cancellation failed: no active response found.").await,
@@ -197,7 +200,7 @@ impl Session {
     }
 
     fn listen_to(&mut self, wishes: &Value) {
-        if let Some(modalities) = wishes["output_modalities"].as_array() {
+        if let Some(modalities) = wishes.get("output_modalities").and_then(Value::as_array) {
             self.speaks = modalities.iter().any(|modality| modality == "audio");
         }
     }
@@ -292,8 +295,10 @@ async fn refuse(io: &mut Io, message: &str) -> std::io::Result<()> {
 }
 
 async fn send(io: &mut Io, kind: &str, mut event: Value) -> std::io::Result<()> {
-    event["type"] = kind.into();
-    event["event_id"] = new_id("event_").into();
+    if let Some(fields) = event.as_object_mut() {
+        fields.insert("type".to_owned(), kind.into());
+        fields.insert("event_id".to_owned(), new_id("event_").into());
+    }
     io.write_all(&frame(TEXT, event.to_string().as_bytes(), None))
         .await
 }

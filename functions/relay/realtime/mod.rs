@@ -25,8 +25,8 @@ use super::call::{Answered, Call};
 use super::error::RelayError;
 use super::headers::{set, to_client};
 use super::reading::Reading;
-use super::record::{CallRecord, answered_by};
-use super::{Worker, admission, begin, named, pace, refuse};
+use super::record::CallRecord;
+use super::{Relay, Worker, admission, begin, named, pace, refuse};
 use crate::gateway::event::Outcome;
 use crate::gateway::identity::Identity;
 use crate::gateway::realtime::{key, model, without_key};
@@ -124,14 +124,14 @@ pub(super) fn ask_to_switch(headers: &mut HeaderMap) {
 /// Answers a call that opens a session; `client` is the connection, once the protocol is switched.
 pub(super) async fn answer(
     worker: &Worker,
+    relay: &Arc<Relay>,
     headers: &HeaderMap,
     client: Option<OnUpgrade>,
     route: Route<'_>,
     caller: Identity,
     id: &str,
 ) -> Response {
-    let relay = &worker.relay;
-    let (mut record, begun) = begin(worker, headers, &route, &caller, id);
+    let (mut record, begun) = begin(worker, relay, headers, &route, &caller, id);
     record.can_use = true;
     let app = &caller.app;
     let opened = begun.and_then(|()| {
@@ -176,7 +176,7 @@ pub(super) async fn answer(
     let mut response = match answered {
         Err(error) => refuse(error, record),
         Ok(answered) if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            open(&call, answered, record, client, place)
+            open(worker, &call, answered, record, client, place)
         }
         Ok(answered) => call.pass_on(answered, record),
     };
@@ -191,6 +191,7 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
 
 /// Starts the session, and tells the client that it is open.
 fn open(
+    worker: &Worker,
     call: &Call<'_>,
     mut answered: Answered,
     mut record: CallRecord,
@@ -199,7 +200,7 @@ fn open(
 ) -> Response {
     let backend = hyper::upgrade::on(&mut answered.response);
     let spec = &answered.deployment.spec;
-    answered_by(&mut record.event, spec);
+    record.served_by(spec);
     record.event.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
     record.event.streamed = true;
     record.event.first_byte_ms = record.now().ms_since(record.event.time);
@@ -214,7 +215,7 @@ fn open(
     }
     call.say_who_answered(&mut headers, spec, record.event.attempts.len());
     let ending = place.0.ending.subscribe();
-    let relay = Arc::clone(call.relay);
+    let relay = worker.relay.clone();
     tokio::spawn(async move {
         let _place = place;
         match tokio::try_join!(client, backend) {

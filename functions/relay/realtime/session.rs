@@ -4,7 +4,6 @@
 //! ended, takes a place in the app's limits, and becomes a usage event when the backend says that the
 //! response is done. What a session has used is so kept while it goes on, not when it ends.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::Upgraded;
@@ -14,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::way::{Patience, Stopped, Way};
+use crate::current::Current;
 use crate::gateway::event::{Outcome, Tokens};
 use crate::gateway::id::new_id;
 use crate::gateway::realtime::{CANCEL, Listener, Said};
@@ -67,7 +67,8 @@ impl End {
 
 /// An open session.
 pub(super) struct Session {
-    relay: Arc<Relay>,
+    /// Its quotas are those that are current when a response asks for its place.
+    relay: Current<Relay>,
     /// The response that is under way, or the next one.
     record: CallRecord,
     listener: Listener,
@@ -77,7 +78,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(relay: Arc<Relay>, record: CallRecord) -> Self {
+    pub(super) fn new(relay: Current<Relay>, record: CallRecord) -> Self {
         Self {
             relay,
             record,
@@ -94,7 +95,8 @@ impl Session {
         backend: Upgraded,
         ending: watch::Receiver<bool>,
     ) {
-        let gateway = &self.relay.settings.gateway;
+        let relay = self.relay.get();
+        let gateway = &relay.settings.gateway;
         let max = u64::try_from(gateway.max_body()).unwrap_or(u64::MAX);
         let patience = Patience {
             silence: Duration::from_millis(gateway.idle_timeout_ms),
@@ -188,7 +190,8 @@ impl Session {
     /// Takes the next response's place in the app's limits.
     fn admit(&mut self) -> Option<&'static str> {
         let event = &self.record.event;
-        let (quotas, now) = (&self.relay.quotas, self.record.now());
+        let (relay, now) = (self.relay.get(), self.record.now());
+        let quotas = &relay.quotas;
         let admission = quotas.admit(&event.app, &event.model, true, || 0, now);
         match admission.verdict {
             Ok(reservation) => {
