@@ -72,7 +72,9 @@ pub(super) struct Session {
     /// The response that is under way, or the next one.
     record: CallRecord,
     listener: Listener,
-    /// Whether a response is under way.
+    /// Whether the response that is under way has begun and not ended.
+    has_begun: bool,
+    /// The same for others, to whom it has ended once the client has been sent its end.
     speaking: watch::Sender<bool>,
     responses: u64,
 }
@@ -83,6 +85,7 @@ impl Session {
             relay,
             record,
             listener: Listener::default(),
+            has_begun: false,
             speaking: watch::Sender::new(false),
             responses: 0,
         }
@@ -119,10 +122,12 @@ impl Session {
             responses = self.responses,
             "a realtime session is over"
         );
-        self.finish(end, up.frames.is_closed());
+        let client_has_closed = up.frames.is_closed();
         let (code, reason) = end.to_client();
         tokio::join!(down.close(code, reason), up.close(1001, ""));
         tokio::join!(up.drain(), down.drain());
+        // Last: a process that is asked to end waits for calls under way, and both ends are to be told.
+        self.finish(end, client_has_closed);
     }
 
     /// From the backend to the client.
@@ -157,10 +162,13 @@ impl Session {
                 }
             }
             is_deaf |= !way.pass(&bytes).await;
+            let has_begun = self.has_begun;
+            self.speaking
+                .send_if_modified(|speaks| std::mem::replace(speaks, has_begun) != has_begun);
             if let Some(what) = denied {
                 return End::Denied(what);
             }
-            if is_deaf && !*self.speaking.borrow() {
+            if is_deaf && !self.has_begun {
                 return End::Client(Stopped::Gone);
             }
         }
@@ -168,7 +176,7 @@ impl Session {
 
     fn begun(&mut self) {
         self.record.event.time = self.record.now();
-        self.speaking.send_replace(true);
+        self.has_begun = true;
     }
 
     /// Keeps what a response used. Where the app may have no other, why not.
@@ -178,12 +186,12 @@ impl Session {
         let mut ended = std::mem::replace(&mut self.record, next);
         ended.event.status = 200;
         let text_bytes = self.listener.take_text_bytes();
+        self.has_begun = false;
+        self.responses += 1;
         if let Some(lasting) = ended.finish(Outcome::Completed, usage, text_bytes) {
             // An error is the end of waiting too: the event could not be made to last.
             let _ = lasting.await;
         }
-        self.responses += 1;
-        self.speaking.send_replace(false);
         self.admit()
     }
 
@@ -209,11 +217,11 @@ impl Session {
         let Self {
             mut record,
             mut listener,
-            speaking,
+            has_begun,
             responses,
             ..
         } = self;
-        if *speaking.borrow() {
+        if has_begun {
             record.event.status = 200;
             let outcome = if client_has_closed {
                 Outcome::ClientGone

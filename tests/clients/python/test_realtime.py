@@ -11,7 +11,11 @@ from conftest import SORTS, URL, VERSION
 
 def make(sort):
     if sort == "azure":
-        return AsyncAzureOpenAI(azure_endpoint=URL, api_key="local", api_version=VERSION)
+        # By itself it would speak TLS whatever the endpoint's scheme is.
+        sockets = URL.replace("http", "ws", 1) + "/openai"
+        return AsyncAzureOpenAI(
+            azure_endpoint=URL, websocket_base_url=sockets, api_key="local", api_version=VERSION
+        )
     prefix = {"v1": "/v1", "openai-v1": "/openai/v1"}[sort]
     return AsyncOpenAI(base_url=URL + prefix, api_key="local")
 
