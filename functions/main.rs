@@ -240,7 +240,10 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
             Some(_) => Trigger::Invoked,
             None => Trigger::Absent,
         };
-        let (gateway, keeping) = start(Place::Azure, &config, None, trigger)?;
+        let (mut gateway, keeping) = start(Place::Azure, &config, None, trigger)?;
+        if trigger == Trigger::Absent {
+            gateway = gateway.with_realtime();
+        }
         tracing::info!(address = %listener.local_addr()?, "listening");
         let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
         serve_until_asked(gateway, listener, keeping, starter, asked).await
@@ -288,6 +291,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             .as_ref()
             .map(|(queues, _)| Arc::new(queues.clone()) as Arc<dyn Counts>);
         let (gateway, keeping) = start(Place::Local, &config, counts, Trigger::Invoked)?;
+        let gateway = gateway.with_realtime();
         let address = listener.local_addr()?;
         say_how_to_try(address, &config)?;
         if let Some((queues, queue_listener)) = queues {

@@ -45,7 +45,9 @@ use crate::outbox::{self, Outbox, Ways};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::Inbox;
+use crate::relay::marks;
 use crate::relay::prompts::Prompts;
+use crate::relay::realtime::Sessions;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
@@ -73,6 +75,8 @@ pub struct Gateway {
     batches: Option<Arc<Batches>>,
     /// Where proposals of Azure's prices are kept, where they are looked at.
     prices: Option<Arc<dyn Store>>,
+    /// Where instances tell each other of full deployments, where they do.
+    marks: Option<Arc<dyn Store>>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -156,6 +160,7 @@ impl Gateway {
             slots,
             background: JoinSet::new(),
             batches: None,
+            marks: store.clone().filter(|_| config.gateway.share_marks),
             prices: store.filter(|_| config.chargeback.check_prices),
         };
         Ok((gateway, inbox))
@@ -170,6 +175,14 @@ impl Gateway {
             .layer(DefaultBodyLimit::max(MAX_INVOCATION))
             .route_layer(from_fn(from_the_host));
         self.triggers = self.triggers.merge(trigger);
+        self
+    }
+
+    /// This gateway, which also takes realtime sessions. Not for one behind the Functions host, which
+    /// switches no protocols.
+    #[must_use]
+    pub fn with_realtime(self) -> Self {
+        self.relay.get().take_sessions();
         self
     }
 
@@ -234,6 +247,11 @@ impl Gateway {
         self.relay.get().calls()
     }
 
+    /// The realtime sessions, where they are taken.
+    pub fn sessions(&self) -> Option<Arc<Sessions>> {
+        self.relay.get().sessions().cloned()
+    }
+
     /// Serves on `listener` until it fails.
     ///
     /// # Errors
@@ -284,6 +302,9 @@ impl Gateway {
         tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
             tasks.spawn(Arc::clone(token).keep_fresh(clock));
+        }
+        if let Some(store) = &self.marks {
+            tasks.spawn(marks::keep(self.relay.clone(), Arc::clone(store)));
         }
         if let Some(store) = &self.prices {
             tasks.spawn(price_check::keep(Arc::clone(store), clock));

@@ -95,6 +95,8 @@ pub struct Gateway {
     /// How long a deployment that failed takes to get its whole share back, ms.
     #[schemars(range(min = 0, max = 600_000))]
     pub ramp_ms: u64,
+    /// Whether instances tell each other which deployments are full, by the store: see docs/marks.md.
+    pub share_marks: bool,
     /// Most usage events that wait to be written.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub event_queue: usize,
@@ -104,6 +106,9 @@ pub struct Gateway {
     /// Most connections at once; further ones wait to be accepted.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_connections: usize,
+    /// Most realtime sessions at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_realtime_sessions: usize,
     /// `api-version` for calls to the classic form that name none.
     #[schemars(length(min = 1, max = 64))]
     pub api_version: String,
@@ -137,9 +142,11 @@ impl Default for Gateway {
             default_mark_ms: 10_000,
             max_mark_ms: 300_000,
             ramp_ms: 10_000,
+            share_marks: false,
             event_queue: 65_536,
             workers: None,
             max_connections: 10_000,
+            max_realtime_sessions: 1000,
             api_version: "2024-10-21".into(),
         }
     }

@@ -74,6 +74,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.price_formats();
     check.redaction();
     check.batch_api();
+    check.shared_marks();
     let tables = tree
         .value
         .pointer("/storage/tables")
@@ -164,6 +165,25 @@ impl Check<'_, '_> {
         if backend.get("key").and_then(Value::as_str) == Some("") {
             self.at(&below(path, "key"), "is empty");
         }
+    }
+
+    /// Checks that there is a place by which instances can share marks.
+    fn shared_marks(&mut self) {
+        let tree = self.tree;
+        let wanted = tree.value.pointer("/gateway/share_marks") == Some(&Value::Bool(true));
+        if wanted && !self.has_store() {
+            self.at(
+                "gateway.share_marks",
+                "needs `tables` in [storage]: instances tell each other there which deployments are full",
+            );
+        }
+    }
+
+    /// Whether the configuration names a place for tables, or tries to.
+    fn has_store(&self) -> bool {
+        self.tree.value.pointer("/storage/tables").is_some()
+            || self.report.is_meant("storage.tables")
+            || self.report.is_meant("storage")
     }
 
     /// Notes names that stand twice; all names.

@@ -229,6 +229,11 @@ fn states(text: &mut Text, console: &Console, now: Timestamp) {
         let labels = of(&name);
         text.sample("spillway_calls_in_flight", &labels, one.in_flight());
     }
+    if let Some(sessions) = console.relay.sessions() {
+        let name = "spillway_realtime_sessions";
+        text.family(name, "gauge", "Realtime sessions that are open.");
+        text.sample(name, &[], sessions.open());
+    }
     text.family(
         "spillway_deployment_marked",
         "gauge",

@@ -106,10 +106,14 @@ struct State {
     mark_reason: AtomicU8,
     /// When a failed deployment came back and its share began to grow; 0 when it has it all.
     ramp_from: AtomicU64,
+    /// When the last throttle that calls of this instance met ends; 0: they met none.
+    throttled_until: AtomicU64,
+    /// This instance's turn, packed; 0: it is alone.
+    turn: AtomicU64,
 }
 
 /// A deployment that throttles within this time after its last throttle's end is full, ms.
-const RELAPSE_MS: u64 = 1000;
+pub(super) const RELAPSE_MS: u64 = 1000;
 
 /// How long a deployment that is full is left alone at least, ms.
 ///
@@ -118,6 +122,48 @@ const RELAPSE_MS: u64 = 1000;
 /// nothing by that: what drains meanwhile, a thousandth of the minute's work that it holds, is
 /// admitted afterwards.
 const FULL_HOLD_MS: u64 = 50;
+
+/// When an instance may ask a full deployment again, beside others that find it full too: they take
+/// turns of [`FULL_HOLD_MS`] by the clock, so that together they ask no more often than one would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// This instance's place among them, from 0.
+    pub(super) place: u32,
+    /// How many they are, this one included.
+    pub(super) of: u32,
+}
+
+impl Turn {
+    /// No other instance finds the deployment full.
+    pub(super) const ALONE: Self = Self { place: 0, of: 1 };
+
+    const fn pack(self) -> u64 {
+        (self.place as u64) << 32 | self.of as u64
+    }
+
+    const fn unpack(packed: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "each half is a number")]
+        Self {
+            place: (packed >> 32) as u32,
+            of: packed as u32,
+        }
+    }
+
+    /// The first moment from `end` on that is in this turn.
+    fn at_or_after(self, end: Timestamp) -> Timestamp {
+        if self.of <= 1 {
+            return end;
+        }
+        let round = FULL_HOLD_MS * u64::from(self.of);
+        let begins = FULL_HOLD_MS * u64::from(self.place) % round;
+        let into = (end.unix_ms() % round + round - begins) % round;
+        if into < FULL_HOLD_MS {
+            end
+        } else {
+            end.plus_ms(round - into)
+        }
+    }
+}
 
 impl Deployment {
     /// A deployment that nothing is known of yet.
@@ -185,19 +231,22 @@ impl Deployment {
     pub fn set_mark(&self, reason: MarkReason, ms: u64, now: Timestamp) -> Mark {
         let in_force = self.mark(now);
         // A call that was under way when the mark was set tells nothing new.
-        let is_full = reason == MarkReason::Throttled && in_force.is_none() && self.relapses(now);
+        let is_throttle = reason == MarkReason::Throttled;
+        let is_full = is_throttle && in_force.is_none() && self.relapses(now);
         let ms = if is_full { ms.max(FULL_HOLD_MS) } else { ms };
-        let until = now.plus_ms(ms);
+        let mut until = now.plus_ms(ms);
+        if is_throttle {
+            self.state
+                .throttled_until
+                .fetch_max(until.unix_ms(), Relaxed);
+            until = self.turn().at_or_after(until);
+        }
         if let Some(longer) = in_force.filter(|mark| mark.until >= until) {
             return longer;
         }
         self.state.mark_reason.store(reason.code(), Relaxed);
         self.state.marked_until.store(until.unix_ms(), Relaxed);
-        let ramp = if reason == MarkReason::Throttled {
-            0
-        } else {
-            until.unix_ms()
-        };
+        let ramp = if is_throttle { 0 } else { until.unix_ms() };
         self.state.ramp_from.store(ramp, Relaxed);
         Mark { until, reason }
     }
@@ -209,9 +258,30 @@ impl Deployment {
         throttled && ended > 0 && now.unix_ms().saturating_sub(ended) <= RELAPSE_MS
     }
 
-    /// Ends a mark before its time, as an answer that came all the same does.
-    pub fn clear_mark(&self) {
-        self.state.marked_until.store(0, Relaxed);
+    /// When the last throttle that this instance's own calls met ends, where that is not long ago:
+    /// to them the deployment is full.
+    pub(super) fn found_full_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = Timestamp::from_unix_ms(self.state.throttled_until.load(Relaxed));
+        (until.unix_ms() > 0 && now.ms_since(until) <= RELAPSE_MS).then_some(until)
+    }
+
+    /// Takes over what other instances say: that it is full until then, and whose turn it is to ask
+    /// again. It never shortens a mark.
+    pub(super) fn others_say(&self, full_until: Option<Timestamp>, turn: Turn, now: Timestamp) {
+        self.state.turn.store(turn.pack(), Relaxed);
+        let Some(until) = full_until.filter(|until| *until > now) else {
+            return;
+        };
+        let until = turn.at_or_after(until).unix_ms();
+        if self.state.marked_until.fetch_max(until, Relaxed) < until {
+            self.state
+                .mark_reason
+                .store(MarkReason::Throttled.code(), Relaxed);
+        }
+    }
+
+    fn turn(&self) -> Turn {
+        Turn::unpack(self.state.turn.load(Relaxed))
     }
 
     /// Whether the deployment takes a call at `now`: not marked, and, for `ramp_ms` after it
@@ -383,12 +453,38 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_can_be_lifted() {
+    fn what_others_say_marks_and_never_shortens() {
         let d = deployment();
-        d.set_mark(MarkReason::Misconfigured, 1000, at(0));
-        assert_eq!(d.mark(at(1)).unwrap().reason.as_str(), "misconfigured");
-        d.clear_mark();
-        assert_eq!(d.mark(at(1)), None);
+        d.others_say(Some(at(500)), Turn::ALONE, at(0));
+        let throttled = |ms| Mark {
+            until: at(ms),
+            reason: MarkReason::Throttled,
+        };
+        assert_eq!(d.mark(at(1)), Some(throttled(500)));
+        assert_eq!(d.found_full_until(at(1)), None, "its own calls met none");
+        d.others_say(Some(at(200)), Turn::ALONE, at(2));
+        d.others_say(None, Turn::ALONE, at(2));
+        assert_eq!(d.mark(at(3)), Some(throttled(500)));
+        d.set_mark(MarkReason::Failed, 2000, at(4));
+        d.others_say(Some(at(900)), Turn::ALONE, at(5));
+        assert_eq!(d.mark(at(6)).unwrap().reason, MarkReason::Failed);
+        d.others_say(Some(at(50)), Turn::ALONE, at(3000));
+        assert_eq!(d.mark(at(3000)), None, "it is over");
+    }
+
+    #[test]
+    fn instances_that_find_it_full_together_ask_one_after_the_other() {
+        let mut ends = Vec::new();
+        for place in [2, 0, 1] {
+            let d = deployment();
+            d.others_say(None, Turn { place, of: 3 }, at(0));
+            ends.push(d.set_mark(MarkReason::Throttled, 10, at(0)).until);
+            assert_eq!(d.found_full_until(at(1)), Some(at(10)), "that is its own");
+            assert_eq!(d.found_full_until(at(10 + RELAPSE_MS + 1)), None);
+        }
+        ends.sort();
+        // 1,000,010 ms is 110 ms into a round of 150.
+        assert_eq!(ends, [at(10), at(50), at(100)]);
     }
 
     #[test]

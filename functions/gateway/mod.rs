@@ -3,9 +3,10 @@
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
-//! name, [`plan`] says which deployment to try
-//! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
+//! name, [`plan`] says which deployment to try next ([`marks`] is how instances tell each other which are
+//! full), [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
+//! [`realtime`] and [`websocket`] read what passes in a session of the realtime API.
 //! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
 
 pub mod app;
@@ -22,6 +23,7 @@ pub mod fallback;
 pub mod id;
 pub mod identity;
 pub mod limit;
+pub mod marks;
 pub mod metrics;
 pub mod multipart;
 pub mod opening;
@@ -32,6 +34,7 @@ pub mod price;
 pub mod priority;
 pub mod prompt;
 pub mod ptu;
+pub mod realtime;
 pub mod request;
 pub mod retry_after;
 pub mod route;
@@ -42,4 +45,5 @@ pub mod strategy;
 pub mod time;
 pub mod transform;
 pub mod usage;
+pub mod websocket;
 pub mod what_if;

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use super::priority::Priority;
+use super::realtime;
 
 /// The generation of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub enum Operation {
     Transcription,
     /// `audio/speech`
     Speech,
+    /// `realtime`: a session over WebSocket.
+    Realtime,
     /// `models` and `models/{model}`: the gateway's own answer.
     Models,
     /// Anything else: passed through.
@@ -51,6 +54,7 @@ impl Operation {
             "images/generations" | "images/edits" | "images/variations" => Self::Images,
             "audio/transcriptions" | "audio/translations" => Self::Transcription,
             "audio/speech" => Self::Speech,
+            "realtime" => Self::Realtime,
             "models" => Self::Models,
             _ if path.starts_with("models/") => Self::Models,
             _ => Self::Other,
@@ -180,6 +184,10 @@ impl<'a> Route<'a> {
     ///
     /// `api_version` is used where the backend's form needs one and the app named none.
     pub fn upstream(&self, form: Form, deployment: Option<&str>, api_version: &str) -> String {
+        if self.operation == Operation::Realtime {
+            let deployment = deployment.unwrap_or_default();
+            return realtime::upstream(self.query, form, deployment, api_version);
+        }
         let mut url = String::with_capacity(self.path.len() + self.query.len() + 64);
         match (form, deployment) {
             (Form::Classic, Some(deployment)) if self.deployment_in_path(form) => {
@@ -275,7 +283,7 @@ fn is_respelt(path: &str, operation: Operation) -> bool {
 }
 
 /// Decodes `%XX`; what is no valid escape or no UTF-8 stays as it is.
-fn percent_decode(text: &str) -> Cow<'_, str> {
+pub(super) fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }
@@ -308,7 +316,7 @@ fn escaped(tail: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// Encodes what RFC 3986 does not allow in a path segment.
-fn percent_encode_into(url: &mut String, segment: &str) {
+pub(super) fn percent_encode_into(url: &mut String, segment: &str) {
     const HEX: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];
@@ -390,6 +398,8 @@ mod tests {
             ("audio/transcriptions", Operation::Transcription),
             ("audio/translations", Operation::Transcription),
             ("audio/speech", Operation::Speech),
+            ("realtime", Operation::Realtime),
+            ("realtime/client_secrets", Operation::Other),
             ("models", Operation::Models),
             ("models/gpt-4o", Operation::Models),
             ("files", Operation::Other),
@@ -398,7 +408,10 @@ mod tests {
             assert_eq!(route(&format!("/v1/{path}"), "").operation, kind, "{path}");
             assert_eq!(
                 kind.is_billed(),
-                !matches!(path, "models" | "models/gpt-4o" | "files")
+                !matches!(
+                    path,
+                    "models" | "models/gpt-4o" | "files" | "realtime/client_secrets"
+                )
             );
         }
         assert!(Operation::Completions.takes_stream_options());

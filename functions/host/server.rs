@@ -131,7 +131,8 @@ fn work(
                     .timer(TokioTimer::new())
                     .header_read_timeout(head_timeout)
                     .max_header_size(MAX_HEAD)
-                    .serve_connection(TokioIo::new(stream), service);
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades();
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "a client's connection ended");
                 }

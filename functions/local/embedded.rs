@@ -45,10 +45,11 @@ pub async fn start(latency: Latency, slots: u32) -> io::Result<String> {
 }
 
 /// Models for the operations that neither chat nor embeddings are.
-const EXTRA_MODELS: [&str; 4] = [
+const EXTRA_MODELS: [&str; 5] = [
     "gpt-35-turbo-instruct",
     "gpt-image-1",
     "gpt-4o-transcribe",
+    "gpt-realtime",
     "tts",
 ];
 

@@ -17,16 +17,13 @@ use crate::gateway::pacing::window::{Capacity, Counts, DeploymentId, Windows};
 use crate::gateway::ptu::{ModelRate, Utilization};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
-use crate::store::{Store, StoreError, utilization};
+use crate::store::{Store, StoreError, in_time, utilization};
 
 /// How old the rows may be before they are read again, ms.
 const READ_MS: u64 = 5_000;
 
 /// How often this instance writes what it has seen.
 const TELL: Duration = Duration::from_secs(5);
-
-/// Longest wait for the store.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The provisioned deployments and what is known of them.
 #[derive(Debug)]
@@ -322,12 +319,4 @@ fn ptu_meters(backend: &crate::config::Backend) -> impl Iterator<Item = (Meter, 
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = tokio::time::timeout(PATIENCE, answer).await;
-    answer.unwrap_or_else(|_| {
-        let ms = PATIENCE.as_millis();
-        Err(StoreError::Unavailable(format!("no answer within {ms} ms")))
-    })
 }

@@ -14,13 +14,10 @@ use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 use crate::store::bounds::MAX_WRITES;
 use crate::store::slots::{self, Rows};
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Store, StoreError, Write, in_time};
 
 /// Most calls that wait in one process.
 const MAX_WAITING: usize = 10_000;
-
-/// Longest wait for the store, well within what is left of a lease when it is renewed.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shortest time from reading the table to reading it again, ms: while calls wait, and at all.
 const POLL_MS: (u64, u64) = (300, 20);
@@ -486,12 +483,4 @@ impl State {
         let pause = stretched.clamp(POLL_MS.0, FRESH_MS * 2 / 3);
         Some(pause + random.u64(0..=pause / 2))
     }
-}
-
-async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = tokio::time::timeout(PATIENCE, answer).await;
-    answer.unwrap_or_else(|_| {
-        let ms = PATIENCE.as_millis();
-        Err(StoreError::Unavailable(format!("no answer within {ms} ms")))
-    })
 }

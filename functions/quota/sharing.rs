@@ -7,10 +7,7 @@ use super::Quotas;
 use crate::gateway::limit::{LimitId, Measured, Share};
 use crate::gateway::share::{beat, interval_ms};
 use crate::host::clock::Clock;
-use crate::store::{Store, StoreError, instances};
-
-/// Longest wait for the store. An answer that comes later is of no use: rows expire meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::store::{Store, StoreError, in_time, instances};
 
 /// Beats for ever.
 pub(super) async fn keep(current: impl Fn() -> Arc<Quotas>, store: &dyn Store, clock: Clock) {
@@ -83,12 +80,4 @@ fn set(quotas: &Quotas, shares: &[(LimitId, Share)], clock: Clock) {
             limits.set_share(id, *share, clock.now());
         }
     }
-}
-
-async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = tokio::time::timeout(PATIENCE, answer).await;
-    answer.unwrap_or_else(|_| {
-        let ms = PATIENCE.as_millis();
-        Err(StoreError::Unavailable(format!("no answer within {ms} ms")))
-    })
 }

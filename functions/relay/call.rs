@@ -19,12 +19,12 @@ use super::record::CallRecord;
 use super::settings::Backend;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
-use super::{Relay, fallback, pace, reading, transform};
+use super::{Relay, fallback, pace, reading, realtime, transform};
 use crate::azure::own_token::Lack;
 use crate::gateway::classify::{
     NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
 };
-use crate::gateway::deployment::{Deployment, MarkReason};
+use crate::gateway::deployment::{Deployment, DeploymentSpec, MarkReason};
 use crate::gateway::event::{Attempt, Kind};
 use crate::gateway::identity::Identity;
 use crate::gateway::pacing::monitor::{HEADER, read_header};
@@ -32,7 +32,7 @@ use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::ptu::Utilization;
 use crate::gateway::request::segments;
-use crate::gateway::route::Route;
+use crate::gateway::route::{Operation, Route};
 use crate::gateway::strategy::HashOn;
 
 /// Most of a 404 that is read to tell a missing deployment from the client's mistake.
@@ -66,7 +66,7 @@ pub(super) struct Call<'a> {
 
 /// An attempt that brought an answer.
 pub(super) struct Answered {
-    deployment: Arc<Deployment>,
+    pub(super) deployment: Arc<Deployment>,
     pub(super) response: HttpResponse<Incoming>,
     pub(super) first: First,
     attempts: usize,
@@ -115,7 +115,7 @@ impl Call<'_> {
         }
     }
 
-    async fn answer(
+    pub(super) async fn answer(
         &self,
         record: &mut CallRecord,
         is_substitute: bool,
@@ -393,6 +393,9 @@ impl Call<'_> {
             url.ok_or_else(|| unsendable("the URL has characters that no URL may have"))?;
         let mut headers = to_backend(self.headers);
         transform::headers(self, &mut headers);
+        if self.route.operation == Operation::Realtime {
+            realtime::ask_to_switch(&mut headers);
+        }
         if let Some((name, value)) = shown {
             headers.insert(name, value);
         }
@@ -421,7 +424,7 @@ impl Call<'_> {
         }
     }
 
-    fn pass_on(&self, answered: Answered, mut record: CallRecord) -> Response {
+    pub(super) fn pass_on(&self, answered: Answered, mut record: CallRecord) -> Response {
         let (parts, incoming) = answered.response.into_parts();
         let spec = &answered.deployment.spec;
         record.served_by(spec);
@@ -436,23 +439,15 @@ impl Call<'_> {
             prompt.is_streamed();
         }
         let mut headers = to_client(&parts.headers, !is_events);
-        let backend = self.relay.settings.backends.get(&spec.backend);
         // An answer with a URL of its own is another one than 200.
         if parts.status != StatusCode::OK
-            && let Some(backend) = backend
+            && let Some(backend) = self.relay.settings.backends.get(&spec.backend)
         {
             hide_host(&mut headers, &backend.place.host);
         }
-        if self.relay.settings.gateway.answer_headers {
-            if let Some(backend) = backend {
-                headers.insert(BACKEND, backend.name.clone());
-            }
-            let kind = HeaderValue::from_static(spec.kind.as_str());
-            headers.insert(KIND, kind);
-            headers.insert(ATTEMPTS, answered.attempts.into());
-            if answered.model != record.event.model {
-                set(&mut headers, MODEL, &answered.model);
-            }
+        self.say_who_answered(&mut headers, spec, answered.attempts);
+        if self.relay.settings.gateway.answer_headers && answered.model != record.event.model {
+            set(&mut headers, MODEL, &answered.model);
         }
         let makes = self.method == Method::POST
             && parts.status.is_success()
@@ -488,6 +483,26 @@ impl Call<'_> {
         *response.status_mut() = parts.status;
         *response.headers_mut() = headers;
         response
+    }
+}
+
+impl Call<'_> {
+    /// Puts in which deployment answered, and at which attempt.
+    pub(super) fn say_who_answered(
+        &self,
+        headers: &mut HeaderMap,
+        spec: &DeploymentSpec,
+        attempts: usize,
+    ) {
+        let settings = &self.relay.settings;
+        if !settings.gateway.answer_headers {
+            return;
+        }
+        if let Some(backend) = settings.backends.get(&spec.backend) {
+            headers.insert(BACKEND, backend.name.clone());
+        }
+        headers.insert(KIND, HeaderValue::from_static(spec.kind.as_str()));
+        headers.insert(ATTEMPTS, attempts.into());
     }
 }
 

@@ -43,6 +43,12 @@ pub(super) enum RelayError {
     NoSuchModel(String),
     /// The call names no model where it has to.
     NoModel,
+    /// A realtime session where none can be had.
+    NoRealtime,
+    /// A realtime session that was not asked for as one.
+    UpgradeRequired,
+    /// There are as many realtime sessions as the gateway takes.
+    SessionsFull,
     /// The body can't be read.
     Body(BodyError),
     /// What the call asks for is refused by a rule of its app.
@@ -117,7 +123,9 @@ impl RelayError {
             | Self::NoSuchPriority
             | Self::Unsendable(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRealtime => StatusCode::NOT_IMPLEMENTED,
+            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            Self::StoreUnavailable | Self::SessionsFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::LimitReached { .. } | Self::NoSlot { .. } | Self::BudgetExceeded { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -141,6 +149,9 @@ impl RelayError {
             Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::NoSuchModel(_) => "model_not_found",
             Self::NoModel => "model_missing",
+            Self::NoRealtime => "realtime_not_available",
+            Self::UpgradeRequired => "upgrade_required",
+            Self::SessionsFull => "too_many_sessions",
             Self::Body(_) | Self::BodyBroken => "invalid_body",
             Self::NotByRule(_) => "parameter_not_allowed",
             Self::TooLarge { .. } => "body_too_large",
@@ -197,7 +208,12 @@ impl RelayError {
                     "The model `{model}` does not exist here; GET /v1/models lists those that do."
                 )
             }
-            Self::NoModel => "The body has no `model`.".into(),
+            Self::NoModel => "The call names no `model`.".into(),
+            Self::NoRealtime => "The realtime API needs a WebSocket, which the Azure Functions host in front of this gateway does not pass on; a gateway that runs as a container, with `spillway serve`, has it.".into(),
+            Self::UpgradeRequired => "The realtime API is spoken over WebSocket: ask for `Upgrade: websocket`.".into(),
+            Self::SessionsFull => {
+                "There are as many realtime sessions as this gateway takes; try again.".into()
+            }
             Self::Body(error) => sentence(&error.to_string()),
             Self::NotByRule(error) => sentence(&error.to_string()),
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),

@@ -8,6 +8,7 @@
 //! of it and settles the limits, `prompts` keeps the text of calls whose app wants that.
 //!
 //! `later` takes in calls that need no answer now; [`inside`] is the way in for calls of other functions.
+//! [`realtime`] keeps sessions over WebSocket. [`marks`] tells other instances which deployments are full, and hears it from them.
 
 mod admission;
 mod affinity;
@@ -22,10 +23,12 @@ mod headers;
 pub mod inside;
 pub mod keeper;
 mod later;
+pub mod marks;
 mod models;
 mod pace;
 pub mod prompts;
 mod reading;
+pub mod realtime;
 mod record;
 pub mod settings;
 mod start;
@@ -40,7 +43,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::Method;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::upgrade::OnUpgrade;
 
 use self::affinity::Affinity;
 use self::call::{Call, CallEnd};
@@ -49,6 +53,7 @@ use self::headers::set;
 use self::keeper::{Inbox, Owners};
 use self::prompts::Prompts;
 use self::reading::Reading;
+use self::realtime::Sessions;
 use self::record::CallRecord;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
@@ -59,7 +64,7 @@ use crate::gateway::app::App;
 use crate::gateway::estimate;
 use crate::gateway::event::Outcome;
 use crate::gateway::id::new_id;
-use crate::gateway::identity::Refusal;
+use crate::gateway::identity::{Identity, Refusal};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
@@ -92,6 +97,8 @@ pub struct Relay {
     prompts: Arc<OnceLock<Prompts>>,
     /// Where calls go that need no answer now, where there is a queue.
     async_calls: Arc<OnceLock<Arc<AsyncCalls>>>,
+    /// Realtime sessions, where the gateway can be reached by WebSocket.
+    sessions: Arc<OnceLock<Arc<Sessions>>>,
 }
 
 impl Relay {
@@ -121,6 +128,7 @@ impl Relay {
             recorder,
             prompts: Arc::default(),
             async_calls: Arc::default(),
+            sessions: Arc::default(),
         };
         let inbox = Inbox { events, owners };
         (relay, inbox)
@@ -142,6 +150,18 @@ impl Relay {
     pub fn take_async_calls(&self, calls: Arc<AsyncCalls>) {
         // The second of two would be of the same configuration.
         let _ = self.async_calls.set(calls);
+    }
+
+    /// From now on realtime sessions are taken in. Only the first time counts.
+    pub fn take_sessions(&self) {
+        let most = self.settings.gateway.max_realtime_sessions;
+        // The second of two would be of the same configuration.
+        let _ = self.sessions.set(Arc::new(Sessions::new(most)));
+    }
+
+    /// The realtime sessions, where they are taken in.
+    pub fn sessions(&self) -> Option<&Arc<Sessions>> {
+        self.sessions.get()
     }
 
     /// Knows how many calls are under way.
@@ -227,13 +247,14 @@ async fn handle(State(worker): State<Worker>, request: Request) -> Response {
 
 async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str) -> Response {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let path = parts.uri.path();
     let Some(route) = Route::parse(path, parts.uri.query().unwrap_or_default()) else {
         client_body::let_go(body);
         return RelayError::NoSuchPath(path.to_owned()).into_response();
     };
-    let caller = match relay.door.identify(&parts.headers, relay.clock.now()).await {
+    let shown = realtime::shown(&parts.headers, &route);
+    let caller = match relay.door.identify(&shown, relay.clock.now()).await {
         Ok(caller) => caller,
         Err(why) => {
             tracing::debug!(?why, "a caller was turned away");
@@ -241,6 +262,11 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
             return RelayError::Refused(why).into_response();
         }
     };
+    if route.operation == Operation::Realtime && parts.method == Method::GET {
+        client_body::let_go(body);
+        let client = parts.extensions.remove::<OnUpgrade>();
+        return realtime::answer(worker, relay, &parts.headers, client, route, caller, id).await;
+    }
     let app = Arc::clone(&caller.app);
     if route.operation == Operation::Models && parts.method == Method::GET {
         client_body::let_go(body);
@@ -251,23 +277,11 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
         client_body::let_go(body);
         return error.into_response();
     }
-    let recorder = worker.recorder.clone();
-    let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
-    record.called_by(&caller);
-    record.operation = route.operation;
-    match caller::priority(&app, &parts.headers, &route) {
-        Ok(priority) => record.event.priority = priority,
-        Err(error) => {
-            client_body::let_go(body);
-            return refuse(error, record);
-        }
+    let (mut record, begun) = begin(worker, relay, &parts.headers, &route, &caller, id);
+    if let Err(error) = begun {
+        client_body::let_go(body);
+        return refuse(error, record);
     }
-    let trace = parts
-        .headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok());
-    let trace = trace.and_then(record::trace_id).unwrap_or_default();
-    trace.clone_into(&mut record.event.trace_id);
     let gateway = &relay.settings.gateway;
     let (max_mb, deadline_ms) = (gateway.max_body_mb, gateway.deadline_ms);
     let bytes = match client_body::read(&parts.headers, body, max_mb, deadline_ms).await {
@@ -322,6 +336,29 @@ fn can_be_read(parts: &http::request::Parts) -> Result<(), RelayError> {
         )),
         None => Ok(()),
     }
+}
+
+/// The record of a call, as far as its head says what it is, and whether it may go on.
+fn begin(
+    worker: &Worker,
+    relay: &Relay,
+    headers: &HeaderMap,
+    route: &Route<'_>,
+    caller: &Identity,
+    id: &str,
+) -> (CallRecord, Result<(), RelayError>) {
+    let recorder = worker.recorder.clone();
+    let mut record = CallRecord::new(relay.clock, recorder, id.to_owned(), route.path);
+    record.called_by(caller);
+    record.operation = route.operation;
+    let trace = headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    let trace = trace.and_then(record::trace_id).unwrap_or_default();
+    trace.clone_into(&mut record.event.trace_id);
+    let priority = caller::priority(&caller.app, headers, route);
+    let begun = priority.map(|priority| record.event.priority = priority);
+    (record, begun)
 }
 
 /// Tries deployments, where the app's limits and budget allow that; the answer says how it stands.

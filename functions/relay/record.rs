@@ -132,6 +132,34 @@ impl CallRecord {
         self.recorder.is_durable()
     }
 
+    /// The record of a session's next response: who calls and who answers stay as they are, and what the
+    /// call holds goes over to it.
+    pub(super) fn next_response(&mut self, id: String) -> Self {
+        let mut next = Self::new(self.clock, self.recorder.clone(), id, &self.event.operation);
+        let answered = Attempt {
+            backend: Arc::clone(&self.event.backend),
+            deployment: Arc::clone(&self.event.deployment),
+            kind: self.event.kind.unwrap_or(Kind::Payg),
+            status: Some(self.event.status),
+            error: None,
+            ms: 0,
+            billed: false,
+        };
+        *next.event = UsageEvent {
+            id: std::mem::take(&mut next.event.id),
+            time: next.event.time,
+            operation: std::mem::take(&mut next.event.operation),
+            attempts: vec![answered],
+            first_byte_ms: 0,
+            ..(*self.event).clone()
+        };
+        next.operation = self.operation;
+        next.can_use = self.can_use;
+        next.in_flight = self.in_flight.take();
+        next.slot = self.slot.take();
+        next
+    }
+
     /// Ends a call that is none yet: it makes its event when it is called.
     pub(super) fn forget(mut self) {
         self.is_recorded = true;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::UPGRADE;
 use http::{Request, Response as HttpResponse};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -127,9 +128,10 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<HttpResponse<Incoming>, NoAnswer> {
+        let asks_to_switch = request.headers().contains_key(UPGRADE);
         let response = self.client.request(request).await.map_err(|e| reason(&e))?;
-        // 101: nobody asked to switch protocols. The other 1xx never come this far.
-        if response.status().is_informational() {
+        // 101 where nobody asked to switch protocols. The other 1xx never come this far.
+        if response.status().is_informational() && !asks_to_switch {
             return Err(NoAnswer::Protocol);
         }
         Ok(response)

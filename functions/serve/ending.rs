@@ -68,10 +68,13 @@ pub async fn serve_until_asked(
     starter: Starter,
     mut asked: Asked,
 ) -> io::Result<()> {
-    let calls = gateway.calls();
+    let (calls, sessions) = (gateway.calls(), gateway.sessions());
     tokio::select! {
         done = gateway.serve(listener) => return done,
         () = asked.heard() => {}
+    }
+    if let Some(sessions) = sessions {
+        sessions.end();
     }
     finish(&calls, keeping).await;
     match starter {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::pages::delete_if_there;
 use super::{Change, Fields, Key, Pages, Range, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::share::Row;
 use crate::gateway::time::Timestamp;
@@ -44,15 +45,7 @@ pub async fn write(store: &dyn Store, row: &Row) -> Result<(), StoreError> {
 /// # Errors
 /// When the store fails.
 pub async fn forget(store: &dyn Store, instance: &str) -> Result<(), StoreError> {
-    let write = Write {
-        row: key(instance).row,
-        change: Change::Delete(None),
-    };
-    match store.write(Table::Instances, PARTITION, vec![write]).await {
-        // Another instance deleted it.
-        Err(StoreError::Changed { .. }) => Ok(()),
-        other => other,
-    }
+    delete_if_there(store, Table::Instances, key(instance)).await
 }
 
 /// The claims are JSON, in as many fields as they need.

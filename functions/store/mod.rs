@@ -8,8 +8,8 @@
 //!
 //! [`blobs`] keeps what is too large for a row.
 //!
-//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`slots`], [`utilization`],
-//! [`requests`] and [`console`] say what stands in their rows; [`ledger`] writes usage events and their
+//! [`affinity`], [`chargeback`], [`sums`], [`rejects`], [`instances`], [`marks`], [`slots`],
+//! [`utilization`], [`requests`] and [`console`] say what stands in their rows; [`ledger`] writes usage events and their
 //! sums, each once.
 
 pub mod affinity;
@@ -25,6 +25,7 @@ pub mod fields;
 pub mod instances;
 mod key;
 pub mod ledger;
+pub mod marks;
 pub mod names;
 mod pages;
 pub mod prices;
@@ -36,6 +37,7 @@ pub mod utilization;
 
 use std::fmt;
 use std::pin::Pin;
+use std::time::Duration;
 
 pub use self::fields::{Field, Fields};
 pub use self::key::encode_key;
@@ -48,7 +50,7 @@ pub enum Table {
     Chargeback,
     /// Which backend owns a stored response, file or thread.
     Affinity,
-    /// What each instance says of the limits that it shares.
+    /// What each instance says of the limits that it shares, and of deployments that it finds full.
     Instances,
     /// Which instance holds which low-priority slot.
     Slots,
@@ -236,6 +238,24 @@ impl std::error::Error for StoreError {}
 
 /// What a call of the store comes to, some time later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Longest wait of what instances share through the store. An answer that comes later is of no use:
+/// rows expire meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An answer that is of use only while it is fresh.
+///
+/// # Errors
+/// The answer's own, or that there was none in time.
+pub async fn in_time<T>(
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    answer.unwrap_or_else(|_| {
+        let ms = PATIENCE.as_millis();
+        Err(StoreError::Unavailable(format!("no answer within {ms} ms")))
+    })
+}
 
 /// A store of tables.
 pub trait Store: fmt::Debug + Send + Sync {

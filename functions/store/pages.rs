@@ -1,6 +1,6 @@
 //! A range, page by page, and what sweeps do with the rows of it.
 
-use super::{Change, Range, Row, Store, StoreError, Table, Write};
+use super::{Change, Key, Range, Row, Store, StoreError, Table, Write};
 
 /// Reads a range a page at a time, so that its size does not matter.
 #[derive(Debug)]
@@ -67,5 +67,25 @@ pub(super) async fn delete_as_read(
         Ok(()) => Ok(true),
         Err(StoreError::Changed { .. }) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Deletes a row whatever stands in it, if it is there.
+///
+/// # Errors
+/// When the store fails.
+pub(super) async fn delete_if_there(
+    store: &dyn Store,
+    table: Table,
+    key: Key,
+) -> Result<(), StoreError> {
+    let delete = Write {
+        row: key.row,
+        change: Change::Delete(None),
+    };
+    match store.write(table, &key.partition, vec![delete]).await {
+        // Another instance deleted it.
+        Err(StoreError::Changed { .. }) => Ok(()),
+        other => other,
     }
 }

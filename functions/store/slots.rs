@@ -2,6 +2,7 @@
 //!
 //! The partition is the model, the row key `slot|` and the slot's number, or `wish|` and an instance.
 
+use super::pages::delete_if_there;
 use super::{
     Change, Etag, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, encode_key,
 };
@@ -87,15 +88,11 @@ pub async fn forget_wishes(
     before: Timestamp,
 ) -> Result<(), StoreError> {
     for wish in board.wishes.iter().filter(|wish| wish.expires < before) {
-        let delete = Write {
+        let key = Key {
+            partition: partition(model),
             row: wish_key(&wish.instance),
-            change: Change::Delete(None),
         };
-        match write(store, model, vec![delete]).await {
-            // Another instance deleted it.
-            Ok(()) | Err(StoreError::Changed { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        delete_if_there(store, Table::Slots, key).await?;
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::UsageEvent;
 use spillway::outbox::recorder::Events;
+use spillway::relay::keeper::Inbox;
+use spillway::relay::realtime::Sessions;
 use spillway::serve::swap::Swap;
 use spillway::serve::{Gateway, Place, open_blobs, open_store};
 use spillway::store::Store;
@@ -37,13 +39,26 @@ fn read(config: &str) -> Config {
     Config::parse(config, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Starts a gateway that is reached by WebSocket too, with this configuration. Its sessions.
+pub(crate) async fn start_realtime(config: &str) -> (Running, Arc<Sessions>) {
+    let config = read(config);
+    let (gateway, inbox) = Gateway::new(&config, None).unwrap();
+    let gateway = gateway.with_realtime();
+    let sessions = gateway.sessions().unwrap();
+    (serve(gateway, inbox, None).await, sessions)
+}
+
 async fn start_read(config: &Config, store: Option<Arc<dyn Store>>) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (mut gateway, inbox) = Gateway::new(config, store.clone()).unwrap();
     if let Some(blobs) = open_blobs(Place::Azure, &config.storage).unwrap() {
         gateway = gateway.with_blobs(config, &blobs, store.as_ref());
     }
+    serve(gateway, inbox, store).await
+}
+
+async fn serve(gateway: Gateway, inbox: Inbox, store: Option<Arc<dyn Store>>) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     let swap = gateway.swap();
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {

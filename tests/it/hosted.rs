@@ -155,6 +155,25 @@ async fn a_stream_comes_through_the_host_chunk_by_chunk() {
 }
 
 #[tokio::test]
+async fn a_realtime_session_is_refused_in_plain_words() {
+    let backend = Scripted::start(vec![good()]).await;
+    let (_root, host) = deployed(&backend).await;
+    let outside = host.listen().await;
+    let asked = reqwest::Client::new()
+        .get(format!(
+            "http://{outside}/openai/v1/realtime?model=gpt-5-mini"
+        ))
+        .header("api-key", "tests-key")
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket");
+    let answer = asked.send().await.unwrap();
+    assert_eq!(answer.status(), 501);
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "realtime_not_available");
+    assert_eq!(backend.calls(), 0);
+}
+
+#[tokio::test]
 async fn nobody_outside_reaches_a_trigger() {
     let backend = Scripted::start(vec![good()]).await;
     let (_root, host) = deployed(&backend).await;

@@ -101,3 +101,14 @@ fn each_mistake_of_limits_and_budgets_has_its_place() {
         ["spillway.toml:40:9: app[0].limit[0].model: is none of the models that the app may use"]
     );
 }
+
+#[test]
+fn marks_are_shared_only_where_there_is_a_place_for_them() {
+    assert!(!parse(GOOD).unwrap().gateway.share_marks);
+    let shared = GOOD.replace("[gateway]", "[gateway]\nshare_marks = true");
+    assert!(parse(&shared).unwrap().gateway.share_marks);
+    let (without, _) = shared.split_once("\n[storage]").unwrap();
+    let found = mistakes(without);
+    let wanted = "spillway.toml:3:15: gateway.share_marks: needs `tables` in [storage]: instances tell each other there which deployments are full";
+    assert_eq!(found, [wanted]);
+}

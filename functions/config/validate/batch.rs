@@ -37,10 +37,7 @@ impl Check<'_, '_> {
                 );
             }
         }
-        let has_store = tree.value.pointer("/storage/tables").is_some()
-            || self.report.is_meant("storage.tables")
-            || self.report.is_meant("storage");
-        if !has_store && tree.is_whole {
+        if !self.has_store() && tree.is_whole {
             self.at(
                 "batch",
                 "needs `tables` in [storage]: an answer is kept there until its reply is sent",

@@ -83,6 +83,11 @@ impl Metrics {
         totals
     }
 
+    /// Calls that have ended so far. Nothing is allocated for it.
+    pub fn ended(&self) -> u64 {
+        self.state().shards.iter().map(|shard| shard.ended()).sum()
+    }
+
     /// The notable calls since they were last taken, oldest first.
     pub fn take_notable(&self) -> Notable {
         let mut all = Notable::default();

@@ -57,6 +57,15 @@ impl Count {
     /// How many there are.
     pub const LEN: usize = Self::LowCached as usize + 1;
 
+    /// The classes of calls: each is in one.
+    pub(super) const OF_CALLS: [Self; 5] = [
+        Self::Good,
+        Self::ClientError,
+        Self::Throttled,
+        Self::ServerError,
+        Self::ClientGone,
+    ];
+
     /// The class of a call's status and end.
     pub const fn of_call(event: &UsageEvent) -> Self {
         match (event.outcome, event.status) {
@@ -164,6 +173,13 @@ impl Meter {
             self.size(Size::Input, event.tokens.input);
             self.size(Size::Output, event.tokens.output);
         }
+    }
+
+    /// Calls, however they ended.
+    fn calls(&self) -> u64 {
+        let counters = Count::OF_CALLS.iter();
+        let counters = counters.filter_map(|count| self.counts.get(*count as usize));
+        counters.map(|counter| counter.load(Relaxed)).sum()
     }
 
     fn add_to(&self, total: &mut Total) {
@@ -285,6 +301,15 @@ impl Shard {
             let mut notable = self.notable.lock().unwrap_or_else(PoisonError::into_inner);
             notable.offer(event);
         }
+    }
+
+    pub(super) fn ended(&self) -> u64 {
+        self.meters
+            .load()
+            .models
+            .iter()
+            .map(|model| model.calls())
+            .sum()
     }
 
     /// Adds what was counted to totals of the same names.

@@ -40,9 +40,7 @@ impl Total {
 
     /// Calls, however they ended.
     pub fn calls(&self) -> u64 {
-        use Count::{ClientError, ClientGone, Good, ServerError, Throttled};
-        let classes = [Good, ClientError, Throttled, ServerError, ClientGone];
-        classes.iter().map(|class| self.get(*class)).sum()
+        Count::OF_CALLS.iter().map(|class| self.get(*class)).sum()
     }
 
     /// Attempts, whatever came of them.

@@ -33,6 +33,7 @@ mod models;
 mod multipart;
 mod pace;
 mod payg;
+mod realtime;
 mod resource;
 mod responses;
 mod responses_stream;
@@ -181,6 +182,7 @@ async fn answer(
             audio::transcribe(resource, &route, content_type, &body).await
         }
         Op::Speech => audio::speak(resource, &route, &body).await,
+        Op::Realtime => realtime::open(resource, &route, head),
         Op::CreateResponse => responses::create(resource, &route, &body).await,
         Op::GetResponse(id) => responses::get(resource, id),
         Op::DeleteResponse(id) => responses::delete(resource, id),

@@ -24,6 +24,7 @@ pub(super) enum Operation {
     Transcription,
     Translation,
     Speech,
+    Realtime,
     CreateResponse,
     GetResponse(String),
     DeleteResponse(String),
@@ -49,6 +50,7 @@ impl Operation {
             Self::Transcription => "Transcriptions_Create",
             Self::Translation => "Translations_Create",
             Self::Speech => "Speech_Create",
+            Self::Realtime => "Realtime_Create",
             Self::CreateResponse => "Responses_Create",
             _ => "Resource_Get",
         }
@@ -122,7 +124,7 @@ fn inference(method: &Method, segments: &[&str]) -> Option<Operation> {
 }
 
 /// Operations on what the resource keeps. Responses name their deployment in the body in both
-/// forms.
+/// forms, realtime sessions in the query.
 fn stateful(method: &Method, segments: &[&str]) -> Option<Operation> {
     let id = |id: &str| id.to_owned();
     match (method.as_str(), segments) {
@@ -135,6 +137,7 @@ fn stateful(method: &Method, segments: &[&str]) -> Option<Operation> {
         ("GET", ["files", f]) => Some(Operation::GetFile(id(f))),
         ("GET", ["files", f, "content"]) => Some(Operation::GetFileContent(id(f))),
         ("DELETE", ["files", f]) => Some(Operation::DeleteFile(id(f))),
+        ("GET", ["realtime"]) => Some(Operation::Realtime),
         ("GET", ["models"]) => Some(Operation::ListModels),
         ("GET", ["models", m]) => Some(Operation::GetModel(id(m))),
         _ => None,
