@@ -4,7 +4,7 @@
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
 //! name, [`plan`] says which deployment to try
-//! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
+//! next, [`classify`] what an answer means, [`spillover`] who gave it, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
 //! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
 
@@ -37,6 +37,7 @@ pub mod retry_after;
 pub mod route;
 pub mod share;
 pub mod skim;
+pub mod spillover;
 pub mod sse;
 pub mod strategy;
 pub mod time;

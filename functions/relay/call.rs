@@ -33,6 +33,7 @@ use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::ptu::Utilization;
 use crate::gateway::request::segments;
 use crate::gateway::route::Route;
+use crate::gateway::spillover::Spillover;
 use crate::gateway::strategy::HashOn;
 
 /// Most of a 404 that is read to tell a missing deployment from the client's mistake.
@@ -67,6 +68,8 @@ pub(super) struct Call<'a> {
 /// An attempt that brought an answer.
 pub(super) struct Answered {
     deployment: Arc<Deployment>,
+    /// Who answered in its place.
+    spillover: Option<Spillover>,
     pub(super) response: HttpResponse<Incoming>,
     pub(super) first: First,
     attempts: usize,
@@ -154,16 +157,26 @@ impl Call<'_> {
                     let begun = Instant::now();
                     let tried = self.attempt(&deployment, left_ms, record).await?;
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    record.attempt(note(&deployment, &tried, ms));
-                    self.note_utilization(&deployment, &tried);
+                    let spillover = spillover_of(&deployment, &tried);
+                    let noted = note(&deployment, &tried, ms);
+                    match &spillover {
+                        Some(spillover) => record.event.attempts.extend(spillover.attempts(noted)),
+                        None => record.attempt(noted),
+                    }
+                    self.note_utilization(&deployment, &tried, spillover.as_ref());
                     match tried {
                         Ok((response, first)) => {
                             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                            deployment.succeeded(us);
+                            // Another one's speed is not its own.
+                            if spillover.is_none() {
+                                deployment.succeeded(us);
+                            }
                             let passed_ptu = record.passed_ptu || plan.passed_ptu();
-                            record.event.spilled = passed_ptu && deployment.spec.kind == Kind::Payg;
+                            record.event.spilled = spillover.is_some()
+                                || passed_ptu && deployment.spec.kind == Kind::Payg;
                             return Ok(Answered {
                                 deployment,
+                                spillover,
                                 response,
                                 first,
                                 attempts: record.event.attempts.len(),
@@ -182,17 +195,20 @@ impl Call<'_> {
     }
 
     /// Tells the gauge what the answer of a provisioned deployment says of how full it is: the header,
-    /// or a 429.
+    /// a 429, or that another one answered. It is not marked for that: a call to it is answered all the
+    /// same, and by itself as soon as it has room.
     fn note_utilization(
         &self,
         deployment: &Deployment,
         tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+        spillover: Option<&Spillover>,
     ) {
         let spec = &deployment.spec;
         if spec.kind != Kind::Ptu {
             return;
         }
         let said = match tried {
+            _ if spillover.is_some_and(Spillover::was_full) => Some(Utilization::FULL),
             Ok((response, _)) => {
                 let value = response.headers().get(HEADER).and_then(|v| v.to_str().ok());
                 value.and_then(read_header)
@@ -426,6 +442,11 @@ impl Call<'_> {
         let (parts, incoming) = answered.response.into_parts();
         let spec = &answered.deployment.spec;
         answered_by(&mut record.event, spec);
+        if let Some(spillover) = answered.spillover {
+            record.event.deployment = spillover.served_by;
+            record.event.kind = Some(Kind::Payg);
+        }
+        let kind = record.event.kind.unwrap_or(spec.kind);
         record.event.status = parts.status.as_u16();
         let elapsed = self.started.elapsed().as_millis();
         record.event.first_byte_ms = u64::try_from(elapsed).unwrap_or(u64::MAX);
@@ -441,8 +462,7 @@ impl Call<'_> {
             if let Some(backend) = self.relay.settings.backends.get(&spec.backend) {
                 headers.insert(BACKEND, backend.name.clone());
             }
-            let kind = HeaderValue::from_static(spec.kind.as_str());
-            headers.insert(KIND, kind);
+            headers.insert(KIND, HeaderValue::from_static(kind.as_str()));
             headers.insert(ATTEMPTS, answered.attempts.into());
             if answered.model != record.event.model {
                 set(&mut headers, MODEL, &answered.model);
@@ -493,6 +513,20 @@ fn unsendable(what: &str) -> RelayError {
 pub(super) enum CallEnd {
     Answer(Response),
     Error(RelayError),
+}
+
+/// Whose answer that of a provisioned deployment is, where it is not its own.
+fn spillover_of(
+    deployment: &Deployment,
+    tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+) -> Option<Spillover> {
+    let (response, _) = tried.as_ref().ok()?;
+    if deployment.spec.kind != Kind::Ptu || !response.status().is_success() {
+        return None;
+    }
+    let headers = response.headers().iter();
+    let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+    Spillover::read(&deployment.spec.name, headers)
 }
 
 fn note(

@@ -149,7 +149,9 @@ impl Drop for CallRecord {
         if self.event.status == 0 {
             self.event.status = CLIENT_GONE;
         }
-        if let Some(in_flight) = &self.in_flight {
+        if let Some(in_flight) = &self.in_flight
+            && self.event.kind.is_none()
+        {
             let spec = in_flight.deployment().spec.clone();
             answered_by(&mut self.event, &spec);
         }

@@ -52,6 +52,7 @@ mod seeds;
 mod served;
 mod simulated;
 mod slots;
+mod spillover;
 mod store;
 mod table_faults;
 mod tenant;

@@ -20,8 +20,9 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Kind, Tokens, UsageEvent, UsageSource};
+use super::event::{Attempt, Kind, Tokens, UsageEvent, UsageSource};
 use super::ptu::ModelRate;
+use super::spillover;
 use super::time::Timestamp;
 
 pub use self::own::OwnPrice;
@@ -177,6 +178,7 @@ impl Prices {
         }
         let served = Served::of(event);
         let known = self.known(&served);
+        let known = known.or_else(|| self.deployments.get(&served.spilled_from()?));
         if served.kind == Some(Kind::Ptu) {
             let base_model = known.map_or(&event.model, |known| &known.of.base_model);
             return Charge {
@@ -260,23 +262,35 @@ struct Served<'a> {
     backend: &'a Arc<str>,
     deployment: &'a Arc<str>,
     kind: Option<Kind>,
+    /// The provisioned deployment that it served for.
+    instead_of: Option<&'a Attempt>,
 }
 
 impl<'a> Served<'a> {
     fn of(event: &'a UsageEvent) -> Self {
-        let billed = event.attempts.iter().rev().find(|attempt| attempt.billed);
-        match billed {
-            Some(attempt) => Self {
+        let attempts = &event.attempts;
+        let place = attempts.iter().rposition(|attempt| attempt.billed);
+        match place.and_then(|place| Some((place, attempts.get(place)?))) {
+            Some((place, attempt)) => Self {
                 backend: &attempt.backend,
                 deployment: &attempt.deployment,
                 kind: Some(attempt.kind),
+                instead_of: spillover::provisioned(attempts, place),
             },
             None => Self {
                 backend: &event.backend,
                 deployment: &event.deployment,
                 kind: event.kind,
+                instead_of: None,
             },
         }
+    }
+
+    /// The key of the provisioned deployment that it served for. The service lets a deployment spill over
+    /// to one of the same model, version and class only, so that its tokens cost the same.
+    fn spilled_from(&self) -> Option<(Arc<str>, Arc<str>)> {
+        let from = self.instead_of?;
+        Some((Arc::clone(&from.backend), Arc::clone(&from.deployment)))
     }
 }
 
