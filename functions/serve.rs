@@ -27,6 +27,7 @@ use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
 use crate::billing::price_check;
+use crate::billing::reconcile::Reconciler;
 use crate::config::{Auth, Config, Scheme, Storage, StoragePlace};
 use crate::console::{self, Console};
 use crate::door::{Door, may_be_reached};
@@ -67,6 +68,8 @@ pub struct Gateway {
     batches: Option<Arc<Batches>>,
     /// Where proposals of Azure's prices are kept, where they are looked at.
     prices: Option<Arc<dyn Store>>,
+    /// Compares what was counted with Azure's count, where that is asked for.
+    reconciler: Option<Reconciler>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -139,6 +142,7 @@ impl Gateway {
             background: JoinSet::new(),
             batches: None,
             prices: store.filter(|_| config.chargeback.check_prices),
+            reconciler: None,
         };
         Ok((gateway, inbox))
     }
@@ -201,7 +205,7 @@ impl Gateway {
     /// # Errors
     /// When the gateway is open and the listener is not on loopback (see [`may_listen`]); else
     /// those of [`server::serve`].
-    pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+    pub async fn serve(mut self, listener: TcpListener) -> io::Result<()> {
         may_listen(&self.auth, listener.local_addr()?.ip())?;
         let _background = self.keep_fresh();
         let router = || {
@@ -227,7 +231,7 @@ impl Gateway {
     /// Starts what fetches signing keys and tokens, shares limits, reads what apps have spent and keeps
     /// what the console shows, in the accepting thread's runtime: workers have calls to serve. It ends
     /// with the set.
-    fn keep_fresh(&self) -> JoinSet<()> {
+    fn keep_fresh(&mut self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let clock = self.relay.clock;
         if let Some(entra) = self.relay.door.entra() {
@@ -244,6 +248,9 @@ impl Gateway {
         }
         if let Some(store) = &self.prices {
             tasks.spawn(price_check::keep(Arc::clone(store), clock));
+        }
+        if let Some(reconciler) = self.reconciler.take() {
+            tasks.spawn(reconciler.keep(clock));
         }
         tasks
     }

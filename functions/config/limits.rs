@@ -117,6 +117,13 @@ pub struct Chargeback {
     /// Whether Azure's list prices are read once a day from https://prices.azure.com and changes of the
     /// list proposed, to be seen with `spillway bill --price-proposals`. Nothing is changed by it.
     pub check_prices: bool,
+    /// Whether what each deployment served is compared with Azure Monitor's count once a day. Of backends
+    /// with a `resource_id`; needs `[storage] tables`.
+    pub reconcile: bool,
+    /// A day on which a deployment's prompt or generated tokens differ by more than so many percent of
+    /// Azure's count is logged.
+    #[schemars(range(min = 0, max = 100))]
+    pub drift_percent: u32,
 }
 
 impl Default for Chargeback {
@@ -130,6 +137,8 @@ impl Default for Chargeback {
             spool: None,
             spool_mb: 256,
             check_prices: false,
+            reconcile: false,
+            drift_percent: 2,
         }
     }
 }

@@ -13,6 +13,7 @@ mod openapi;
 mod page;
 mod plan;
 mod prometheus;
+mod reconciliation;
 mod session;
 mod sign_in;
 mod watch;
@@ -31,6 +32,7 @@ use tokio::sync::Semaphore;
 
 use self::capacity::Capacities;
 use self::money::Accounts;
+use self::reconciliation::Newest;
 use self::session::Sessions;
 use self::watch::Watch;
 use crate::billing::Billing;
@@ -57,6 +59,8 @@ pub struct Console {
     limits: Option<(u32, u32)>,
     /// Room for pages that follow live.
     followers: Arc<Semaphore>,
+    /// The newest of what Azure Monitor counts; `None` where it is not asked.
+    newest: Option<Arc<Newest>>,
     /// What bills are made from; `None` where nothing is kept of calls.
     billing: Option<Billing>,
 }
@@ -73,6 +77,7 @@ impl Console {
             watch: Arc::new(Watch::new(&relay.metrics, relay.clock.now())),
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
+            newest: config.chargeback.reconcile.then(Arc::default),
             billing: store.clone().map(|store| Billing::new(config, store)),
             relay,
             store,
@@ -164,7 +169,14 @@ fn is_person(request: &Request) -> bool {
 async fn metrics(
     State(console): State<Console>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    let text = off_the_worker(move || prometheus::text(&console)).await;
+    let newest = match (&console.newest, &console.store) {
+        (Some(newest), Some(store)) => {
+            let now = console.relay.clock.now();
+            newest.get(store.as_ref(), now).await
+        }
+        _ => Arc::default(),
+    };
+    let text = off_the_worker(move || prometheus::text(&console, &newest)).await;
     let kind = prometheus::CONTENT_TYPE;
     ([(CONTENT_TYPE, kind)], text.unwrap_or_default())
 }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Console;
 use super::now::percent;
-use crate::billing::{self, BillingError, Period, Span, csv};
+use super::reconciliation::DriftDay;
+use crate::billing::{self, BillingError, Period, Span, csv, reconcile};
 use crate::config::Config;
 use crate::gateway::bill::{BillError, By, Figures, Idle, Line, Wanted, add_amount};
 use crate::gateway::budget::Month;
@@ -54,6 +55,7 @@ impl Wish {
 pub(super) struct Accounts {
     pub(super) prices: Prices,
     pub(super) currency: String,
+    drift_percent: u32,
     idle: Idle,
     budgets: BTreeMap<Arc<str>, Decimal>,
     days: tokio::sync::Mutex<BTreeMap<String, (Timestamp, Arc<Day>)>>,
@@ -87,6 +89,8 @@ pub(super) struct Money {
     pub(super) apps: Vec<AppMoney>,
     /// Models with calls that no price is known of: what they cost is missing above.
     pub(super) unpriced: Vec<Unpriced>,
+    /// What Azure Monitor counts of each deployment's day beside what the gateway does, the newest first.
+    pub(super) reconciliation: Vec<DriftDay>,
 }
 
 /// An app.
@@ -142,6 +146,7 @@ impl Accounts {
         Self {
             prices: config.prices(),
             currency: config.chargeback.currency.clone(),
+            drift_percent: config.chargeback.drift_percent,
             idle: config.chargeback.idle,
             budgets: budgets.collect(),
             days: tokio::sync::Mutex::default(),
@@ -168,7 +173,14 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<Money, Billin
             sum.add(&day)?;
         }
     }
-    sum.finish(&console.accounts, month, now)
+    let mut money = sum.finish(&console.accounts, month, now)?;
+    if let Some(store) = &console.store {
+        let days = reconcile::read(store.as_ref(), period).await?;
+        let days = days.iter().rev();
+        let allowed = console.accounts.drift_percent;
+        money.reconciliation = days.map(|day| DriftDay::of(day, allowed)).collect();
+    }
+    Ok(money)
 }
 
 async fn day(
@@ -287,6 +299,7 @@ impl Sum {
             idle_cost: self.idle.normalize().to_string(),
             apps: apps.into_iter().map(|(_, app)| app).collect(),
             unpriced: unpriced.collect(),
+            reconciliation: Vec::new(),
         })
     }
 }

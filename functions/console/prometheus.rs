@@ -10,6 +10,7 @@ use crate::gateway::event::Kind;
 use crate::gateway::metrics::histogram::{OTEL_MS, TOKENS};
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{DeploymentName, Total, Totals};
+use crate::gateway::reconcile::Reconciled;
 use crate::gateway::time::Timestamp;
 
 /// The content type of the text.
@@ -41,7 +42,9 @@ const SORTS: [(&str, Count); 4] = [
 ];
 
 /// All metrics of this instance.
-pub(super) fn text(console: &Console) -> String {
+///
+/// Beside them stands what is the same of all: how far each deployment's newest reconciled day drifts.
+pub(super) fn text(console: &Console, newest: &[Reconciled]) -> String {
     let relay = &console.relay;
     let totals = relay.metrics.totals();
     let mut text = Text::default();
@@ -58,6 +61,7 @@ pub(super) fn text(console: &Console) -> String {
     apps(&mut text, console, &totals);
     deployments(&mut text, console, &totals);
     states(&mut text, console, relay.clock.now());
+    drifts(&mut text, newest);
     text.0
 }
 
@@ -230,6 +234,28 @@ fn states(text: &mut Text, console: &Console, now: Timestamp) {
             let labels = with(&name, ("reason", reason));
             let value = u64::from(mark == Some(reason));
             text.sample("spillway_deployment_marked", &labels, value);
+        }
+    }
+}
+
+/// What is not known has no sample.
+fn drifts(text: &mut Text, newest: &[Reconciled]) {
+    let metric = "spillway_reconciliation_drift_percent";
+    let help = "How far a deployment's tokens of its newest reconciled day are from Azure Monitor's count.";
+    if newest.is_empty() {
+        return;
+    }
+    text.family(metric, "gauge", help);
+    for one in newest {
+        for (sort, figure) in [("input", one.prompt), ("output", one.generated)] {
+            if let Some(percent) = figure.percent() {
+                let of = [
+                    ("backend", &*one.backend),
+                    ("deployment", &*one.deployment),
+                    ("gen_ai_token_type", sort),
+                ];
+                text.sample(metric, &of, percent);
+            }
         }
     }
 }

@@ -6,7 +6,8 @@
 //! name, [`plan`] says which deployment to try
 //! next, [`classify`] what an answer means, [`spillover`] who gave it, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
-//! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
+//! [`price`] says what a call costs, [`bill`] who pays it, [`what_if`] what other PTUs would, and
+//! [`reconcile`] how far all that is from what Azure counts.
 
 pub mod app;
 pub mod batch;
@@ -23,6 +24,7 @@ pub mod id;
 pub mod identity;
 pub mod limit;
 pub mod metrics;
+pub mod monitor;
 pub mod multipart;
 pub mod opening;
 pub mod pacing;
@@ -32,6 +34,7 @@ pub mod price;
 pub mod priority;
 pub mod prompt;
 pub mod ptu;
+pub mod reconcile;
 pub mod request;
 pub mod retry_after;
 pub mod route;

@@ -20,6 +20,7 @@ pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
 pub mod console;
+pub mod daily;
 pub mod embedded;
 pub mod fields;
 pub mod instances;
@@ -27,6 +28,7 @@ mod key;
 pub mod ledger;
 mod pages;
 pub mod prices;
+pub mod reconciliation;
 pub mod rejects;
 pub mod requests;
 pub mod slots;
@@ -65,11 +67,13 @@ pub enum Table {
     Batches,
     /// What the last look at Azure's list prices proposed.
     Prices,
+    /// What Azure Monitor counts beside what the gateway does.
+    Reconciliation,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -81,6 +85,7 @@ impl Table {
         Self::Files,
         Self::Batches,
         Self::Prices,
+        Self::Reconciliation,
     ];
 
     /// The name in Table Storage.
@@ -97,6 +102,7 @@ impl Table {
             Self::Files => "batchfiles",
             Self::Batches => "batches",
             Self::Prices => "prices",
+            Self::Reconciliation => "reconciliation",
         }
     }
 }

@@ -42,6 +42,7 @@ mod process;
 mod prompts;
 mod purity;
 mod raw;
+mod reconcile;
 mod restart;
 mod retail_prices;
 mod routing;
