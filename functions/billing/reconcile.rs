@@ -12,6 +12,7 @@ use super::render::aligned;
 use super::{CONCURRENT, Period};
 use crate::azure::monitor::Monitor;
 use crate::config::{Config, ResourceId};
+use crate::current::Current;
 use crate::gateway::budget::Month;
 use crate::gateway::reconcile::{Counted, Figure, MeteredDay, Reconciled, Summary, summaries};
 use crate::gateway::time::{DAY_MS, Timestamp};
@@ -31,6 +32,18 @@ const DAYS: [u64; 2] = [1, 2];
 
 /// What the gateway counted, by backend and deployment.
 type Ours = BTreeMap<[Arc<str>; 2], Counted>;
+
+/// Looks for ever, once a day among all instances. What fails is logged and done again an hour later.
+pub async fn keep(reconciler: Current<Reconciler>, clock: Clock) {
+    loop {
+        // Instances that start together ask one after the other.
+        tokio::time::sleep(Duration::from_secs(fastrand::u64(5..120))).await;
+        if let Err(error) = reconciler.get().once(clock.now()).await {
+            tracing::warn!(%error, "not every deployment was reconciled with Azure Monitor");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
 
 /// Looks at the resources of a configuration.
 #[derive(Debug)]
@@ -61,17 +74,10 @@ impl Reconciler {
         }
     }
 
-    /// Looks for ever, once a day among all instances. What fails is logged and done again an hour
-    /// later.
-    pub async fn keep(self, clock: Clock) {
-        loop {
-            // Instances that start together ask one after the other.
-            tokio::time::sleep(Duration::from_secs(fastrand::u64(5..120))).await;
-            if let Err(error) = self.once(clock.now()).await {
-                tracing::warn!(%error, "not every deployment was reconciled with Azure Monitor");
-            }
-            tokio::time::sleep(EVERY).await;
-        }
+    /// As this one, of the next configuration.
+    #[must_use]
+    pub fn after(&self, config: &Config) -> Self {
+        Self::new(config, self.monitor.clone(), Arc::clone(&self.store))
     }
 
     /// The look of the day of `now`, unless it has been taken, or it is too early for it.

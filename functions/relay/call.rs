@@ -15,7 +15,7 @@ use super::body::{Reader, RelayBody};
 use super::credential::Shown;
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
-use super::record::{CallRecord, answered_by};
+use super::record::CallRecord;
 use super::settings::Backend;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
@@ -142,15 +142,16 @@ impl Call<'_> {
         };
         loop {
             let now = record.now();
-            match plan.next(&self.model, &caller, &limits, now, &mut random) {
+            let step = plan.next(&self.model, &caller, &limits, now, &mut random);
+            record.passed_ptu |= plan.passed_ptu();
+            match step {
                 Step::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
                 Step::GiveUp(why) => {
-                    record.passed_ptu |= plan.passed_ptu();
                     let attempts = record.event.attempts.clone();
                     return Err(RelayError::NoAnswer { why, attempts });
                 }
                 Step::Try(deployment) => {
-                    record.in_flight = Some(deployment.enter());
+                    record.begin(deployment.enter());
                     let left_ms = limits
                         .deadline_ms
                         .saturating_sub(now.ms_since(record.event.time));
@@ -160,7 +161,10 @@ impl Call<'_> {
                     let spillover = spillover_of(&deployment, &tried);
                     let noted = note(&deployment, &tried, ms);
                     match &spillover {
-                        Some(spillover) => record.event.attempts.extend(spillover.attempts(noted)),
+                        Some(spillover) => {
+                            let attempts = spillover.attempts(noted).into_iter();
+                            attempts.for_each(|attempt| record.attempt(attempt));
+                        }
                         None => record.attempt(noted),
                     }
                     self.note_utilization(&deployment, &tried, spillover.as_ref());
@@ -171,9 +175,6 @@ impl Call<'_> {
                             if spillover.is_none() {
                                 deployment.succeeded(us);
                             }
-                            let passed_ptu = record.passed_ptu || plan.passed_ptu();
-                            record.event.spilled = spillover.is_some()
-                                || passed_ptu && deployment.spec.kind == Kind::Payg;
                             return Ok(Answered {
                                 deployment,
                                 spillover,
@@ -441,10 +442,9 @@ impl Call<'_> {
     fn pass_on(&self, answered: Answered, mut record: CallRecord) -> Response {
         let (parts, incoming) = answered.response.into_parts();
         let spec = &answered.deployment.spec;
-        answered_by(&mut record.event, spec);
+        record.served_by(spec);
         if let Some(spillover) = answered.spillover {
-            record.event.deployment = spillover.served_by;
-            record.event.kind = Some(Kind::Payg);
+            record.spilled_to(spillover);
         }
         let kind = record.event.kind.unwrap_or(spec.kind);
         record.event.status = parts.status.as_u16();

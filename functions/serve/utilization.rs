@@ -8,6 +8,7 @@ use crate::azure::monitor::{BATCH_SCOPE, Monitor, SCOPE, Tokens};
 use crate::azure::own_token::OwnTokens;
 use crate::billing::reconcile::Reconciler;
 use crate::config::Config;
+use crate::current::Current;
 use crate::store::Store;
 use crate::utilization;
 use crate::utilization::poll::Poller;
@@ -26,8 +27,9 @@ impl Gateway {
         store: &Arc<dyn Store>,
     ) -> io::Result<Self> {
         let monitor = self.monitor(place, config)?;
-        let poller = Poller::new(config, monitor, Arc::clone(store));
-        Ok(self.with_trigger(utilization::router(Arc::new(poller))))
+        let poller = Current::new(Poller::new(config, monitor, Arc::clone(store)));
+        self.swap.poller = Some(poller.clone());
+        Ok(self.with_trigger(utilization::router(poller)))
     }
 
     /// This gateway, which compares once a day what was charged with what Azure Monitor counts, where the
@@ -43,7 +45,8 @@ impl Gateway {
     ) -> io::Result<Self> {
         if config.chargeback.reconcile {
             let monitor = self.monitor(place, config)?;
-            self.reconciler = Some(Reconciler::new(config, monitor, Arc::clone(store)));
+            let reconciler = Reconciler::new(config, monitor, Arc::clone(store));
+            self.swap.reconciler = Some(Current::new(reconciler));
         }
         Ok(self)
     }
@@ -62,7 +65,7 @@ impl Gateway {
         let mut tokens = OwnTokens::new(surroundings(place));
         let (one, batch) = (tokens.get(None, SCOPE)?, tokens.get(None, BATCH_SCOPE)?);
         if config.backends.iter().any(|b| b.resource_id.is_some()) {
-            self.tokens.extend(tokens.into_all());
+            self.tokens.extend_from_slice(tokens.all());
         }
         Monitor::azure(Tokens { one, batch })
     }
