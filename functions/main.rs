@@ -359,6 +359,9 @@ fn start(
     if let (Some(batch), Some(store)) = (&config.batch, &store) {
         gateway = gateway.with_batch(place, batch, store, blobs.as_ref(), counts, trigger)?;
     }
+    if let Some(store) = &store {
+        gateway = gateway.with_reconciliation(place, config, store)?;
+    }
     if let (Some(store), Trigger::Invoked) = (&store, trigger) {
         gateway = gateway.with_utilization(place, config, store)?;
     }

@@ -29,7 +29,7 @@ use crate::azure::credential::Surroundings;
 use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
-use crate::billing::price_check;
+use crate::billing::{price_check, reconcile};
 use crate::chargeback::{self, Consumer};
 use crate::config::{Auth, Config, Scheme, Storage, StoragePlace};
 use crate::console::{self, Console};
@@ -149,6 +149,7 @@ impl Gateway {
                 prices: None,
                 consumer: None,
                 poller: None,
+                reconciler: None,
                 tokens: Arc::new(Mutex::new(tokens)),
             },
             relay,
@@ -308,6 +309,9 @@ impl Gateway {
         }
         if let Some(store) = &self.prices {
             tasks.spawn(price_check::keep(Arc::clone(store), clock));
+        }
+        if let Some(reconciler) = &self.swap.reconciler {
+            tasks.spawn(reconcile::keep(reconciler.clone(), clock));
         }
         tasks
     }

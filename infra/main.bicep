@@ -233,6 +233,7 @@ var tableNames = [
   'console'
   'instances'
   'prices'
+  'reconciliation'
   'requests'
   'slots'
   'utilization'

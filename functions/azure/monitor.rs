@@ -15,8 +15,10 @@ use serde_json::json;
 use super::own_token::OwnToken;
 use super::{Unread, describe, whole};
 use crate::config::ResourceId;
-use crate::gateway::pacing::monitor::{DIMENSION, METRIC, ResourceMetrics, read_batch, read_one};
-use crate::gateway::time::Timestamp;
+use crate::gateway::monitor::DEPLOYMENT;
+use crate::gateway::pacing::monitor::{METRIC, ResourceMetrics, read_batch, read_one};
+use crate::gateway::reconcile::{GENERATED, MeteredDay, PROMPT, REQUESTS, STATUS};
+use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::host::clock::Clock;
 
 /// The scope of tokens for metrics of one resource.
@@ -38,6 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most of an answer that is read, bytes: 50 resources with 50 deployments of 30 minutes.
 const MAX_ANSWER: usize = 16 << 20;
+
+/// Most series of a day's metric that are asked for: one a deployment, and of calls one a status, too.
+const MAX_SERIES: usize = 500;
 
 /// How long to stay away where a 429 does not say, ms.
 const THROTTLED_MS: u64 = 60_000;
@@ -138,14 +143,49 @@ impl Monitor {
         from: Timestamp,
         until: Timestamp,
     ) -> Result<ResourceMetrics, MonitorError> {
+        let (from, until) = (moment(from), moment(until));
+        let query = format!(
+            "metricnames={METRIC}&timespan={from}%2F{until}&interval=PT1M&aggregation=average%2Cmaximum&top=100&$filter={DEPLOYMENT}%20eq%20%27*%27"
+        );
+        let body = self.ask_one(resource, &query).await?;
+        read_one(&body).map_err(MonitorError::Unreadable)
+    }
+
+    /// What a resource's deployments came to on the UTC day that begins at `start`.
+    ///
+    /// # Errors
+    /// Why that can't be had.
+    pub async fn day(
+        &self,
+        resource: &ResourceId,
+        start: Timestamp,
+    ) -> Result<MeteredDay, MonitorError> {
+        let (from, until) = (moment(start), moment(start.plus_ms(DAY_MS)));
+        let mut day = MeteredDay::new(start);
+        // A filter takes what all its metrics are split by: tokens have no status.
+        let by_status = format!("%20and%20{STATUS}%20eq%20%27*%27");
+        for (metrics, and) in [
+            (format!("{PROMPT}%2C{GENERATED}"), ""),
+            (REQUESTS.to_owned(), &*by_status),
+        ] {
+            let query = format!(
+                "metricnames={metrics}&timespan={from}%2F{until}&interval=PT1H&aggregation=total&top={MAX_SERIES}&$filter={DEPLOYMENT}%20eq%20%27*%27{and}"
+            );
+            let body = self.ask_one(resource, &query).await?;
+            day.add(&body, MAX_SERIES)
+                .map_err(MonitorError::Unreadable)?;
+        }
+        Ok(day)
+    }
+
+    async fn ask_one(&self, resource: &ResourceId, query: &str) -> Result<Vec<u8>, MonitorError> {
         let base = self.instead.as_deref().unwrap_or(MANAGEMENT);
-        let (id, from, until) = (&resource.text, moment(from), moment(until));
+        let id = &resource.text;
         let url = format!(
-            "{base}{id}/providers/Microsoft.Insights/metrics?api-version={VERSION}&metricnames={METRIC}&metricnamespace=Microsoft.CognitiveServices%2Faccounts&timespan={from}%2F{until}&interval=PT1M&aggregation=average%2Cmaximum&top=100&$filter={DIMENSION}%20eq%20%27*%27"
+            "{base}{id}/providers/Microsoft.Insights/metrics?api-version={VERSION}&metricnamespace=Microsoft.CognitiveServices%2Faccounts&{query}"
         );
         let token = self.tokens.as_ref().map(|tokens| &*tokens.one);
-        let body = self.ask(Method::GET, url, token, None).await?;
-        read_one(&body).map_err(MonitorError::Unreadable)
+        self.ask(Method::GET, url, token, None).await
     }
 
     /// The minutes of the deployments of many resources: up to [`MAX_BATCH`], all of one subscription
@@ -170,7 +210,7 @@ impl Monitor {
         let (subscription, from, until) = (&first.subscription, moment(from), moment(until));
         // Other names than those of one resource's query, and a body whose key has no capitals.
         let url = format!(
-            "{base}/subscriptions/{subscription}/metrics:getBatch?api-version={VERSION}&metricnames={METRIC}&metricnamespace=Microsoft.CognitiveServices%2Faccounts&starttime={from}&endtime={until}&interval=PT1M&aggregation=average%2Cmaximum&top=100&filter={DIMENSION}%20eq%20%27*%27"
+            "{base}/subscriptions/{subscription}/metrics:getBatch?api-version={VERSION}&metricnames={METRIC}&metricnamespace=Microsoft.CognitiveServices%2Faccounts&starttime={from}&endtime={until}&interval=PT1M&aggregation=average%2Cmaximum&top=100&filter={DEPLOYMENT}%20eq%20%27*%27"
         );
         let ids: Vec<&str> = resources.iter().map(|id| id.text.as_str()).collect();
         let body = json!({"resourceids": ids}).to_string();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::export::{Export, RowFormat};
 use super::render::{self, About, Format};
-use super::{Billing, BillingError, Period, price_check};
+use super::{Billing, BillingError, Period, price_check, reconcile};
 use crate::gateway::bill::By;
 use crate::gateway::time::Timestamp;
 use crate::store::prices;
@@ -77,12 +77,18 @@ pub async fn run(
             render::spills(&lines, about, request.format)
         }
         What::Bill => {
+            let reconciled = billing.reconciled(request.period, request.app.as_deref());
+            let reconciled = reconciled.await.map_err(io::Error::other)?;
+            let reconciled = reconciled.as_deref();
             let bill = billing.bill(request.period, request.by, request.app, now);
             let bill = bill.await.map_err(io::Error::other)?;
             match request.format {
-                Format::Table => render::to_table(&bill, about, request.decimals),
+                Format::Table => render::to_table(&bill, about, request.decimals)
+                    .map(|table| table + &reconcile::to_text(reconciled.unwrap_or_default())),
                 Format::Csv => render::to_csv(&bill, about),
-                Format::Json => render::to_json(&bill, about).map(|json| format!("{json:#}\n")),
+                Format::Json => {
+                    render::to_json(&bill, about, reconciled).map(|json| format!("{json:#}\n"))
+                }
             }
             .map_err(io::Error::other)?
         }

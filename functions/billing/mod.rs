@@ -10,6 +10,7 @@ pub mod export;
 pub mod names;
 pub mod period;
 pub mod price_check;
+pub mod reconcile;
 pub mod render;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::gateway::bill::spill::{SpillLine, Spills};
 use crate::gateway::bill::{Bill, BillError, By, Idle, Reckoning, Wanted};
 use crate::gateway::price::Prices;
 use crate::gateway::price::list::CURRENCY;
+use crate::gateway::reconcile::Reconciled;
 use crate::gateway::time::Timestamp;
 use crate::store::bill::{self, AppDay};
 use crate::store::{Answer, Store, StoreError, bounds};
@@ -133,6 +135,22 @@ impl Billing {
         } else {
             Names::default()
         }
+    }
+
+    /// What was found of the days of a period beside Azure's count, which is of all apps together: `None`
+    /// for one app's bill.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn reconciled(
+        &self,
+        period: Period,
+        app: Option<&str>,
+    ) -> Result<Option<Vec<Reconciled>>, BillingError> {
+        if app.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(reconcile::read(self.store.as_ref(), period).await?))
     }
 
     /// What spilling cost in a period, and who had filled the PTUs. Reads each call.

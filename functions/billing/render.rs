@@ -9,10 +9,11 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 
-use super::{BillingError, Names, Period, csv};
+use super::{BillingError, Names, Period, csv, reconcile};
 use crate::gateway::bill::spill::SpillLine;
 use crate::gateway::bill::split::rounded;
 use crate::gateway::bill::{Bill, BillError, By, IDLE, Line};
+use crate::gateway::reconcile::Reconciled;
 
 /// How a bill is written out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,11 +137,16 @@ fn shown(bill: &Bill, line: &Line, names: &Names) -> Vec<String> {
     .collect()
 }
 
-/// A bill as JSON. Amounts are text, because a number there is a float to most who read it.
+/// A bill as JSON, and how far its days are from what Azure counts, where that is to be told. Amounts are
+/// text, because a number there is a float to most who read it.
 ///
 /// # Errors
 /// [`BillError::TooLarge`].
-pub fn to_json(bill: &Bill, about: About<'_>) -> Result<Value, BillingError> {
+pub fn to_json(
+    bill: &Bill,
+    about: About<'_>,
+    reconciled: Option<&[Reconciled]>,
+) -> Result<Value, BillingError> {
     let lines: Result<Vec<Value>, BillError> = bill
         .lines
         .iter()
@@ -158,14 +164,18 @@ pub fn to_json(bill: &Bill, about: About<'_>) -> Result<Value, BillingError> {
         .collect();
     let mut total = Map::new();
     put_figures(&mut total, &bill.total)?;
-    Ok(json!({
+    let mut json = json!({
         "from": about.period.from(),
         "to": about.period.to(),
         "currency": about.currency,
         "by": bill.by.iter().map(|by| by.as_str()).collect::<Vec<_>>(),
         "lines": lines?,
         "total": total,
-    }))
+    });
+    if let (Some(days), Some(object)) = (reconciled, json.as_object_mut()) {
+        object.insert("reconciliation".into(), reconcile::to_json(days));
+    }
+    Ok(json)
 }
 
 fn put_figures(object: &mut Map<String, Value>, line: &Line) -> Result<(), BillError> {
@@ -268,7 +278,7 @@ fn missing(total: &Line) -> String {
 }
 
 /// The first `texts` columns to the left, the others to the right.
-fn aligned(table: &[Vec<String>], texts: usize) -> String {
+pub(super) fn aligned(table: &[Vec<String>], texts: usize) -> String {
     let columns = table.iter().map(Vec::len).max().unwrap_or(0);
     // A row may lack the first cell's column: rows end together.
     let cell = |row: &Vec<String>, column: usize| {

@@ -110,7 +110,7 @@ fn amounts_are_exact_in_csv_and_json_and_text_there() {
         row.ends_with(",0.000001,33.333333333333,33.333334333333,USD,"),
         "{row}"
     );
-    let json = to_json(&bill, about()).unwrap();
+    let json = to_json(&bill, about(), None).unwrap();
     assert_eq!(json["lines"][0]["cost"], "33.333334333333");
     assert_eq!(json["total"]["cost"], "33.333334333333");
     assert_eq!(

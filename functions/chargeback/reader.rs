@@ -24,8 +24,8 @@ const MAX_NAME: usize = 64;
 /// Longest id.
 const MAX_ID: usize = 128;
 
-/// Most attempts of an event, as many as a call may have.
-const MAX_ATTEMPTS: usize = 32;
+/// Most attempts of an event, as many as a call may have and that of a spillover.
+const MAX_ATTEMPTS: usize = 33;
 
 /// How .NET writes a moment without being asked for a form (`DateTime.UtcNow.ToString()`), in its
 /// invariant culture and in that of the United States: month, day, year.

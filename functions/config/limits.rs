@@ -120,6 +120,13 @@ pub struct Chargeback {
     /// Whether Microsoft Graph is asked for the names of apps that are known by an Entra application
     /// id only, so that bills show them; figures go by the id.
     pub graph_names: bool,
+    /// Whether what each deployment served is compared with Azure Monitor's count once a day. Of backends
+    /// with a `resource_id`; needs `[storage] tables`.
+    pub reconcile: bool,
+    /// A day on which a deployment's prompt or generated tokens differ by more than so many percent of
+    /// Azure's count is logged.
+    #[schemars(range(min = 0, max = 100))]
+    pub drift_percent: u32,
 }
 
 impl Default for Chargeback {
@@ -134,6 +141,8 @@ impl Default for Chargeback {
             spool_mb: 256,
             check_prices: false,
             graph_names: false,
+            reconcile: false,
+            drift_percent: 2,
         }
     }
 }

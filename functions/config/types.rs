@@ -237,6 +237,10 @@ pub struct Deployment {
     /// before. Absent: it was always there.
     #[schemars(with = "Option<String>")]
     pub since: Option<Day>,
+    /// Whether others call it past this gateway: then Azure counts more than the gateway does, which is
+    /// shown but not logged.
+    #[serde(default)]
+    pub shared: bool,
     /// The apps whose own it is: nobody else's calls go to it, and theirs go to it first within
     /// its tier. Absent: every app's.
     pub apps: Option<Vec<String>>,

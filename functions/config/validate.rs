@@ -19,6 +19,7 @@ mod limits;
 mod pacing;
 mod prices;
 mod prompts;
+mod reconcile;
 mod transform;
 
 /// Checks texts that have a format of their own.
@@ -127,6 +128,7 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     check.keys();
     check.entra_apps();
     if tree.is_whole {
+        check.reconciliation();
         check.completeness();
     }
 }

@@ -156,10 +156,13 @@ async fn made(
         return Ok(document(format, &name, text));
     }
     let by = by(asked.by.as_deref().unwrap_or(By::App.as_str()))?;
+    let reconciled = billing.reconciled(period, app.as_deref()).await?;
     let bill = billing.bill(period, by, app, now).await?;
     let text = match format {
         Format::Csv => render::to_csv(&bill, about)?,
-        Format::Json | Format::Table => render::to_json(&bill, about)?.to_string(),
+        Format::Json | Format::Table => {
+            render::to_json(&bill, about, reconciled.as_deref())?.to_string()
+        }
     };
     Ok(document(format, &name, text))
 }

@@ -17,6 +17,7 @@ mod page;
 mod plan;
 mod prometheus;
 mod queue;
+mod reconciliation;
 mod session;
 mod sign_in;
 mod watch;
@@ -37,6 +38,7 @@ use self::capacity::Capacities;
 use self::money::Accounts;
 use self::queue::Queue;
 pub use self::queue::QueueAges;
+use self::reconciliation::Newest;
 use self::session::Sessions;
 use self::watch::Watch;
 use crate::azure::service_bus::Counts;
@@ -65,6 +67,8 @@ pub struct Console {
     limits: Option<(u32, u32)>,
     /// Room for pages that follow live.
     followers: Arc<Semaphore>,
+    /// The newest of what Azure Monitor counts; `None` where it is not asked.
+    newest: Option<Arc<Newest>>,
     /// What bills are made from; `None` where nothing is kept of calls.
     billing: Option<Billing>,
     /// The batch queue, where there is one.
@@ -83,6 +87,7 @@ impl Console {
             watch: Arc::new(Watch::new(&relay.metrics, relay.clock.now())),
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
+            newest: config.chargeback.reconcile.then(Arc::default),
             billing: store.clone().map(|store| Billing::new(config, store)),
             queue: None,
             relay,
@@ -231,7 +236,14 @@ async fn metrics(
     State(console): State<Console>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
     let now = now::look(&console).await;
-    let text = off_the_worker(move || prometheus::text(&console, &now)).await;
+    let newest = match (&console.newest, &console.store) {
+        (Some(newest), Some(store)) => {
+            let now = console.relay.clock.now();
+            newest.get(store.as_ref(), now).await
+        }
+        _ => Arc::default(),
+    };
+    let text = off_the_worker(move || prometheus::text(&console, &now, &newest)).await;
     let kind = prometheus::CONTENT_TYPE;
     ([(CONTENT_TYPE, kind)], text.unwrap_or_default())
 }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::Console;
 use super::days::{Day, Days, Spent};
 use super::now::percent;
-use crate::billing::{BillingError, Names, Period, Span, csv};
+use super::reconciliation::DriftDay;
+use crate::billing::{BillingError, Names, Period, Span, csv, reconcile};
 use crate::config::Config;
 use crate::gateway::bill::{BillError, add_amount};
 use crate::gateway::budget::Month;
@@ -48,6 +49,7 @@ impl Wish {
 pub(super) struct Accounts {
     pub(super) days: Days,
     pub(super) currency: String,
+    drift_percent: u32,
     budgets: BTreeMap<Arc<str>, Decimal>,
 }
 
@@ -70,6 +72,8 @@ pub(super) struct Money {
     pub(super) apps: Vec<AppMoney>,
     /// Models with calls that no price is known of: what they cost is missing above.
     pub(super) unpriced: Vec<Unpriced>,
+    /// What Azure Monitor counts of each deployment's day beside what the gateway does, the newest first.
+    pub(super) reconciliation: Vec<DriftDay>,
 }
 
 /// An app.
@@ -128,6 +132,7 @@ impl Accounts {
         Self {
             days: Days::new(config),
             currency: config.chargeback.currency.clone(),
+            drift_percent: config.chargeback.drift_percent,
             budgets: budgets.collect(),
         }
     }
@@ -165,7 +170,14 @@ pub(super) async fn read(console: &Console, wish: &Wish) -> Result<Money, Billin
         Some(billing) => billing.names().await,
         None => Names::default(),
     };
-    sum.finish(&console.accounts, &names, month, now)
+    let mut money = sum.finish(&console.accounts, &names, month, now)?;
+    if let Some(store) = &console.store {
+        let days = reconcile::read(store.as_ref(), period).await?;
+        let days = days.iter().rev();
+        let allowed = console.accounts.drift_percent;
+        money.reconciliation = days.map(|day| DriftDay::of(day, allowed)).collect();
+    }
+    Ok(money)
 }
 
 /// A month in the making.
@@ -221,6 +233,7 @@ impl Sum {
             idle_cost: self.idle.normalize().to_string(),
             apps: apps.into_iter().map(|(_, app)| app).collect(),
             unpriced: unpriced.collect(),
+            reconciliation: Vec::new(),
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::gateway::metrics::histogram::{OTEL_MS, TOKENS};
 use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::metrics::{DeploymentName, Total, Totals};
 use crate::gateway::pacing::figure::Source;
+use crate::gateway::reconcile::Reconciled;
 use crate::gateway::time::Timestamp;
 
 /// The content type of the text.
@@ -43,8 +44,9 @@ const SORTS: [(&str, Count); 4] = [
     ("reasoning", Count::Reasoning),
 ];
 
-/// All metrics of this instance, and those of pacing and of the queue, which `now` has.
-pub(super) fn text(console: &Console, now: &Now) -> String {
+/// All metrics of this instance, those of pacing and of the queue, which `now` has, and how far each
+/// deployment's newest reconciled day drifts.
+pub(super) fn text(console: &Console, now: &Now, newest: &[Reconciled]) -> String {
     let relay = &console.relay;
     let totals = relay.metrics.totals();
     let mut text = Text::default();
@@ -68,6 +70,7 @@ pub(super) fn text(console: &Console, now: &Now) -> String {
     utilization(&mut text, now);
     slots(&mut text, now);
     queue(&mut text, now);
+    drifts(&mut text, newest);
     text.0
 }
 
@@ -368,6 +371,28 @@ fn queue(text: &mut Text, now: &Now) {
         text.family(metric, "gauge", help);
         if let Some(age) = age {
             text.sample(metric, &[name], age);
+        }
+    }
+}
+
+/// What is not known has no sample.
+fn drifts(text: &mut Text, newest: &[Reconciled]) {
+    let metric = "spillway_reconciliation_drift_percent";
+    let help = "How far a deployment's tokens of its newest reconciled day are from Azure Monitor's count.";
+    if newest.is_empty() {
+        return;
+    }
+    text.family(metric, "gauge", help);
+    for one in newest {
+        for (sort, figure) in [("input", one.prompt), ("output", one.generated)] {
+            if let Some(percent) = figure.percent() {
+                let of = [
+                    ("backend", &*one.backend),
+                    ("deployment", &*one.deployment),
+                    ("gen_ai_token_type", sort),
+                ];
+                text.sample(metric, &of, percent);
+            }
         }
     }
 }

@@ -4,10 +4,11 @@
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
 //! name, [`plan`] says which deployment to try next ([`marks`] is how instances tell each other which are
-//! full), [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
-//! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
-//! [`realtime`] and [`websocket`] read what passes in a session of the realtime API.
-//! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
+//! full), [`classify`] what an answer means, [`spillover`] who gave it, [`usage`] what it used; [`event`] is
+//! what is kept of it, [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is
+//! counted of all. [`realtime`] and [`websocket`] read what passes in a session of the realtime API.
+//! [`price`] says what a call costs, [`bill`] who pays it, [`what_if`] what other PTUs would, and
+//! [`reconcile`] how far all that is from what Azure counts.
 
 pub mod app;
 pub mod batch;
@@ -25,6 +26,7 @@ pub mod identity;
 pub mod limit;
 pub mod marks;
 pub mod metrics;
+pub mod monitor;
 pub mod multipart;
 pub mod opening;
 pub mod pacing;
@@ -35,11 +37,13 @@ pub mod priority;
 pub mod prompt;
 pub mod ptu;
 pub mod realtime;
+pub mod reconcile;
 pub mod request;
 pub mod retry_after;
 pub mod route;
 pub mod share;
 pub mod skim;
+pub mod spillover;
 pub mod sse;
 pub mod strategy;
 pub mod time;

@@ -33,6 +33,7 @@ use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::ptu::Utilization;
 use crate::gateway::request::segments;
 use crate::gateway::route::{Operation, Route};
+use crate::gateway::spillover::Spillover;
 use crate::gateway::strategy::HashOn;
 
 /// Most of a 404 that is read to tell a missing deployment from the client's mistake.
@@ -67,6 +68,8 @@ pub(super) struct Call<'a> {
 /// An attempt that brought an answer.
 pub(super) struct Answered {
     pub(super) deployment: Arc<Deployment>,
+    /// Who answered in its place.
+    spillover: Option<Spillover>,
     pub(super) response: HttpResponse<Incoming>,
     pub(super) first: First,
     attempts: usize,
@@ -155,14 +158,26 @@ impl Call<'_> {
                     let begun = Instant::now();
                     let tried = self.attempt(&deployment, left_ms, record).await?;
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    record.attempt(note(&deployment, &tried, ms));
-                    self.note_utilization(&deployment, &tried);
+                    let spillover = spillover_of(&deployment, &tried);
+                    let noted = note(&deployment, &tried, ms);
+                    match &spillover {
+                        Some(spillover) => {
+                            let attempts = spillover.attempts(noted).into_iter();
+                            attempts.for_each(|attempt| record.attempt(attempt));
+                        }
+                        None => record.attempt(noted),
+                    }
+                    self.note_utilization(&deployment, &tried, spillover.as_ref());
                     match tried {
                         Ok((response, first)) => {
                             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                            deployment.succeeded(us);
+                            // Another one's speed is not its own.
+                            if spillover.is_none() {
+                                deployment.succeeded(us);
+                            }
                             return Ok(Answered {
                                 deployment,
+                                spillover,
                                 response,
                                 first,
                                 attempts: record.event.attempts.len(),
@@ -181,17 +196,20 @@ impl Call<'_> {
     }
 
     /// Tells the gauge what the answer of a provisioned deployment says of how full it is: the header,
-    /// or a 429.
+    /// a 429, or that another one answered. It is not marked for that: a call to it is answered all the
+    /// same, and by itself as soon as it has room.
     fn note_utilization(
         &self,
         deployment: &Deployment,
         tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+        spillover: Option<&Spillover>,
     ) {
         let spec = &deployment.spec;
         if spec.kind != Kind::Ptu {
             return;
         }
         let said = match tried {
+            _ if spillover.is_some_and(Spillover::was_full) => Some(Utilization::FULL),
             Ok((response, _)) => {
                 let value = response.headers().get(HEADER).and_then(|v| v.to_str().ok());
                 value.and_then(read_header)
@@ -428,6 +446,10 @@ impl Call<'_> {
         let (parts, incoming) = answered.response.into_parts();
         let spec = &answered.deployment.spec;
         record.served_by(spec);
+        if let Some(spillover) = answered.spillover {
+            record.spilled_to(spillover);
+        }
+        let kind = record.event.kind.unwrap_or(spec.kind);
         record.event.status = parts.status.as_u16();
         let elapsed = self.started.elapsed().as_millis();
         record.event.first_byte_ms = u64::try_from(elapsed).unwrap_or(u64::MAX);
@@ -445,7 +467,7 @@ impl Call<'_> {
         {
             hide_host(&mut headers, &backend.place.host);
         }
-        self.say_who_answered(&mut headers, spec, answered.attempts);
+        self.say_who_answered(&mut headers, spec, kind, answered.attempts);
         if self.relay.settings.gateway.answer_headers && answered.model != record.event.model {
             set(&mut headers, MODEL, &answered.model);
         }
@@ -492,6 +514,7 @@ impl Call<'_> {
         &self,
         headers: &mut HeaderMap,
         spec: &DeploymentSpec,
+        kind: Kind,
         attempts: usize,
     ) {
         let settings = &self.relay.settings;
@@ -501,7 +524,7 @@ impl Call<'_> {
         if let Some(backend) = settings.backends.get(&spec.backend) {
             headers.insert(BACKEND, backend.name.clone());
         }
-        headers.insert(KIND, HeaderValue::from_static(spec.kind.as_str()));
+        headers.insert(KIND, HeaderValue::from_static(kind.as_str()));
         headers.insert(ATTEMPTS, attempts.into());
     }
 }
@@ -514,6 +537,20 @@ fn unsendable(what: &str) -> RelayError {
 pub(super) enum CallEnd {
     Answer(Response),
     Error(RelayError),
+}
+
+/// Whose answer that of a provisioned deployment is, where it is not its own.
+fn spillover_of(
+    deployment: &Deployment,
+    tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+) -> Option<Spillover> {
+    let (response, _) = tried.as_ref().ok()?;
+    if deployment.spec.kind != Kind::Ptu || !response.status().is_success() {
+        return None;
+    }
+    let headers = response.headers().iter();
+    let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+    Spillover::read(&deployment.spec.name, headers)
 }
 
 fn note(

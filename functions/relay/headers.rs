@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::gateway::retry_after::Headers;
+use crate::gateway::spillover;
 
 /// The answer's headers, for reading Retry-After.
 pub(super) struct AnswerHeaders<'a>(pub(super) &'a HeaderMap);
@@ -69,6 +70,7 @@ fn is_private(name: &str) -> bool {
             | "x-http-method"
             | "x-http-method-override"
             | "x-method-override"
+            | spillover::ASKS
     ) || name.starts_with("was-")
         || begins_with_one_of(name, &PREFIXES)
 }
@@ -226,6 +228,7 @@ mod tests {
             ("ocp-apim-subscription-key", "x"),
             ("x-functions-key", "x"),
             ("caller-objectid", "x"),
+            ("x-ms-spillover-deployment", "x"),
             ("cookie", "x"),
             ("x-forwarded-for", "10.0.0.1"),
             ("x-azure-functions-invocationid", "x"),

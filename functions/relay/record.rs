@@ -8,6 +8,7 @@ use crate::gateway::event::{Attempt, Kind, Outcome, Tokens, UsageEvent, UsageSou
 use crate::gateway::identity::Identity;
 use crate::gateway::limit::Reservation;
 use crate::gateway::route::Operation;
+use crate::gateway::spillover::Spillover;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
@@ -106,6 +107,13 @@ impl CallRecord {
         event.kind = Some(spec.kind);
         event.region = spec.region.clone().unwrap_or_else(|| "".into());
         event.spilled = self.passed_ptu && spec.kind == Kind::Payg;
+    }
+
+    /// Notes that another deployment than the one that was asked served the call.
+    pub(super) fn spilled_to(&mut self, spillover: Spillover) {
+        self.event.deployment = spillover.served_by;
+        self.event.kind = Some(Kind::Payg);
+        self.event.spilled = true;
     }
 
     /// Notes the attempt under way, which the client does not wait for any more. It is what the call

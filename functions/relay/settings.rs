@@ -277,6 +277,7 @@ mod tests {
             weight: 1,
             ptus: None,
             base_model: None,
+            shared: false,
             since: None,
             region_class: crate::gateway::price::RegionClass::Global,
             apps: apps.map(|app| vec![app.to_owned()]),

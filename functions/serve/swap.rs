@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::alert::Alerts;
 use crate::azure::own_token::OwnTokens;
+use crate::billing::reconcile::Reconciler;
 use crate::chargeback::Consumer;
 use crate::config::Config;
 use crate::console::Console;
@@ -25,6 +26,7 @@ pub struct Swap {
     pub(super) prices: Option<Current<Prices>>,
     pub(super) consumer: Option<Current<Consumer>>,
     pub(super) poller: Option<Current<Poller>>,
+    pub(super) reconciler: Option<Current<Reconciler>>,
     /// Held while one is put in: the next one waits.
     pub(super) tokens: Arc<Mutex<OwnTokens>>,
 }
@@ -62,6 +64,9 @@ impl Swap {
         self.alerts.set(self.alerts.get().after(config, next));
         if let Some(poller) = &self.poller {
             poller.set(poller.get().after(config));
+        }
+        if let Some(reconciler) = &self.reconciler {
+            reconciler.set(reconciler.get().after(config));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Puts the function that asks Azure Monitor into the process.
+//! Puts what asks Azure Monitor into the process.
 
 use std::io;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Gateway, Place, surroundings};
 use crate::azure::monitor::{BATCH_SCOPE, Monitor, SCOPE, Tokens};
 use crate::azure::own_token::OwnTokens;
+use crate::billing::reconcile::Reconciler;
 use crate::config::Config;
 use crate::current::Current;
 use crate::store::Store;
@@ -25,15 +26,38 @@ impl Gateway {
         config: &Config,
         store: &Arc<dyn Store>,
     ) -> io::Result<Self> {
+        let monitor = self.monitor(place, config)?;
+        let poller = Current::new(Poller::new(config, monitor, Arc::clone(store)));
+        self.swap.poller = Some(poller.clone());
+        Ok(self.with_trigger(utilization::router(poller)))
+    }
+
+    /// This gateway, which compares once a day what was charged with what Azure Monitor counts, where the
+    /// configuration asks for that.
+    ///
+    /// # Errors
+    /// When the system has no usable certificate roots.
+    pub fn with_reconciliation(
+        mut self,
+        place: Place,
+        config: &Config,
+        store: &Arc<dyn Store>,
+    ) -> io::Result<Self> {
+        if config.chargeback.reconcile {
+            let monitor = self.monitor(place, config)?;
+            let reconciler = Reconciler::new(config, monitor, Arc::clone(store));
+            self.swap.reconciler = Some(Current::new(reconciler));
+        }
+        Ok(self)
+    }
+
+    fn monitor(&mut self, place: Place, config: &Config) -> io::Result<Monitor> {
         let instead = config.pacing.as_ref().and_then(|p| p.monitor.as_ref());
         let monitor = match instead {
             Some(endpoint) => Monitor::on_this_machine(&endpoint.to_string()),
             None => self.azure_monitor(place, config),
         };
-        let monitor = monitor.map_err(io::Error::other)?;
-        let poller = Current::new(Poller::new(config, monitor, Arc::clone(store)));
-        self.swap.poller = Some(poller.clone());
-        Ok(self.with_trigger(utilization::router(poller)))
+        monitor.map_err(io::Error::other)
     }
 
     /// Azure's Monitor. Its tokens are fetched only where there is something to ask for.

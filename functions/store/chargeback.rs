@@ -81,7 +81,7 @@ pub fn call(event: &UsageEvent) -> Fields {
         .text("prompt_log", &*event.prompt_log)
 }
 
-/// The attempts as JSON. There are at most 32, so that they fit a field.
+/// The attempts as JSON. There are at most 33, so that they fit a field.
 fn attempts(event: &UsageEvent) -> String {
     serde_json::to_string(&event.attempts).unwrap_or_default()
 }

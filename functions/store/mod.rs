@@ -20,6 +20,7 @@ pub mod blobs;
 pub mod bounds;
 pub mod chargeback;
 pub mod console;
+pub mod daily;
 pub mod embedded;
 pub mod fields;
 pub mod instances;
@@ -29,6 +30,7 @@ pub mod marks;
 pub mod names;
 mod pages;
 pub mod prices;
+pub mod reconciliation;
 pub mod rejects;
 pub mod requests;
 pub mod slots;
@@ -68,11 +70,13 @@ pub enum Table {
     Batches,
     /// What the last look at Azure's list prices proposed.
     Prices,
+    /// What Azure Monitor counts beside what the gateway does.
+    Reconciliation,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Chargeback,
         Self::Affinity,
         Self::Instances,
@@ -84,6 +88,7 @@ impl Table {
         Self::Files,
         Self::Batches,
         Self::Prices,
+        Self::Reconciliation,
     ];
 
     /// The name in Table Storage.
@@ -100,6 +105,7 @@ impl Table {
             Self::Files => "batchfiles",
             Self::Batches => "batches",
             Self::Prices => "prices",
+            Self::Reconciliation => "reconciliation",
         }
     }
 }

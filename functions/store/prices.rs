@@ -4,7 +4,7 @@
 //! `2026-11-23`, by which the first instance of the day takes the look. The proposals of a day are in
 //! partition `proposals|2026-11-23`; those of the look before are deleted.
 
-use super::{Change, Fields, Key, Pages, Range, Store, StoreError, Table, Write, bounds};
+use super::{Change, Fields, Key, Pages, Range, Store, StoreError, Table, Write, bounds, daily};
 use crate::gateway::price::retail::Proposal;
 use crate::gateway::time::Timestamp;
 
@@ -32,15 +32,7 @@ pub struct Latest {
 /// # Errors
 /// When the store fails.
 pub async fn take(store: &dyn Store, day: &str) -> Result<bool, StoreError> {
-    let taken = Write {
-        row: day.to_owned(),
-        change: Change::Insert(Fields::new().text("day", day)),
-    };
-    match store.write(Table::Prices, CHECK, vec![taken]).await {
-        Ok(()) => Ok(true),
-        Err(StoreError::Exists { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
+    daily::take(store, Table::Prices, CHECK, day).await
 }
 
 /// Gives the look of a day back, so that it is taken again.
@@ -48,11 +40,7 @@ pub async fn take(store: &dyn Store, day: &str) -> Result<bool, StoreError> {
 /// # Errors
 /// When the store fails.
 pub async fn give_back(store: &dyn Store, day: &str) -> Result<(), StoreError> {
-    let row = day.to_owned();
-    let change = Change::Delete(None);
-    store
-        .write(Table::Prices, CHECK, vec![Write { row, change }])
-        .await
+    daily::give_back(store, Table::Prices, CHECK, day).await
 }
 
 /// Keeps what a look found, in the place of what the one before did.

@@ -6,11 +6,15 @@
 //! deployment is the one that charges ([`UsageEvent::served`]). Instances that write the same sum at
 //! once go on in further shards of it, which have `|` and a number after that: who reads adds them up.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use rust_decimal::Decimal;
 
 use super::{Fields, Pages, Range, Row, Store, StoreError, Table, chargeback, encode_key};
 use crate::gateway::event::{Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use crate::gateway::price::Charge;
+use crate::gateway::reconcile::Counted;
 
 /// What the keys of sums begin with.
 pub const SUM: &str = "sum|";
@@ -37,6 +41,8 @@ pub struct Sum {
     pub estimated_calls: u64,
     /// Tokens by sort.
     pub tokens: Tokens,
+    /// Input and output tokens that the gateway estimated.
+    pub estimated_tokens: u64,
     /// Input and output tokens of spilled calls.
     pub spilled_tokens: u64,
     /// What the calls with a price cost.
@@ -53,14 +59,16 @@ impl Sum {
         let failed = event.status >= 400 && event.status != CLIENT_GONE
             || matches!(event.outcome, Outcome::Failed | Outcome::Cut);
         let cost = charge.cost.unwrap_or_default();
+        let estimated = event.usage == UsageSource::Estimated;
         let if_spilled = |n: u64| if event.spilled { n } else { 0 };
         Self {
             calls: 1,
             failed_calls: failed.into(),
             spilled_calls: event.spilled.into(),
             unpriced_calls: charge.is_unpriced.into(),
-            estimated_calls: (event.usage == UsageSource::Estimated).into(),
+            estimated_calls: estimated.into(),
             tokens: event.tokens,
+            estimated_tokens: if estimated { event.tokens.total() } else { 0 },
             spilled_tokens: if_spilled(event.tokens.total()),
             cost,
             spilled_cost: if event.spilled { cost } else { Decimal::ZERO },
@@ -87,6 +95,7 @@ impl Sum {
                 audio_output: add(a.audio_output, b.audio_output)?,
                 image_input: add(a.image_input, b.image_input)?,
             },
+            estimated_tokens: add(self.estimated_tokens, other.estimated_tokens)?,
             spilled_tokens: add(self.spilled_tokens, other.spilled_tokens)?,
             cost: exact(self.cost, other.cost)?,
             spilled_cost: exact(self.spilled_cost, other.spilled_cost)?,
@@ -107,6 +116,7 @@ impl Sum {
             unpriced_calls: n("unpriced_calls"),
             estimated_calls: n("estimated_calls"),
             tokens: row.fields.get_tokens(),
+            estimated_tokens: n("estimated_tokens"),
             spilled_tokens: n("spilled_tokens"),
             cost: amount(row, "cost")?,
             spilled_cost: amount(row, "spilled_cost")?,
@@ -123,6 +133,7 @@ impl Sum {
             .number("unpriced_calls", self.unpriced_calls)
             .number("estimated_calls", self.estimated_calls)
             .tokens(&self.tokens)
+            .number("estimated_tokens", self.estimated_tokens)
             .number("spilled_tokens", self.spilled_tokens)
             .number("weighted_tokens", self.weighted)
             .text("cost", self.cost.to_string())
@@ -272,6 +283,33 @@ pub async fn spent(store: &dyn Store, app: &str, day: &str) -> Result<Decimal, S
         }
     }
     Ok(total)
+}
+
+/// What an app's calls of a UTC day came to at each deployment, by backend and deployment.
+///
+/// # Errors
+/// When the store fails, or a sum is no decimal number.
+pub async fn by_deployment(
+    store: &dyn Store,
+    app: &str,
+    day: &str,
+) -> Result<BTreeMap<[Arc<str>; 2], Counted>, StoreError> {
+    let range = Range::of(chargeback::partition(app, day), SUM);
+    let mut pages = Pages::new(store, Table::Chargeback, range);
+    let mut all: BTreeMap<[Arc<str>; 2], Counted> = BTreeMap::new();
+    while let Some(rows) = pages.next().await? {
+        for row in &rows {
+            let of = ["backend", "deployment"].map(|name| Arc::from(row.fields.get_text(name)));
+            let sum = Sum::read(row)?;
+            all.entry(of).or_default().add(&Counted {
+                requests: sum.calls.saturating_sub(sum.failed_calls),
+                prompt: sum.tokens.input,
+                generated: sum.tokens.output,
+                estimated: sum.estimated_tokens,
+            });
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -103,3 +103,34 @@ fn a_price_that_is_none_is_a_mistake() {
     let backend = found("[[price]]\nbackend = \"norway\"\nptu_hour = \"1\"\n").concat();
     assert!(backend.contains("`norway` is no backend"), "{backend}");
 }
+
+#[test]
+fn reconciliation_needs_a_resource_and_a_store() {
+    let on = "[chargeback]\nreconcile = true\n";
+    let [store, resource] = &found(on)[..] else {
+        panic!("two mistakes: {:?}", found(on));
+    };
+    assert!(
+        store.contains("chargeback.reconcile: needs `tables`"),
+        "{store}"
+    );
+    assert!(resource.contains("with `resource_id`"), "{resource}");
+    let id = "resource_id = \"/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a\"";
+    let storage = "[storage]\ntables = \"embedded:x\"\n";
+    let whole = DEPLOYMENTS.replace("key = ", &format!("{id}\nkey = "));
+    let shared = whole.replace("ptus = 50", "ptus = 50\nshared = true");
+    let config = parse(&format!("{shared}{on}{storage}")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(
+        (config.chargeback.reconcile, config.chargeback.drift_percent),
+        (true, 2)
+    );
+    let deployments = &config.backends[0].deployments;
+    assert_eq!(
+        (deployments[0].shared, deployments[1].shared),
+        (false, true)
+    );
+    assert!(
+        !parse(DEPLOYMENTS).unwrap().chargeback.reconcile,
+        "off by default"
+    );
+}

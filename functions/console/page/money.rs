@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::super::money::{AppMoney, Money};
 use super::super::plan::{IdleHour, IdleWeek};
+use super::super::reconciliation::DriftDay;
 use super::figures::{NONE, money, percent, short_whole, whole};
 
 /// The view.
@@ -43,6 +44,7 @@ pub(super) fn page(found: &Money, idle: &IdleWeek, has_store: bool) -> Markup {
         } @else {
             (apps(found))
         }
+        (reconciliation(found))
         (heat(idle))
     }
 }
@@ -141,6 +143,67 @@ fn bar(class: &str, percent: Option<f64>) -> Markup {
     html! {
         svg.bar viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true" {
             path.(class) d={ "M0 0h" (width) "v1H0z" } {}
+        }
+    }
+}
+
+/// Most days of deployments that are shown; the JSON has all of them.
+const MOST_DRIFTS: usize = 40;
+
+/// What Azure Monitor counts beside what the gateway does.
+fn reconciliation(found: &Money) -> Markup {
+    html! {
+        @if !found.reconciliation.is_empty() {
+            h2 { "Beside Azure Monitor's count" }
+            p.note {
+                "Of each deployment's day: what the gateway counted, and Azure. The drift is that of prompt or "
+                "generated tokens, whichever are farther from Azure's count."
+            }
+            div.scroll role="region" tabindex="0" aria-label="Beside Azure Monitor's count" {
+                table.money.drift {
+                    thead {
+                        tr {
+                            th scope="col" { "Deployment" }
+                            th scope="col" { "Day" }
+                            th scope="col" { "Drift" }
+                            th scope="col" { "Prompt" }
+                            th scope="col" { "Azure" }
+                            th scope="col" { "Generated" }
+                            th scope="col" { "Azure" }
+                            th scope="col" { "Calls" }
+                            th scope="col" { "Azure" }
+                            th scope="col" { "Note" }
+                        }
+                    }
+                    tbody { @for one in found.reconciliation.iter().take(MOST_DRIFTS) { (drift(one)) } }
+                }
+            }
+            @if found.reconciliation.len() > MOST_DRIFTS {
+                p.note {
+                    "The newest " (MOST_DRIFTS) "; "
+                    a href={ "/spillway/api/money?month=" (found.month) } { "JSON" } " has all."
+                }
+            }
+        }
+    }
+}
+
+fn drift(one: &DriftDay) -> Markup {
+    let azures = |count: Option<u64>| count.map_or(NONE.to_owned(), whole);
+    let drift = one.drift_percent;
+    let drift = drift.map_or(NONE.to_owned(), |drift| format!("{drift:+.2} %"));
+    html! {
+        tr {
+            th scope="row" { (one.backend) "/" (one.deployment) }
+            td { (one.day) }
+            td.beyond[one.is_beyond] { (drift) }
+            td { (whole(one.prompt_tokens)) }
+            td { (azures(one.azure_prompt_tokens)) }
+            td { (whole(one.generated_tokens)) }
+            td { (azures(one.azure_generated_tokens)) }
+            td { (whole(one.requests)) }
+            td { (azures(one.azure_requests)) }
+            td.note { (one.note) }
         }
     }
 }

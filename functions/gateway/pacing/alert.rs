@@ -3,7 +3,8 @@
 
 use serde::Deserialize;
 
-use super::monitor::{DIMENSION, METRIC, percent};
+use super::monitor::{METRIC, percent};
+use crate::gateway::monitor::DEPLOYMENT;
 use crate::gateway::ptu::Utilization;
 use crate::gateway::time::Timestamp;
 
@@ -164,7 +165,7 @@ pub fn read(body: &[u8]) -> Result<AlertNotice, AlertError> {
             criterion.operator
         )));
     }
-    let dimension = |d: &&Dimension| d.name.eq_ignore_ascii_case(DIMENSION);
+    let dimension = |d: &&Dimension| d.name.eq_ignore_ascii_case(DEPLOYMENT);
     let named = criterion.dimensions.iter().find(dimension);
     Ok(AlertNotice {
         id: essentials.alert_id,

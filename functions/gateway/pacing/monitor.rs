@@ -5,17 +5,13 @@
 //! (Microsoft Learn, "Supported metrics for Microsoft.CognitiveServices/accounts"). A bucket without a
 //! value is unknown. Monitor fills buckets late, the newest ones bit by bit.
 
-use serde::Deserialize;
-
 use super::window::Minute;
+use crate::gateway::monitor::{Batch, Bucket, DEPLOYMENT, Response};
 use crate::gateway::ptu::Utilization;
 use crate::gateway::time::Timestamp;
 
 /// The metric's name.
 pub const METRIC: &str = "AzureOpenAIProvisionedManagedUtilizationV2";
-
-/// The dimension that the metric is split by.
-pub const DIMENSION: &str = "ModelDeploymentName";
 
 /// A minute counts only so long after its end, ms: before, its value may still change (users report
 /// two to three minutes; azure-facts).
@@ -63,66 +59,13 @@ pub struct ResourceMetrics {
     pub series: Vec<Series>,
 }
 
-/// The answer of the regional batch endpoint.
-#[derive(Deserialize)]
-struct Batch {
-    values: Vec<Response>,
-}
-
-/// The answer for one resource.
-#[derive(Deserialize)]
-struct Response {
-    #[serde(default, alias = "resourceId")]
-    resourceid: String,
-    #[serde(default)]
-    value: Vec<Metric>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metric {
-    #[serde(default)]
-    error_code: String,
-    #[serde(default)]
-    error_message: String,
-    #[serde(default)]
-    timeseries: Vec<Timeseries>,
-}
-
-#[derive(Deserialize)]
-struct Timeseries {
-    #[serde(default)]
-    metadatavalues: Vec<Dimension>,
-    #[serde(default)]
-    data: Vec<Bucket>,
-}
-
-#[derive(Deserialize)]
-struct Dimension {
-    name: Name,
-    value: String,
-}
-
-#[derive(Deserialize)]
-struct Name {
-    value: String,
-}
-
-#[derive(Deserialize)]
-struct Bucket {
-    #[serde(rename = "timeStamp")]
-    time_stamp: String,
-    average: Option<f64>,
-    maximum: Option<f64>,
-}
-
 /// Reads the answer for one resource.
 ///
 /// # Errors
 /// What is wrong with it, or what Monitor says is.
 pub fn read_one(body: &[u8]) -> Result<ResourceMetrics, String> {
     let response: Response = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    response.read()
+    resource(response)
 }
 
 /// Reads the answer of the regional batch endpoint, a part a resource.
@@ -131,30 +74,21 @@ pub fn read_one(body: &[u8]) -> Result<ResourceMetrics, String> {
 /// As [`read_one`].
 pub fn read_batch(body: &[u8]) -> Result<Vec<ResourceMetrics>, String> {
     let batch: Batch = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    batch.values.into_iter().map(Response::read).collect()
+    batch.values.into_iter().map(resource).collect()
 }
 
-impl Response {
-    fn read(self) -> Result<ResourceMetrics, String> {
-        let mut all: Vec<Series> = Vec::new();
-        for metric in self.value {
-            if !metric.error_code.is_empty() && metric.error_code != "Success" {
-                return Err(format!("{}: {}", metric.error_code, metric.error_message));
-            }
-            for series in metric.timeseries {
-                let is_deployment = |d: &&Dimension| d.name.value.eq_ignore_ascii_case(DIMENSION);
-                let Some(named) = series.metadatavalues.iter().find(is_deployment) else {
-                    continue;
-                };
-                let minutes = series.data.iter().filter_map(Bucket::read);
-                add(&mut all, &named.value, minutes);
-            }
+fn resource(response: Response) -> Result<ResourceMetrics, String> {
+    let mut all = ResourceMetrics {
+        resource_id: response.resourceid.clone(),
+        series: Vec::new(),
+    };
+    for series in response.metrics()?.iter().flat_map(|m| &m.timeseries) {
+        if let Some(deployment) = series.of(DEPLOYMENT) {
+            let minutes = series.data.iter().filter_map(minute);
+            add(&mut all.series, deployment, minutes);
         }
-        Ok(ResourceMetrics {
-            resource_id: self.resourceid,
-            series: all,
-        })
     }
+    Ok(all)
 }
 
 /// Puts minutes to those that are there. Where another dimension splits a deployment's minute (streamed
@@ -185,17 +119,15 @@ fn add(all: &mut Vec<Series>, name: &str, minutes: impl Iterator<Item = MonitorM
     known.minutes.sort_by_key(|minute| minute.minute);
 }
 
-impl Bucket {
-    fn read(&self) -> Option<MonitorMinute> {
-        let minute = Minute::of(Timestamp::parse(&self.time_stamp)?);
-        let average = self.average.or(self.maximum)?;
-        let maximum = self.maximum.unwrap_or(average);
-        Some(MonitorMinute {
-            minute,
-            average: percent(average)?,
-            maximum: percent(maximum)?,
-        })
-    }
+fn minute(bucket: &Bucket) -> Option<MonitorMinute> {
+    let minute = Minute::of(bucket.start()?);
+    let average = bucket.average.or(bucket.maximum)?;
+    let maximum = bucket.maximum.unwrap_or(average);
+    Some(MonitorMinute {
+        minute,
+        average: percent(average)?,
+        maximum: percent(maximum)?,
+    })
 }
 
 /// The header with which a provisioned deployment says how full it is, as `97.5%`. Microsoft's own

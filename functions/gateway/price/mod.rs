@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Kind, Served, Tokens, UsageEvent, UsageSource};
 use super::ptu::ModelRate;
+use super::spillover;
 use super::time::Timestamp;
 
 pub use self::own::OwnPrice;
@@ -198,6 +199,7 @@ impl Prices {
         }
         let served = event.served();
         let known = self.known(&served);
+        let known = known.or_else(|| self.spilled_from(event));
         if served.kind == Some(Kind::Ptu) {
             let base_model = known.map_or(&event.model, |known| &known.of.base_model);
             return Charge {
@@ -253,6 +255,16 @@ impl Prices {
 
     fn known(&self, served: &Served) -> Option<&Known> {
         let key = (Arc::clone(served.backend), Arc::clone(served.deployment));
+        self.deployments.get(&key)
+    }
+
+    /// The provisioned deployment that another one served the call for. The service lets a deployment spill
+    /// over to one of the same model, version and class only, so that its tokens cost the same.
+    fn spilled_from(&self, event: &UsageEvent) -> Option<&Known> {
+        let attempts = &event.attempts;
+        let place = attempts.iter().rposition(|attempt| attempt.billed)?;
+        let from = spillover::provisioned(attempts, place)?;
+        let key = (Arc::clone(&from.backend), Arc::clone(&from.deployment));
         self.deployments.get(&key)
     }
 

@@ -213,7 +213,7 @@ fn open(
     if has_offered && !headers.contains_key(PROTOCOL) {
         headers.insert(PROTOCOL, HeaderValue::from_static(REALTIME));
     }
-    call.say_who_answered(&mut headers, spec, record.event.attempts.len());
+    call.say_who_answered(&mut headers, spec, spec.kind, record.event.attempts.len());
     let ending = place.0.ending.subscribe();
     let relay = worker.relay.clone();
     tokio::spawn(async move {
