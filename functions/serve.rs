@@ -168,6 +168,11 @@ impl Gateway {
             self.relay.log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));
         }
+        if config.cache.blobs
+            && let Some(writing) = self.relay.share_answers(Arc::clone(blobs))
+        {
+            self.background.spawn(writing);
+        }
         if let (Some(settings), Some(store)) = (&config.batch_api, store) {
             let kept = Kept {
                 store: Arc::clone(store),

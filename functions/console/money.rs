@@ -122,6 +122,10 @@ pub(super) struct Amounts {
     pub(super) cost: String,
     /// The part of the cost of pay-as-you-go that calls had which a full PTU passed on.
     pub(super) spilled_cost: String,
+    /// Tokens that calls were spared whose answer was another call's too.
+    pub(super) saved_tokens: u64,
+    /// What those would have cost at pay-as-you-go.
+    pub(super) saved_cost: String,
 }
 
 /// A model without a price.
@@ -330,6 +334,8 @@ fn amounts(line: &Line) -> Result<Amounts, BillingError> {
         ptu_cost: text(line.ptu_cost),
         cost: text(line.cost()?),
         spilled_cost: text(line.figures.spilled_cost),
+        saved_tokens: line.figures.saved_tokens,
+        saved_cost: text(line.figures.saved_cost),
     })
 }
 
@@ -355,6 +361,8 @@ pub(super) fn to_csv(money: &Money) -> String {
         "ptu_cost",
         "cost",
         "spilled_cost",
+        "saved_tokens",
+        "saved_cost",
         "ptu_percent",
         "budget",
         "currency",
@@ -363,6 +371,7 @@ pub(super) fn to_csv(money: &Money) -> String {
     for one in &money.apps {
         let amounts = &one.amounts;
         let (calls, tokens) = (amounts.calls.to_string(), amounts.tokens.to_string());
+        let saved_tokens = amounts.saved_tokens.to_string();
         let budget = one.budget.as_deref().unwrap_or_default();
         let ptu = one
             .ptu_percent
@@ -376,6 +385,8 @@ pub(super) fn to_csv(money: &Money) -> String {
             &*amounts.ptu_cost,
             &*amounts.cost,
             &*amounts.spilled_cost,
+            &*saved_tokens,
+            &*amounts.saved_cost,
             &*ptu,
             budget,
             &*money.currency,

@@ -3,7 +3,7 @@
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
-//! name, [`plan`] says which deployment to try
+//! name, [`cache`] whether an answer that was given before will do, [`plan`] says which deployment to try
 //! next, [`classify`] what an answer means, [`usage`] what it used; [`event`] is what is kept of it,
 //! [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is counted of all.
 //! [`price`] says what a call costs, [`bill`] who pays it, and [`what_if`] what other PTUs would.
@@ -13,6 +13,7 @@ pub mod batch;
 pub mod batches;
 pub mod bill;
 pub mod budget;
+pub mod cache;
 pub mod classify;
 pub mod deployment;
 pub mod discover;

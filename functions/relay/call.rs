@@ -7,11 +7,12 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response as HttpResponse};
+use http::{Method, Request, Response as HttpResponse, StatusCode};
 use hyper::body::Incoming;
 
 use super::affinity::Owner;
 use super::body::{Reader, RelayBody};
+use super::cache::{CACHE, Role};
 use super::credential::Shown;
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
@@ -436,8 +437,20 @@ impl Call<'_> {
         if let Some(prompt) = record.prompt.as_mut().filter(|_| is_events) {
             prompt.is_streamed();
         }
+        if let Some(Role::Makes(keep)) = record.cache.as_deref_mut() {
+            let is_read = !matches!(reader, Reader::Opaque);
+            let is_own = answered.model == record.event.model;
+            keep.begins(
+                parts.status == StatusCode::OK && is_read && is_own,
+                &parts.headers,
+            );
+        }
         let mut headers = to_client(&parts.headers, !is_events);
         if self.relay.settings.gateway.answer_headers {
+            if let Some(role) = &record.cache {
+                let outcome = HeaderValue::from_static(role.outcome().as_str());
+                headers.insert(CACHE, outcome);
+            }
             if let Some(backend) = self.relay.settings.backends.get(&spec.backend) {
                 headers.insert(BACKEND, backend.name.clone());
             }

@@ -1,8 +1,8 @@
 //! The HTTP function that apps call as if it were Azure OpenAI.
 //!
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
-//! route and the body say which model, `transform` changes it as the app's rules have it, `admission`
-//! says whether the app's limits and budget allow it, `pace` has a low-priority call wait for its
+//! route and the body say which model, `transform` changes it as the app's rules have it, `cache` gives
+//! an answer again where one is kept, `admission` says whether the app's limits and budget allow it, `pace` has a low-priority call wait for its
 //! slot, `call` tries deployments as the plan says until one answers, and those of another model where
 //! `fallback` has one, `body` passes the answer on and reads its usage, `record` makes the usage event
 //! of it and settles the limits, `prompts` keeps the text of calls whose app wants that.
@@ -12,6 +12,7 @@
 mod admission;
 mod affinity;
 mod body;
+mod cache;
 mod call;
 mod caller;
 mod client_body;
@@ -43,6 +44,7 @@ use http::Method;
 use http::header::CONTENT_TYPE;
 
 use self::affinity::Affinity;
+use self::cache::Cache;
 use self::call::{Call, CallEnd};
 use self::error::RelayError;
 use self::headers::set;
@@ -68,6 +70,7 @@ use crate::outbox::recorder::{Calls, Recorder};
 use crate::pacing::Slots;
 use crate::quota::Quotas;
 use crate::store::Store;
+use crate::store::blobs::Blobs;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -88,6 +91,8 @@ pub struct Relay {
     recorder: Recorder,
     /// Empty where no app's prompts are logged.
     prompts: OnceLock<Prompts>,
+    /// Absent where no app's answers are kept.
+    cache: Option<Arc<Cache>>,
     /// Where calls go that need no answer now, where there is a queue.
     async_calls: OnceLock<Arc<AsyncCalls>>,
 }
@@ -108,6 +113,7 @@ impl Relay {
         let recorder = recorder.counting(metrics.shard());
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
+        let cache = settings.cache.as_ref().map(Cache::new).map(Arc::new);
         let relay = Self {
             settings,
             clock,
@@ -118,6 +124,7 @@ impl Relay {
             affinity,
             recorder,
             prompts: OnceLock::new(),
+            cache,
             async_calls: OnceLock::new(),
         };
         let inbox = Inbox { events, owners };
@@ -138,6 +145,15 @@ impl Relay {
     /// Usage events that could not be kept, so far.
     pub fn dropped_events(&self) -> u64 {
         self.recorder.dropped()
+    }
+
+    /// Has answers that are kept lie in `blobs` too, so that other instances have them. Where answers are
+    /// kept at all: what writes them, which has to be run.
+    pub fn share_answers(
+        &self,
+        blobs: Arc<dyn Blobs>,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.cache.as_ref().map(|cache| cache.put_behind(blobs))
     }
 
     /// Has the prompts kept of apps that want it, from the first call of this on.
@@ -288,6 +304,13 @@ async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
         Ok(call) => call,
         Err(error) => return refuse(error, record),
     };
+    if let Some(rules) = call.caller.app.cache {
+        // Boxed: most calls are of apps that keep nothing.
+        match Box::pin(cache::ask(&call, rules, record)).await {
+            cache::Answer::There(response) => return response,
+            cache::Answer::GoesOn(back) => record = back,
+        }
+    }
     let tells_budget = call.relay.settings.gateway.answer_headers;
     let (standing, verdict) = admission::admit(&call, &mut record);
     let verdict = match verdict {

@@ -11,6 +11,7 @@ use crate::gateway::route::Operation;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
+use super::cache::Role;
 use super::prompts::Capture;
 use crate::outbox::recorder::{Lasting, Recorder, UnderWay};
 use crate::pacing::Slot;
@@ -36,6 +37,8 @@ pub(super) struct CallRecord {
     pub(super) slot: Option<Slot>,
     /// What is kept of its text, where the app's prompts are logged.
     pub(super) prompt: Option<Box<Capture>>,
+    /// What it is to the cache, where its app's answers are kept.
+    pub(super) cache: Option<Box<Role>>,
     clock: Clock,
     _under_way: UnderWay,
     recorder: Recorder,
@@ -63,6 +66,7 @@ impl CallRecord {
             passed_ptu: false,
             slot: None,
             prompt: None,
+            cache: None,
             clock,
             _under_way: recorder.under_way(),
             recorder,
@@ -126,6 +130,9 @@ impl CallRecord {
             }
             _ => (Tokens::default(), UsageSource::None),
         };
+        if let Some(role) = self.cache.take() {
+            role.finish(&mut event);
+        }
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(event.tokens.total(), now);
         }

@@ -81,6 +81,8 @@ pub struct Settings {
     pub passes_object_id: bool,
     /// The models that may serve in another's place, by that one.
     pub fallbacks: HashMap<Arc<str>, Chain>,
+    /// How answers are kept; `None` where no app's are.
+    pub cache: Option<crate::config::Cache>,
     /// What is counted.
     pub names: Arc<Names>,
     /// Whether the end of an answer waits until its usage event lasts.
@@ -109,6 +111,7 @@ impl Settings {
         let (pool, any_backend) = (pool(config), any_backend(config));
         Ok(Self {
             fallbacks: config.fallbacks(),
+            cache: config.keeps_answers().then(|| config.cache.clone()),
             names: Arc::new(names(&pool, &any_backend, config)),
             pool,
             any_backend: Arc::new(any_backend),

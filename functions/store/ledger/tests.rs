@@ -83,6 +83,7 @@ fn charge(event: &UsageEvent) -> Charge {
         is_unpriced: !is_ptu && cost.is_none(),
         weighted: if is_ptu { weighted } else { 0 },
         cost,
+        saved: Decimal::ZERO,
     }
 }
 
