@@ -130,11 +130,12 @@ impl CallRecord {
             }
             _ => (Tokens::default(), UsageSource::None),
         };
-        if let Some(role) = self.cache.take() {
-            role.finish(&mut event);
-        }
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(event.tokens.total(), now);
+        }
+        // After that: the limits count what the backend did, whoever shares its bill.
+        if let Some(role) = self.cache.take() {
+            role.finish(&mut event);
         }
         let billed = event.usage != UsageSource::None;
         if let Some(last) = event.attempts.last_mut() {

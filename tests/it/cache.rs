@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
+use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::{Cache, Tokens, UsageEvent, UsageSource};
+use spillway::store::Store;
 use spillway::store::blobs::embedded::Embedded;
 use spillway::store::blobs::{Blobs, Container};
+use spillway::store::embedded::Embedded as Tables;
+use spillway::store::ledger::Ledger;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::gateway::{Running, app, backend, header, start, start_over};
+use crate::gateway::{Running, app, backend, header, start, start_over, start_with};
 use crate::scripted::{Act, Scripted, answer, good, stream};
 
 /// A gateway with the apps `a` and `b`, which have `own`, over one backend.
@@ -258,6 +262,54 @@ async fn a_hundred_calls_at_once_make_one_and_share_its_bill() {
     {
         assert_eq!((&*event.backend, event.usage), ("x", UsageSource::Reported));
         assert!(event.tokens.total() <= 2, "{:?}", event.tokens);
+    }
+}
+
+#[tokio::test]
+async fn the_bill_has_the_one_call_and_what_the_others_were_spared() {
+    let (act, gate) = gated(good());
+    let x = Scripted::start(vec![act]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(Tables::open(folder.path()).unwrap());
+    let admin = KeyHash::of("admin-key");
+    let text = format!(
+        "[auth]\nadmin_key_hashes = [\"{admin}\"]\n[cache]\nscope = \"shared\"\n{}{}{}",
+        app("a", ""),
+        app("b", ""),
+        backend("x", x.address, "payg", ""),
+    );
+    let gateway = start_with(&text, Arc::clone(&store)).await;
+    let leader = tokio::spawn(call(&gateway, "a", &body(0.0)).send());
+    until("the call is there", || x.calls() == 1).await;
+    let waits = ["a", "b"].map(|app| tokio::spawn(call(&gateway, app, &body(0.0)).send()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.add_permits(1);
+    for call in std::iter::once(leader).chain(waits) {
+        assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(outcomes(&gateway, "b", 1).await, ["hit"]);
+    let events = gateway.events(4).await;
+    let prices = Config::parse(&text, "test", &|_| None).unwrap().prices();
+    let charging = |event: &UsageEvent| prices.charge(event);
+    let all: Vec<&UsageEvent> = events.iter().collect();
+    let ledger = Ledger::new(store);
+    ledger.record(&all, &charging).await.unwrap();
+    let day = events[0].time.day();
+    for by in ["app", "app,user"] {
+        let path = format!("/spillway/chargeback?from={day}&to={day}&by={by}");
+        let bill = gateway.get(&path).header("api-key", "admin-key");
+        let bill: Value = bill.send().await.unwrap().json().await.unwrap();
+        let total = &bill["total"];
+        // Five tokens at 2.50 and two at 10.00 a million, once; and three times saved.
+        assert_eq!(total["cost"], "0.0000325", "{bill}");
+        assert_eq!(total["saved_cost"], "0.0000975");
+        let counts = ["calls", "hit_calls", "coalesced_calls", "unpriced_calls"];
+        assert_eq!(
+            counts.map(|name| total[name].as_u64().unwrap()),
+            [4, 1, 2, 0]
+        );
+        let tokens = ["input_tokens", "output_tokens", "saved_tokens"];
+        assert_eq!(tokens.map(|name| total[name].as_u64().unwrap()), [5, 2, 21]);
     }
 }
 

@@ -56,6 +56,11 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         if number.abs() >= 9_007_199_254_740_992.0 {
             return Err(E::custom("a number that can't be told from its neighbours"));
         }
+        if number.fract() == 0.0 {
+            #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
+            let whole = number as i64;
+            return Ok(whole.into());
+        }
         let number = Number::from_f64(number).ok_or_else(|| E::custom("no number"))?;
         Ok(Value::Number(number))
     }
@@ -100,6 +105,7 @@ mod tests {
         let one = text(r#"{"b":{"y":1,"x":[1,2]},"a":"\u0041"}"#);
         assert_eq!(one, text(" {\"a\" : \"A\",\n\"b\":{\"x\":[1,2],\"y\":1}} "));
         assert!(one.is_some());
+        assert_eq!(text(r#"{"a":0.0,"b":2e1}"#), text(r#"{"a":-0.0,"b":20}"#));
         assert_ne!(text(r#"{"a":[1,2]}"#), text(r#"{"a":[2,1]}"#));
         assert_ne!(text(r#"{"a":"1"}"#), text(r#"{"a":1}"#));
     }
