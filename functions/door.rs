@@ -41,6 +41,18 @@ impl Door {
         // Administrators may come with a token whatever apps have to show.
         let is_open = auth.mode == AuthMode::Off && auth.admin_key_hashes.is_empty();
         let entra = if is_open { None } else { Entra::new(auth)? };
+        Ok(Self::with(config, entra))
+    }
+
+    /// The door of the next configuration, whose tokens are judged as this one's: that can't change in
+    /// a running process ([`crate::config::diff`]).
+    #[must_use]
+    pub fn after(&self, config: &Config) -> Self {
+        Self::with(config, self.entra.clone())
+    }
+
+    fn with(config: &Config, entra: Option<Arc<Entra>>) -> Self {
+        let auth = &config.auth;
         let mut door = Self {
             mode: auth.mode,
             by_name: HashMap::new(),
@@ -57,7 +69,7 @@ impl Door {
         for app in &config.apps {
             door.admit(app, config);
         }
-        Ok(door)
+        door
     }
 
     fn admit(&mut self, app: &crate::config::App, config: &Config) {

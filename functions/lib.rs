@@ -23,13 +23,14 @@
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
+//! | [`current`] | a value that is replaced as a whole while others read it |
 //! | [`serve`] | puts the functions together to one process |
 //! | [`package`] | the folder that the Functions host runs |
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `batches`,
 //! `chargeback`, `console`, `utilization`, `alert`) > `door`, `outbox`, `quota`, `pacing`, `billing`,
-//! `async_calls`, `way` > `store` > `azure` > `host` > `gateway`, `config`. `gateway` does no I/O and
-//! reads no clock.
+//! `async_calls`, `way` > `store` > `azure` > `host` > `gateway`, `config`, `current`. `gateway` does
+//! no I/O and reads no clock.
 
 pub mod alert;
 pub mod async_calls;
@@ -40,6 +41,7 @@ pub mod billing;
 pub mod chargeback;
 pub mod config;
 pub mod console;
+pub mod current;
 pub mod discover;
 pub mod door;
 pub mod gateway;

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use spillway::billing::command::{self, DECIMALS, Request, What};
 use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
-use spillway::chargeback::{self, Consumer};
+use spillway::chargeback::Consumer;
 use spillway::config::{
     Batch, BatchApi, Config, Endpoint, KeyHash, ResourceId, Source, Storage, StoragePlace, schema,
 };
@@ -25,7 +25,7 @@ use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency, timer};
 use spillway::package;
 use spillway::serve::batch::Trigger;
-use spillway::serve::ending::{Starter, serve_until_asked};
+use spillway::serve::ending::{Asked, Starter, serve_until_asked};
 use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
 
@@ -228,6 +228,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     may_run(&config.auth, &env)?;
     may_listen(&config.auth, host.into())?;
     run(async move {
+        let asked = Asked::listen()?;
         let listener = bind(SocketAddr::from((host, port))).await?;
         // The Functions host alone marks what comes from outside.
         let trigger = match env(PORT_VARIABLE) {
@@ -237,7 +238,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
         let (gateway, keeping) = start(Place::Azure, &config, trigger)?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
-        serve_until_asked(gateway, listener, keeping, starter).await
+        serve_until_asked(gateway, listener, keeping, starter, asked).await
     })
 }
 
@@ -259,6 +260,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         port => port.saturating_add(1),
     });
     run(async move {
+        let asked = Asked::listen()?;
         let mut config = match real {
             Some(config) => config,
             None => {
@@ -286,7 +288,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         if config.backends.iter().any(|b| b.resource_id.is_some()) {
             tokio::spawn(timer::keep(address));
         }
-        serve_until_asked(gateway, listener, keeping, Starter::Other).await
+        serve_until_asked(gateway, listener, keeping, Starter::Other, asked).await
     })
 }
 
@@ -327,6 +329,7 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
     let ledger = store.clone().map(|store| gateway.ledger(store));
     let ledger = ledger.map(Arc::new);
     let keeping = keep(place, config, inbox, store.clone(), ledger.clone())?;
+    gateway = gateway.charging_by(keeping.prices().clone());
     let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
         gateway = gateway.with_blobs(config, blobs, store.as_ref());
@@ -338,8 +341,7 @@ fn start(place: Place, config: &Config, trigger: Trigger) -> io::Result<(Gateway
         gateway = gateway.with_utilization(place, config, store)?;
     }
     if let (Trigger::Invoked, Some(ledger)) = (trigger, ledger) {
-        let consumer = Arc::new(Consumer::new(config, ledger));
-        gateway = gateway.with_trigger(chargeback::router(consumer));
+        gateway = gateway.with_consumer(Consumer::new(config, ledger));
     }
     Ok((gateway, keeping))
 }

@@ -4,11 +4,12 @@ pub mod batch;
 mod batches;
 pub mod ending;
 mod requests;
+pub mod swap;
 mod utilization;
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,16 +22,20 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use self::swap::Swap;
 use crate::alert::{self, Alerts};
 use crate::azure::credential::Surroundings;
 use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
 use crate::billing::price_check;
+use crate::chargeback::{self, Consumer};
 use crate::config::{Auth, Config, Scheme, Storage, StoragePlace};
 use crate::console::{self, Console};
+use crate::current::Current;
 use crate::door::{Door, may_be_reached};
 use crate::gateway::event::UsageEvent;
+use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{self, Settings as ServerSettings};
@@ -54,8 +59,8 @@ use crate::store::requests as requests_table;
 /// A gateway that is ready to serve.
 #[derive(Debug)]
 pub struct Gateway {
-    relay: Arc<Relay>,
-    console: Console,
+    relay: Current<Relay>,
+    swap: Swap,
     tls: rustls::ClientConfig,
     server: ServerSettings,
     auth: Auth,
@@ -116,7 +121,7 @@ impl Gateway {
         let clock = Clock::new();
         let quotas = Arc::new(Quotas::new(config, store.clone(), clock.now()));
         let gauge = Arc::new(Gauge::new(config, store.clone()));
-        let slots = Arc::new(Slots::of(&gauge, store.as_ref(), clock));
+        let slots = Arc::new(Slots::new(&gauge, store.as_ref(), clock));
         let (relay, inbox) = Relay::new(
             settings,
             door,
@@ -127,13 +132,25 @@ impl Gateway {
         );
         let relay = Arc::new(relay);
         let alerts = Alerts::new(config, Arc::clone(&relay), store.clone());
+        let alerts = Current::new(alerts);
+        let console = Console::new(config, Arc::clone(&relay), store.clone());
+        let relay = Current::new(relay);
+        let fresh = tokens.all().to_vec();
         let gateway = Self {
-            console: Console::new(config, Arc::clone(&relay), store.clone()),
+            swap: Swap {
+                relay: relay.clone(),
+                console: Current::new(console),
+                alerts: alerts.clone(),
+                prices: None,
+                consumer: None,
+                poller: None,
+                tokens: Arc::new(Mutex::new(tokens)),
+            },
             relay,
             tls,
             server,
             auth: config.auth.clone(),
-            tokens: tokens.into_all(),
+            tokens: fresh,
             triggers: alert::router(alerts),
             slots,
             background: JoinSet::new(),
@@ -165,12 +182,11 @@ impl Gateway {
     ) -> Self {
         if config.apps.iter().any(|app| app.log_prompts) {
             let (prompts, inbox) = Prompts::new(&config.prompts);
-            self.relay.log_prompts(prompts);
+            self.relay.get().log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));
         }
-        if config.cache.blobs
-            && let Some(writing) = self.relay.share_answers(Arc::clone(blobs))
-        {
+        if config.cache.blobs {
+            let writing = self.relay.get().share_answers(Arc::clone(blobs));
             self.background.spawn(writing);
         }
         if let (Some(settings), Some(store)) = (&config.batch_api, store) {
@@ -186,7 +202,7 @@ impl Gateway {
     /// A ledger in `store`. The tokens that it counts at provisioned deployments say how full they
     /// are.
     pub fn ledger(&self, store: Arc<dyn Store>) -> Ledger {
-        let (gauge, clock) = (Arc::clone(self.slots.gauge()), self.relay.clock);
+        let (gauge, clock) = (Arc::clone(self.slots.gauge()), self.relay.get().clock);
         let told = move |event: &UsageEvent| gauge.note([event], clock.now());
         Ledger::new(store).observed_by(Observer::new(told))
     }
@@ -196,9 +212,29 @@ impl Gateway {
         &self.slots
     }
 
+    /// What puts another configuration in the place of the one that it goes by.
+    pub fn swap(&self) -> Swap {
+        self.swap.clone()
+    }
+
+    /// This gateway, whose usage events are charged by `prices` on their way to the store.
+    #[must_use]
+    pub fn charging_by(mut self, prices: Current<Prices>) -> Self {
+        self.swap.prices = Some(prices);
+        self
+    }
+
+    /// This gateway, with the function that the Event Hub's events come to.
+    #[must_use]
+    pub fn with_consumer(mut self, consumer: Consumer) -> Self {
+        let consumer = Current::new(consumer);
+        self.swap.consumer = Some(consumer.clone());
+        self.with_trigger(chargeback::router(consumer))
+    }
+
     /// Knows how many calls are under way.
     pub fn calls(&self) -> Calls {
-        self.relay.calls()
+        self.relay.get().calls()
     }
 
     /// Serves on `listener` until it fails.
@@ -213,7 +249,7 @@ impl Gateway {
             Router::new()
                 .route("/", get(ready))
                 .merge(self.api())
-                .merge(console::router(&self.console))
+                .merge(console::router(&self.swap.console))
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
@@ -234,14 +270,18 @@ impl Gateway {
     /// with the set.
     fn keep_fresh(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let clock = self.relay.clock;
-        if let Some(entra) = self.relay.door.entra() {
+        let relay = self.relay.get();
+        let clock = relay.clock;
+        if let Some(entra) = relay.door.entra() {
             tasks.spawn(Arc::clone(entra).keep_keys(clock));
         }
-        let quotas = &self.relay.quotas;
-        tasks.spawn(Arc::clone(quotas).keep_shares(clock));
-        tasks.spawn(Arc::clone(quotas).keep_spend(clock));
-        tasks.spawn(self.console.clone().keep());
+        let quotas = || {
+            let relay = self.relay.clone();
+            move || Arc::clone(&relay.get().quotas)
+        };
+        tasks.spawn(Quotas::keep_shares(quotas(), clock));
+        tasks.spawn(Quotas::keep_spend(quotas(), clock));
+        tasks.spawn(self.swap.console.get().keep());
         tasks.spawn(Arc::clone(&self.slots).keep());
         tasks.spawn(Arc::clone(self.slots.gauge()).keep(clock));
         for token in &self.tokens {
@@ -381,9 +421,15 @@ fn surroundings(place: Place) -> Surroundings {
 pub struct Keeping {
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
+    prices: Current<Prices>,
 }
 
 impl Keeping {
+    /// What usage events are charged by.
+    pub const fn prices(&self) -> &Current<Prices> {
+        &self.prices
+    }
+
     /// Waits, `patience` at most, until all that has come is delivered or in a file. Whether it is.
     pub async fn finish(self, patience: Duration) -> bool {
         self.stop.send_replace(true);
@@ -407,10 +453,11 @@ pub fn keep(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let prices = Current::new(config.prices());
     let ways = Ways {
         hub: open_hub(place, config)?,
         ledger,
-        prices: config.prices(),
+        prices: prices.clone(),
     };
     let outbox = Outbox::new(ways, outbox::Settings::new(config));
     let (stop, stopped) = watch::channel(false);
@@ -432,7 +479,11 @@ pub fn keep(
     };
     let thread = std::thread::Builder::new().name("keeper".into());
     thread.spawn(move || runtime.block_on(keeping))?;
-    Ok(Keeping { stop, ended })
+    Ok(Keeping {
+        stop,
+        ended,
+        prices,
+    })
 }
 
 fn open_hub(place: Place, config: &Config) -> io::Result<Option<EventHub>> {

@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::config::Config;
+use crate::current::Current;
 use crate::gateway::event::Kind;
 use crate::gateway::pacing::alert::{AlertError, AlertNotice, Condition, read};
 use crate::gateway::pacing::window::DeploymentId;
@@ -31,11 +32,11 @@ const LASTS_MS: u64 = 30 * 60_000;
 const MAX_BODY: usize = 256 * 1024;
 
 /// What takes alerts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Alerts {
     relay: Arc<Relay>,
     store: Option<Arc<dyn Store>>,
-    deployments: Arc<[Target]>,
+    deployments: Vec<Target>,
 }
 
 /// A provisioned deployment, as alerts name it.
@@ -54,6 +55,12 @@ enum Failure {
 }
 
 impl Alerts {
+    /// What takes alerts of the next configuration's deployments, whose relay is `relay`.
+    #[must_use]
+    pub fn after(&self, config: &Config, relay: Arc<Relay>) -> Self {
+        Self::new(config, relay, self.store.clone())
+    }
+
     /// What takes alerts of a configuration's deployments.
     pub fn new(config: &Config, relay: Arc<Relay>, store: Option<Arc<dyn Store>>) -> Self {
         let mut deployments = Vec::new();
@@ -73,7 +80,7 @@ impl Alerts {
         Self {
             relay,
             store,
-            deployments: deployments.into(),
+            deployments,
         }
     }
 
@@ -126,7 +133,7 @@ impl Target {
 }
 
 /// The function's route.
-pub fn router(alerts: Alerts) -> Router {
+pub fn router(alerts: Current<Alerts>) -> Router {
     Router::new()
         .route("/alerts", post(handle))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -134,7 +141,7 @@ pub fn router(alerts: Alerts) -> Router {
         .with_state(alerts)
 }
 
-async fn admins_only(State(alerts): State<Alerts>, request: Request, next: Next) -> Response {
+async fn admins_only(State(alerts): State<Arc<Alerts>>, request: Request, next: Next) -> Response {
     let now = alerts.relay.clock.now();
     match alerts.relay.door.admin(request.headers(), now).await {
         Ok(_) => next.run(request).await,
@@ -142,7 +149,7 @@ async fn admins_only(State(alerts): State<Alerts>, request: Request, next: Next)
     }
 }
 
-async fn handle(State(alerts): State<Alerts>, body: Bytes) -> Response {
+async fn handle(State(alerts): State<Arc<Alerts>>, body: Bytes) -> Response {
     let failure = match alerts.take(&body).await {
         Ok(deployments) => return Json(json!({"deployments": deployments})).into_response(),
         Err(failure) => failure,

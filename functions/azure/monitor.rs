@@ -92,7 +92,7 @@ pub struct Tokens {
 }
 
 /// Azure Monitor.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Monitor {
     /// Where it listens instead of Azure: on this machine, without tokens.
     instead: Option<String>,

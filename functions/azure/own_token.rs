@@ -72,9 +72,9 @@ impl OwnTokens {
         Ok(token)
     }
 
-    /// All of them.
-    pub fn into_all(self) -> Vec<Arc<OwnToken>> {
-        self.all
+    /// All of them, in the order in which they were first asked for.
+    pub fn all(&self) -> &[Arc<OwnToken>] {
+        &self.all
     }
 }
 
@@ -302,6 +302,6 @@ mod tests {
         tokens.get(None, "b/.default").unwrap();
         tokens.get(Some("id"), "a/.default").unwrap();
         assert!(Arc::ptr_eq(&first, &same));
-        assert_eq!(tokens.into_all().len(), 3);
+        assert_eq!(tokens.all().len(), 3);
     }
 }

@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use self::reader::Apps;
 use crate::config::Config;
+use crate::current::Current;
 use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::gateway::time::Timestamp;
@@ -89,6 +90,17 @@ impl Consumer {
         }
     }
 
+    /// The consumer of the next configuration. Calls that were made at deployments which are gone
+    /// are still charged as theirs.
+    #[must_use]
+    pub fn after(&self, config: &Config) -> Self {
+        let next = Self::new(config, Arc::clone(&self.ledger));
+        Self {
+            prices: next.prices.after(&self.prices),
+            ..next
+        }
+    }
+
     /// Takes a batch: each event is recorded or rejected when this returns.
     ///
     /// # Errors
@@ -127,7 +139,7 @@ impl Consumer {
 }
 
 /// The function's route.
-pub fn router(consumer: Arc<Consumer>) -> Router {
+pub fn router(consumer: Current<Consumer>) -> Router {
     Router::new()
         .route("/chargeback", post(invoked))
         .with_state(consumer)

@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Config;
 use crate::gateway::cache::{Generated, Rules, Scope};
 
 /// Which answers are kept and given again to the same call. Nothing is unless `scope`, or an app's `cache`,
@@ -67,13 +66,5 @@ impl Cache {
             ttl_ms: self.ttl_seconds.saturating_mul(1000),
         };
         (rules.scope != Scope::Off).then_some(rules)
-    }
-}
-
-impl Config {
-    /// Whether the answers of any app are kept.
-    pub fn keeps_answers(&self) -> bool {
-        let mut scopes = self.apps.iter().map(|app| app.cache);
-        self.cache.scope != Scope::Off || scopes.any(|scope| scope.is_some_and(|s| s != Scope::Off))
     }
 }

@@ -10,6 +10,7 @@ use futures_util::stream;
 use http::StatusCode;
 
 use super::{Console, now, page};
+use crate::current::Current;
 
 /// Most pages that follow at a time.
 pub(super) const MAX_FOLLOWERS: usize = 32;
@@ -22,21 +23,21 @@ const EVERY: Duration = Duration::from_secs(2);
 const EVENTS: u32 = 150;
 
 /// Follows.
-pub(super) async fn follow(State(console): State<Console>) -> Response {
-    let Ok(place) = std::sync::Arc::clone(&console.followers).try_acquire_owned() else {
+pub(super) async fn follow(State(current): State<Current<Console>>) -> Response {
+    let Ok(place) = std::sync::Arc::clone(&current.get().followers).try_acquire_owned() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let events = stream::unfold((console, place, 0), async |(console, place, number)| {
+    let events = stream::unfold((current, place, 0), async |(current, place, number)| {
         if number == EVENTS {
             return None;
         }
         if number > 0 {
             tokio::time::sleep(EVERY).await;
         }
-        let now = now::look(&console).await;
+        let now = now::look(&current.get()).await;
         let html = page::moving(&now).into_string();
         let event = Ok::<_, Infallible>(Event::default().event("now").data(html));
-        Some((event, (console, place, number + 1)))
+        Some((event, (current, place, number + 1)))
     });
     Sse::new(events)
         .keep_alive(KeepAlive::default())

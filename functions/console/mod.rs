@@ -19,7 +19,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -35,6 +35,7 @@ use self::session::Sessions;
 use self::watch::Watch;
 use crate::billing::Billing;
 use crate::config::Config;
+use crate::current::Current;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
 use crate::relay::{Relay, refused};
@@ -43,7 +44,7 @@ use crate::store::Store;
 /// The address that Azure Front Door and Application Gateway ask.
 pub const STATUS_PATH: &str = "/status-0123456789abcdef";
 
-/// The console.
+/// The console, for one generation of the configuration.
 #[derive(Clone, Debug)]
 pub struct Console {
     relay: Arc<Relay>,
@@ -79,6 +80,21 @@ impl Console {
         }
     }
 
+    /// The console of the next generation, which is `relay`.
+    #[must_use]
+    pub fn after(&self, config: &Config, relay: Arc<Relay>) -> Self {
+        let accounts = Accounts::new(config);
+        let store = self.store.clone();
+        Self {
+            capacities: Arc::new(Capacities::new(&accounts.prices)),
+            accounts: Arc::new(accounts),
+            limits: capacity::limits(config),
+            billing: store.map(|store| Billing::new(config, store)),
+            relay,
+            ..self.clone()
+        }
+    }
+
     /// Whether a request comes with an administrator's session, and with nothing else to judge it by.
     async fn is_signed_in(&self, headers: &HeaderMap, now: Timestamp) -> bool {
         let session = sign_in::brought(headers).filter(|_| !shows_key(headers));
@@ -89,15 +105,23 @@ impl Console {
     }
 
     /// Looks at what is counted and keeps it, for ever.
-    pub async fn keep(self) {
-        let store = self.store.as_deref();
-        let (metrics, clock) = (&self.relay.metrics, self.relay.clock);
-        self.watch.keep(metrics, store, clock).await;
+    pub async fn keep(self: Arc<Self>) {
+        let (watch, store) = (Arc::clone(&self.watch), self.store.clone());
+        let (metrics, clock) = (Arc::clone(&self.relay.metrics), self.relay.clock);
+        // The generation itself may be gone long before.
+        drop(self);
+        watch.keep(&metrics, store.as_deref(), clock).await;
+    }
+}
+
+impl FromRef<Current<Self>> for Console {
+    fn from_ref(current: &Current<Self>) -> Self {
+        Self::clone(&current.get())
     }
 }
 
 /// The console's routes.
-pub fn router(console: &Console) -> Router {
+pub fn router(console: &Current<Console>) -> Router {
     Router::new()
         .route("/spillway/", get(page::now))
         .route("/spillway/history", get(page::history))

@@ -223,10 +223,10 @@ pub(super) async fn look(console: &Console) -> Now {
 
 fn sums(console: &Console, others: &[Counted], now: Timestamp) -> (ByDeployment, ByModel) {
     let metrics = &console.relay.metrics;
-    let names = metrics.names();
     let (mut deployments, mut models) = (ByDeployment::new(), ByModel::new());
     if let Some(lately) = console.watch.lately(metrics, now) {
         let seconds = as_f64(lately.ms) / 1000.0;
+        let names = Arc::clone(&lately.totals.names);
         for (name, total) in names.deployments.iter().zip(&lately.totals.deployments) {
             let sum = at_deployment(&mut deployments, name);
             sum.add(total, total.attempts(), seconds);

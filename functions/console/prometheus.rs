@@ -54,15 +54,15 @@ pub(super) fn text(console: &Console) -> String {
         "Usage events that found their queue full.",
     );
     text.sample("spillway_dropped_events_total", &[], relay.dropped_events());
-    calls(&mut text, console, &totals);
-    apps(&mut text, console, &totals);
-    deployments(&mut text, console, &totals);
+    calls(&mut text, &totals);
+    apps(&mut text, &totals);
+    deployments(&mut text, &totals);
     states(&mut text, console, relay.clock.now());
     text.0
 }
 
-fn calls(text: &mut Text, console: &Console, totals: &Totals) {
-    let names = console.relay.metrics.names();
+fn calls(text: &mut Text, totals: &Totals) {
+    let names = &totals.names;
     let models = || names.models.iter().zip(&totals.models).filter(shown);
     text.family(
         "spillway_calls_total",
@@ -111,8 +111,8 @@ fn calls(text: &mut Text, console: &Console, totals: &Totals) {
     }
 }
 
-fn apps(text: &mut Text, console: &Console, totals: &Totals) {
-    let names = console.relay.metrics.names();
+fn apps(text: &mut Text, totals: &Totals) {
+    let names = &totals.names;
     let apps = || names.apps.iter().zip(&totals.apps).filter(shown);
     text.family(
         "spillway_app_calls_total",
@@ -138,8 +138,8 @@ fn apps(text: &mut Text, console: &Console, totals: &Totals) {
     }
 }
 
-fn deployments(text: &mut Text, console: &Console, totals: &Totals) {
-    let names = console.relay.metrics.names();
+fn deployments(text: &mut Text, totals: &Totals) {
+    let names = &totals.names;
     let all = || {
         let pairs = names.deployments.iter().zip(&totals.deployments);
         pairs.filter(|(_, total)| !total.is_none())

@@ -131,7 +131,6 @@ impl Watch {
     fn look(&self, metrics: &Metrics, now: Timestamp) {
         let totals = metrics.totals();
         let notable = metrics.take_notable();
-        let names = metrics.names();
         let mut state = self.state();
         state.window.look(now, &totals);
         for call in notable.into_events() {
@@ -145,7 +144,7 @@ impl Watch {
         let counted = |open: &Open| Counted {
             start: open.start,
             instance: self.instance.clone(),
-            rollup: Rollup::of(names, &totals.since(&open.totals)),
+            rollup: Rollup::of(&totals.since(&open.totals)),
         };
         let is_new_minute = state
             .minute

@@ -1,7 +1,8 @@
 //! A deployment as the gateway sees it now: calls in flight, speed, and whether it is marked.
 //!
 //! The state is per process. Every call reads it, so what a call reads is an atomic; what only
-//! a failure touches is behind a mutex.
+//! a failure touches is behind a mutex. It outlives what the configuration says of the deployment
+//! ([`Deployment::after`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -93,6 +94,11 @@ pub struct Mark {
 pub struct Deployment {
     /// What the configuration says of it.
     pub spec: DeploymentSpec,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     in_flight: AtomicU32,
     /// Smoothed time to first byte, microseconds; 0 before the first answer.
     latency_us: AtomicU32,
@@ -118,36 +124,41 @@ impl Deployment {
     pub fn new(spec: DeploymentSpec) -> Self {
         Self {
             spec,
-            in_flight: AtomicU32::new(0),
-            latency_us: AtomicU32::new(0),
-            marked_until: AtomicU64::new(0),
-            mark_reason: AtomicU8::new(0),
-            ramp_from: AtomicU64::new(0),
+            state: Arc::default(),
+        }
+    }
+
+    /// What `before` is from now on, by a changed configuration: the same deployment, with the marks,
+    /// calls under way and speed that it has.
+    pub fn after(before: &Self, spec: DeploymentSpec) -> Self {
+        Self {
+            spec,
+            state: Arc::clone(&before.state),
         }
     }
 
     /// Calls that are under way now.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.state.in_flight.load(Relaxed)
     }
 
     /// Smoothed time to first byte in microseconds; `None` before the first answer.
     pub fn latency_us(&self) -> Option<u32> {
-        Some(self.latency_us.load(Relaxed)).filter(|us| *us > 0)
+        Some(self.state.latency_us.load(Relaxed)).filter(|us| *us > 0)
     }
 
     /// The mark in force at `now`.
     pub fn mark(&self, now: Timestamp) -> Option<Mark> {
-        let until = self.marked_until.load(Relaxed);
+        let until = self.state.marked_until.load(Relaxed);
         (until > now.unix_ms()).then(|| Mark {
             until: Timestamp::from_unix_ms(until),
-            reason: MarkReason::from_code(self.mark_reason.load(Relaxed)),
+            reason: MarkReason::from_code(self.state.mark_reason.load(Relaxed)),
         })
     }
 
     /// Counts a call in, until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.state.in_flight.fetch_add(1, Relaxed);
         InFlight {
             deployment: Arc::clone(self),
         }
@@ -156,7 +167,7 @@ impl Deployment {
     /// Notes an answer and its time to first byte.
     pub fn succeeded(&self, first_byte_us: u64) {
         let sample = u32::try_from(first_byte_us).unwrap_or(u32::MAX).max(1);
-        let old = self.latency_us.load(Relaxed);
+        let old = self.state.latency_us.load(Relaxed);
         // An eighth of the new sample, as TCP smooths round trips (RFC 6298). A lost update
         // between threads costs one sample.
         let new = if old == 0 {
@@ -164,7 +175,7 @@ impl Deployment {
         } else {
             old - old / 8 + sample / 8
         };
-        self.latency_us.store(new.max(1), Relaxed);
+        self.state.latency_us.store(new.max(1), Relaxed);
     }
 
     /// Marks the deployment for `ms` from `now`. Returns the mark in force, which ends later where
@@ -180,42 +191,42 @@ impl Deployment {
         if let Some(longer) = in_force.filter(|mark| mark.until >= until) {
             return longer;
         }
-        self.mark_reason.store(reason.code(), Relaxed);
-        self.marked_until.store(until.unix_ms(), Relaxed);
+        self.state.mark_reason.store(reason.code(), Relaxed);
+        self.state.marked_until.store(until.unix_ms(), Relaxed);
         let ramp = if reason == MarkReason::Throttled {
             0
         } else {
             until.unix_ms()
         };
-        self.ramp_from.store(ramp, Relaxed);
+        self.state.ramp_from.store(ramp, Relaxed);
         Mark { until, reason }
     }
 
     /// Whether the last mark was for a throttle too and ended a moment before `now`.
     fn relapses(&self, now: Timestamp) -> bool {
-        let ended = self.marked_until.load(Relaxed);
-        let throttled = self.mark_reason.load(Relaxed) == MarkReason::Throttled.code();
+        let ended = self.state.marked_until.load(Relaxed);
+        let throttled = self.state.mark_reason.load(Relaxed) == MarkReason::Throttled.code();
         throttled && ended > 0 && now.unix_ms().saturating_sub(ended) <= RELAPSE_MS
     }
 
     /// Ends a mark before its time, as an answer that came all the same does.
     pub fn clear_mark(&self) {
-        self.marked_until.store(0, Relaxed);
+        self.state.marked_until.store(0, Relaxed);
     }
 
     /// Whether the deployment takes a call at `now`: not marked, and, for `ramp_ms` after it
     /// came back from a failure, only a growing share of the calls (`draw` is uniform in 0..1000).
     pub fn admits(&self, now: Timestamp, ramp_ms: u64, draw: u32) -> bool {
-        if self.marked_until.load(Relaxed) > now.unix_ms() {
+        if self.state.marked_until.load(Relaxed) > now.unix_ms() {
             return false;
         }
-        let from = self.ramp_from.load(Relaxed);
+        let from = self.state.ramp_from.load(Relaxed);
         if from == 0 {
             return true;
         }
         let since = now.unix_ms().saturating_sub(from);
         if since >= ramp_ms {
-            self.ramp_from.store(0, Relaxed);
+            self.state.ramp_from.store(0, Relaxed);
             return true;
         }
         // From a tenth of its share, so that the first call finds out cheaply.
@@ -239,7 +250,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.deployment.in_flight.fetch_sub(1, Relaxed);
+        self.deployment.state.in_flight.fetch_sub(1, Relaxed);
     }
 }
 

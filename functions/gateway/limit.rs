@@ -212,6 +212,36 @@ impl AppLimits {
         Some(Self { app, state })
     }
 
+    /// Allows this from now on. What was used counts on, also of a model that has no limits of its own
+    /// any more and may get some again.
+    ///
+    /// Whether anything is limited is not asked.
+    pub fn allow(
+        &self,
+        allowance: Allowance,
+        models: impl IntoIterator<Item = (Arc<str>, Allowance)>,
+        now: Timestamp,
+    ) {
+        let mut wanted: Vec<_> = models.into_iter().collect();
+        let mut state = self.state();
+        state.whole.allow(allowance, now);
+        // Reservations know their model by its place.
+        for (model, scope) in &mut state.models {
+            let place = wanted.iter().position(|(name, _)| name == model);
+            let allowance = place.map(|place| wanted.swap_remove(place).1);
+            scope.allow(allowance.unwrap_or_default(), now);
+        }
+        let share = state.whole.share();
+        for (model, allowance) in wanted {
+            if !allowance.is_unlimited() {
+                // Until the instances have shared it: a model's limit is used as the app's are.
+                let mut scope = Scope::new(allowance, now);
+                scope.set_share(share, now);
+                state.models.push((model, scope));
+            }
+        }
+    }
+
     /// Admits a call to `model` of about `estimate` tokens (see [`call_estimate`]) and charges it.
     ///
     /// # Errors

@@ -53,6 +53,20 @@ impl Set {
     }
 }
 
+/// Deployments of an earlier configuration, by what identifies one: its backend and its name there.
+pub type Before = HashMap<(Arc<str>, Arc<str>), Arc<Deployment>>;
+
+/// A deployment, which is one of `before` where that has it. One that is paid for otherwise is another.
+fn go_on(before: &Before, spec: DeploymentSpec) -> Arc<Deployment> {
+    let key = (Arc::clone(&spec.backend), Arc::clone(&spec.name));
+    let before = before.get(&key).filter(|one| one.spec.kind == spec.kind);
+    match before {
+        Some(same) if same.spec == spec => Arc::clone(same),
+        Some(before) => Arc::new(Deployment::after(before, spec)),
+        None => Arc::new(Deployment::new(spec)),
+    }
+}
+
 /// All models and their deployments.
 #[derive(Debug, Default)]
 pub struct Pool {
@@ -67,10 +81,19 @@ impl Pool {
         deployments: impl IntoIterator<Item = (Arc<str>, DeploymentSpec)>,
         selection: impl Fn(&str) -> Selection,
     ) -> Self {
+        Self::after(&HashMap::new(), deployments, selection)
+    }
+
+    /// As [`Self::new`], whose deployments go on from where those of `before` are, by their identity.
+    pub fn after(
+        before: &Before,
+        deployments: impl IntoIterator<Item = (Arc<str>, DeploymentSpec)>,
+        selection: impl Fn(&str) -> Selection,
+    ) -> Self {
         let mut by_model: HashMap<Arc<str>, Vec<Arc<Deployment>>> = HashMap::new();
         let mut all = Vec::new();
         for (model, spec) in deployments {
-            let deployment = Arc::new(Deployment::new(spec));
+            let deployment = go_on(before, spec);
             all.push(Arc::clone(&deployment));
             by_model.entry(model).or_default().push(deployment);
         }
@@ -134,8 +157,18 @@ impl ModelPool {
         specs: impl IntoIterator<Item = DeploymentSpec>,
         selection: Selection,
     ) -> Self {
-        let new = |spec| Arc::new(Deployment::new(spec));
-        Self::of(name, specs.into_iter().map(new).collect(), selection)
+        Self::after(&HashMap::new(), name, specs, selection)
+    }
+
+    /// As [`Self::new`], whose deployments go on from where those of `before` are.
+    pub fn after(
+        before: &Before,
+        name: Arc<str>,
+        specs: impl IntoIterator<Item = DeploymentSpec>,
+        selection: Selection,
+    ) -> Self {
+        let deployments = specs.into_iter().map(|spec| go_on(before, spec));
+        Self::of(name, deployments.collect(), selection)
     }
 
     fn of(name: Arc<str>, mut deployments: Vec<Arc<Deployment>>, selection: Selection) -> Self {

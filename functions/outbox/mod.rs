@@ -20,6 +20,7 @@ use self::recorder::{Events, Queued};
 use self::spool::Spool;
 use crate::azure::event_hub::{EventHub, MAX_BYTES, MAX_EVENTS, NotSent};
 use crate::config::{Config, StoragePlace};
+use crate::current::Current;
 use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
@@ -100,7 +101,7 @@ pub struct Ways {
     /// The table.
     pub ledger: Option<Arc<Ledger>>,
     /// What calls cost, where the table is written.
-    pub prices: Prices,
+    pub prices: Current<Prices>,
 }
 
 /// Why events were not delivered.
@@ -325,7 +326,8 @@ impl Outbox {
     }
 
     async fn write(&self, ledger: &Ledger, events: &[&UsageEvent]) -> Result<(), StoreError> {
-        let charging = |event: &UsageEvent| self.ways.prices.charge(event);
+        let prices = self.ways.prices.get();
+        let charging = |event: &UsageEvent| prices.charge(event);
         let recorded = ledger.record(events, &charging).await?;
         let rejected: Vec<Reject> = recorded
             .refused

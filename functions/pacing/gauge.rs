@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::meter::Meter;
 use crate::config::{Config, Deployment};
+use crate::current::Current;
 use crate::gateway::event::{Kind, UsageEvent};
 use crate::gateway::pacing::history::History;
 use crate::gateway::pacing::rule::Pace;
@@ -28,41 +29,67 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The provisioned deployments and what is known of them.
 #[derive(Debug)]
 pub struct Gauge {
-    /// `None`: nothing is paced, but what is seen is written all the same.
-    pace: Option<Pace>,
-    meters: BTreeMap<DeploymentId, Arc<Meter>>,
-    models: BTreeMap<Arc<str>, Model>,
+    known: Current<Known>,
     windows: Mutex<Windows>,
     store: Option<Arc<dyn Store>>,
     instance: String,
     is_failing: AtomicBool,
 }
 
+/// The deployments of a configuration.
+#[derive(Debug, Default)]
+struct Known {
+    /// `None`: nothing is paced, but what is seen is written all the same.
+    pace: Option<Pace>,
+    meters: BTreeMap<DeploymentId, Arc<Meter>>,
+    models: BTreeMap<Arc<str>, Model>,
+}
+
 /// The deployments that a model's low-priority calls may go to.
 #[derive(Debug, Default)]
 struct Model {
     meters: Vec<Arc<Meter>>,
-    history: Mutex<History>,
+    history: Arc<Mutex<History>>,
 }
 
-impl Gauge {
-    /// The gauge of a configuration. What it sees it writes to `store`, where there is one.
-    pub fn new(config: &Config, store: Option<Arc<dyn Store>>) -> Self {
-        let pace = config.pacing.as_ref().map(crate::config::Pacing::pace);
-        let mut meters = BTreeMap::new();
-        let mut models: BTreeMap<Arc<str>, Model> = BTreeMap::new();
+impl Known {
+    /// Those of the next configuration. A deployment that stays as large as it is keeps its meter.
+    fn after(&self, config: &Config) -> Self {
+        let mut next = Self {
+            pace: config.pacing.as_ref().map(crate::config::Pacing::pace),
+            ..Self::default()
+        };
         for (meter, deployment) in config.backends.iter().flat_map(ptu_meters) {
-            let meter = Arc::new(meter);
-            meters.insert(meter.id.clone(), Arc::clone(&meter));
-            let model = models.entry(deployment.model().into()).or_default();
+            let before = self.meters.get(&meter.id);
+            let meter = match before.filter(|before| before.capacity == meter.capacity) {
+                Some(before) => Arc::clone(before),
+                None => Arc::new(meter),
+            };
+            next.meters.insert(meter.id.clone(), Arc::clone(&meter));
+            let name: Arc<str> = deployment.model().into();
+            let before = self.models.get(&name);
+            let history = before.map(|before| Arc::clone(&before.history));
+            let model = next.models.entry(name).or_insert_with(|| Model {
+                meters: Vec::new(),
+                history: history.unwrap_or_default(),
+            });
             // What is an app's own is no measure for the others' calls.
             if deployment.apps.is_none() {
                 model.meters.push(meter);
             }
         }
-        models.retain(|_, model| !model.meters.is_empty());
-        for meter in meters.values().filter(|meter| meter.capacity.is_none()) {
-            if pace.is_some() {
+        next.models.retain(|_, model| !model.meters.is_empty());
+        next.warn();
+        next
+    }
+
+    fn warn(&self) {
+        for meter in self
+            .meters
+            .values()
+            .filter(|meter| meter.capacity.is_none())
+        {
+            if self.pace.is_some() {
                 let (backend, deployment) = (&meter.id.backend, &meter.id.deployment);
                 tracing::warn!(
                     %backend, %deployment,
@@ -70,10 +97,14 @@ impl Gauge {
                 );
             }
         }
+    }
+}
+
+impl Gauge {
+    /// The gauge of a configuration. What it sees it writes to `store`, where there is one.
+    pub fn new(config: &Config, store: Option<Arc<dyn Store>>) -> Self {
         Self {
-            pace,
-            meters,
-            models,
+            known: Current::new(Known::default().after(config)),
             windows: Mutex::default(),
             store,
             instance: format!("{:032x}", fastrand::u128(..)),
@@ -81,15 +112,29 @@ impl Gauge {
         }
     }
 
+    /// Goes by another configuration from now on.
+    pub fn adopt(&self, config: &Config) {
+        self.known.set(self.known.get().after(config));
+    }
+
     /// The models whose low-priority calls are paced.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.models.keys().filter(|_| self.pace.is_some())
+    pub fn models(&self) -> Vec<Arc<str>> {
+        let known = self.known.get();
+        let models = known.models.keys().filter(|_| known.pace.is_some());
+        models.cloned().collect()
+    }
+
+    /// Whether a model's low-priority calls are paced.
+    pub fn paces(&self, model: &str) -> bool {
+        let known = self.known.get();
+        known.pace.is_some() && known.models.contains_key(model)
     }
 
     /// The slots of a model that are open at `now`, when `in_use` are in use: what the fullest of its
     /// deployments leaves, as a call may go to any of them. Reads the table where that is due.
     pub async fn open(&self, model: &str, in_use: u32, now: Timestamp) -> u32 {
-        let (Some(model), Some(pace)) = (self.models.get(model), &self.pace) else {
+        let known = self.known.get();
+        let (Some(model), Some(pace)) = (known.models.get(model), &known.pace) else {
             return 0;
         };
         lock(&model.history).note(in_use, now);
@@ -137,23 +182,23 @@ impl Gauge {
         said: Utilization,
         now: Timestamp,
     ) {
-        if self.pace.is_none() {
+        let known = self.known.get();
+        if known.pace.is_none() {
             return;
         }
         let id = DeploymentId {
             backend: Arc::clone(backend),
             deployment: Arc::clone(deployment),
         };
-        if let Some(meter) = self.meters.get(&id) {
+        if let Some(meter) = known.meters.get(&id) {
             meter.was_said(said, now);
         }
     }
 
-    /// Writes what this instance has seen, for ever. Ends at once where there is nothing to see or
-    /// nowhere to write it.
+    /// Writes what this instance has seen, for ever. Ends at once where there is nowhere to write it.
     pub async fn keep(self: Arc<Self>, clock: Clock) {
         let Some(store) = &self.store else { return };
-        while !self.meters.is_empty() {
+        loop {
             tokio::time::sleep(TELL).await;
             match self.tell(&**store, clock.now()).await {
                 Ok(()) => self.works(),
@@ -168,6 +213,7 @@ impl Gauge {
     /// When the store fails. What could not be written is written the next time.
     pub async fn tell(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
         let changed = lock(&self.windows).changed(now);
+        let known = self.known.get();
         let mut failed = Ok(());
         for (minute, id, used) in changed {
             let counts = Counts {
@@ -175,7 +221,7 @@ impl Gauge {
                 used,
                 seen: now,
             };
-            let meter = self.meters.get(&id);
+            let meter = known.meters.get(&id);
             let capacity = meter.and_then(|meter| meter.capacity);
             let comes_to = capacity.map(|c| c.utilization(used.all, 60_000));
             let write = utilization::counts(&counts, &self.instance, comes_to);
@@ -184,7 +230,7 @@ impl Gauge {
                 failed = Err(error);
             }
         }
-        for meter in self.meters.values() {
+        for meter in known.meters.values() {
             if let Some((said, seen)) = meter.to_tell() {
                 let write = utilization::header(said, seen, &self.instance);
                 in_time(utilization::write(store, &meter.id, vec![write])).await?;

@@ -130,6 +130,14 @@ impl Lane {
         }
     }
 
+    /// Has the calls that wait go on without a slot.
+    pub(super) fn let_all_go(&self) {
+        for waiter in std::mem::take(&mut self.state().waiting) {
+            // One that has gone meanwhile needs nothing.
+            let _ = waiter.send(Slot { held: None });
+        }
+    }
+
     /// A call has ended: another one of this process gets its slot where it may, else nobody's it is.
     pub(super) fn give_back(held: &Held) {
         let lane = Arc::clone(&held.lane);

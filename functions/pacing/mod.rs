@@ -8,13 +8,15 @@ mod gauge;
 mod lane;
 mod meter;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use self::gauge::Gauge;
 use self::lane::Lane;
+use crate::current::Current;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 use crate::store::Store;
@@ -22,8 +24,15 @@ use crate::store::Store;
 /// The slots of all models that have some.
 #[derive(Debug)]
 pub struct Slots {
-    lanes: HashMap<Arc<str>, Arc<Lane>>,
+    /// Also of models that are not paced any more: calls may hold some of their slots.
+    lanes: Current<HashMap<Arc<str>, Arc<Lane>>>,
+    /// Says that there are more lanes.
+    grown: Notify,
     gauge: Arc<Gauge>,
+    /// `None`: without a store nothing is paced.
+    store: Option<Arc<dyn Store>>,
+    instance: String,
+    clock: Clock,
 }
 
 /// A place among the low-priority calls that may run now. It is renewed while it is held and given
@@ -66,41 +75,47 @@ impl Drop for Slot {
 }
 
 impl Slots {
-    /// The slots of a configuration, none without `[pacing]` or without a store.
-    pub fn of(gauge: &Arc<Gauge>, store: Option<&Arc<dyn Store>>, clock: Clock) -> Self {
-        if let Some(store) = store {
-            return Self::new(gauge, store, clock);
-        }
-        if gauge.models().next().is_some() {
+    /// The slots of the models that `gauge` knows, kept in `store`; none without one.
+    pub fn new(gauge: &Arc<Gauge>, store: Option<&Arc<dyn Store>>, clock: Clock) -> Self {
+        if store.is_none() && !gauge.models().is_empty() {
             tracing::warn!(
                 "[pacing] needs storage.tables: low-priority calls are not paced without it"
             );
         }
-        Self {
-            lanes: HashMap::new(),
+        let slots = Self {
+            lanes: Current::new(HashMap::new()),
+            grown: Notify::new(),
             gauge: Arc::clone(gauge),
-        }
+            store: store.cloned(),
+            instance: format!("{:032x}", fastrand::u128(..)),
+            clock,
+        };
+        slots.adopt();
+        slots
     }
 
-    /// The slots of the models that `gauge` knows, kept in `store`.
-    pub fn new(gauge: &Arc<Gauge>, store: &Arc<dyn Store>, clock: Clock) -> Self {
-        let instance = format!("{:032x}", fastrand::u128(..));
-        let lane = |model: &Arc<str>| {
-            Lane::new(
-                Arc::clone(model),
-                instance.clone(),
-                Arc::clone(store),
-                Arc::clone(gauge),
-                clock,
-            )
-        };
-        let lanes = gauge
-            .models()
-            .map(|model| (Arc::clone(model), Arc::new(lane(model))));
-        Self {
-            lanes: lanes.collect(),
-            gauge: Arc::clone(gauge),
+    /// Has slots for the models that the gauge knows now. Calls keep the slots that they hold.
+    pub fn adopt(&self) {
+        let Some(store) = &self.store else { return };
+        let mut lanes = HashMap::clone(&self.lanes.get());
+        for model in self.gauge.models() {
+            lanes.entry(model).or_insert_with_key(|model| {
+                Arc::new(Lane::new(
+                    Arc::clone(model),
+                    self.instance.clone(),
+                    Arc::clone(store),
+                    Arc::clone(&self.gauge),
+                    self.clock,
+                ))
+            });
         }
+        for (model, lane) in &lanes {
+            if !self.gauge.paces(model) {
+                lane.let_all_go();
+            }
+        }
+        self.lanes.set(lanes);
+        self.grown.notify_one();
     }
 
     /// What the slots go by.
@@ -110,7 +125,11 @@ impl Slots {
 
     /// Whether low-priority calls to this model need a slot.
     pub fn are_needed_for(&self, model: &str) -> bool {
-        self.lanes.contains_key(model)
+        self.store.is_some() && self.gauge.paces(model)
+    }
+
+    fn lane(&self, model: &str) -> Option<Arc<Lane>> {
+        self.lanes.get().get(model).cloned()
     }
 
     /// Waits for a slot for a low-priority call to `model`, until `until` at most; calls get theirs in
@@ -120,7 +139,7 @@ impl Slots {
     /// # Errors
     /// [`NoSlot`] when there was none in time, or too many calls wait already.
     pub async fn acquire(&self, model: &str, until: Timestamp) -> Result<Slot, NoSlot> {
-        match self.lanes.get(model) {
+        match self.lane(model).filter(|_| self.gauge.paces(model)) {
             Some(lane) => lane.acquire(until).await,
             None => Ok(Slot { held: None }),
         }
@@ -128,16 +147,20 @@ impl Slots {
 
     /// Calls that wait for a slot of `model` in this process.
     pub fn waiting(&self, model: &str) -> usize {
-        self.lanes.get(model).map_or(0, |lane| lane.waiting())
+        self.lane(model).map_or(0, |lane| lane.waiting())
     }
 
-    /// Takes, renews and gives back slots, for ever. Ends at once where no model needs any.
+    /// Takes, renews and gives back slots, for ever.
     pub async fn keep(self: Arc<Self>) {
-        let mut lanes = JoinSet::new();
-        for lane in self.lanes.values() {
-            lanes.spawn(Arc::clone(lane).keep());
+        let (mut kept, mut names) = (JoinSet::new(), HashSet::new());
+        loop {
+            for (model, lane) in self.lanes.get().iter() {
+                if names.insert(Arc::clone(model)) {
+                    kept.spawn(Arc::clone(lane).keep());
+                }
+            }
+            self.grown.notified().await;
         }
-        lanes.join_all().await;
     }
 }
 

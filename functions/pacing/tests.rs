@@ -58,7 +58,7 @@ impl Instances {
         idle(&*store, clock.now()).await;
         let mut tasks = JoinSet::new();
         let all: Vec<Arc<Slots>> = (0..instances)
-            .map(|_| Arc::new(Slots::new(&gauge, &store, clock)))
+            .map(|_| Arc::new(Slots::new(&gauge, Some(&store), clock)))
             .collect();
         for slots in &all {
             tasks.spawn(Arc::clone(slots).keep());

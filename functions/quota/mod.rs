@@ -34,7 +34,8 @@ struct Quota {
 #[derive(Debug)]
 struct Account {
     budget: Budget,
-    known: Mutex<Option<Spend>>,
+    /// Shared with the account that the app had by the configuration before.
+    known: Arc<Mutex<Option<Spend>>>,
 }
 
 impl Account {
@@ -87,29 +88,66 @@ impl Quotas {
     /// The quotas of a configuration. Instances share limits by means of `store`; without one this
     /// instance has all of each, and what apps spend is not known.
     pub fn new(config: &Config, store: Option<Arc<dyn Store>>, now: Timestamp) -> Self {
-        let quotas = config.apps.iter().filter_map(|app| {
-            let quota = Quota {
-                limits: limits(app, now),
-                budget: app.budget().map(|budget| Account {
-                    budget,
-                    known: Mutex::default(),
-                }),
-            };
-            let is_any = quota.limits.is_some() || quota.budget.is_some();
-            is_any.then(|| (Arc::from(app.name.as_str()), quota))
-        });
-        let quotas = Self {
-            apps: quotas.collect(),
+        let none = Self {
+            apps: HashMap::new(),
             store,
         };
-        if quotas.store.is_some() {
-            quotas.set_all_shares(share::UNKNOWN, now);
-        } else if quotas.accounts().next().is_some() {
+        let quotas = none.after(config, now);
+        if quotas.store.is_none() && quotas.accounts().next().is_some() {
             tracing::warn!(
                 "no storage.tables: what apps spend is not known, so that no budget is held"
             );
         }
         quotas
+    }
+
+    /// The quotas of the next configuration. What apps have used and spent counts on; what they may
+    /// use changes at once, for calls that come by these quotas too.
+    #[must_use]
+    pub fn after(&self, config: &Config, now: Timestamp) -> Self {
+        let quotas = config.apps.iter().filter_map(|app| {
+            let before = self.apps.get(app.name.as_str());
+            let quota = Quota {
+                limits: self.limits_after(before, app, now),
+                budget: app.budget().map(|budget| Account {
+                    budget,
+                    known: before
+                        .and_then(|before| before.budget.as_ref())
+                        .map(|account| Arc::clone(&account.known))
+                        .unwrap_or_default(),
+                }),
+            };
+            let is_any = quota.limits.is_some() || quota.budget.is_some();
+            is_any.then(|| (Arc::from(app.name.as_str()), quota))
+        });
+        Self {
+            apps: quotas.collect(),
+            store: self.store.clone(),
+        }
+    }
+
+    fn limits_after(
+        &self,
+        before: Option<&Quota>,
+        app: &App,
+        now: Timestamp,
+    ) -> Option<Arc<AppLimits>> {
+        let models = || {
+            let models = app.limits.iter();
+            models.map(|limit| (Arc::from(limit.model.as_str()), limit.allowance()))
+        };
+        let name: Arc<str> = app.name.as_str().into();
+        let fresh = AppLimits::new(name, app.allowance(), models(), now)?;
+        if let Some(before) = before.and_then(|before| before.limits.as_ref()) {
+            before.allow(app.allowance(), models(), now);
+            return Some(Arc::clone(before));
+        }
+        if self.store.is_some() {
+            for (id, _) in fresh.measure(now) {
+                fresh.set_share(&id, share::UNKNOWN, now);
+            }
+        }
+        Some(Arc::new(fresh))
     }
 
     /// Judges a call to `model`, which is empty where the call names none. `spends` says whether it
@@ -153,23 +191,19 @@ impl Quotas {
         Admission { standing, verdict }
     }
 
-    /// Shares the limits with the other instances, for ever. Ends at once where there is nothing to
-    /// share or nothing to share it by.
-    pub async fn keep_shares(self: Arc<Self>, clock: Clock) {
-        if let Some(store) = &self.store
-            && self.limits().next().is_some()
-        {
-            sharing::keep(&self, store.as_ref(), clock).await;
+    /// Shares the limits of the quotas that are `current` with the other instances, for ever. Ends at
+    /// once where there is nothing to share them by.
+    pub async fn keep_shares(current: impl Fn() -> Arc<Self>, clock: Clock) {
+        if let Some(store) = &current().store {
+            sharing::keep(current, store.as_ref(), clock).await;
         }
     }
 
     /// Reads what apps with a budget have spent, again and again. Ends at once where there is no
-    /// budget or no store.
-    pub async fn keep_spend(self: Arc<Self>, clock: Clock) {
-        if let Some(store) = &self.store
-            && self.accounts().next().is_some()
-        {
-            spend::keep(&self, store.as_ref(), clock).await;
+    /// store.
+    pub async fn keep_spend(current: impl Fn() -> Arc<Self>, clock: Clock) {
+        if let Some(store) = &current().store {
+            spend::keep(current, store.as_ref(), clock).await;
         }
     }
 
@@ -189,12 +223,6 @@ impl Quotas {
             }
         }
     }
-}
-
-fn limits(app: &App, now: Timestamp) -> Option<Arc<AppLimits>> {
-    let models = app.limits.iter();
-    let models = models.map(|limit| (Arc::from(limit.model.as_str()), limit.allowance()));
-    AppLimits::new(app.name.as_str().into(), app.allowance(), models, now).map(Arc::new)
 }
 
 #[cfg(test)]

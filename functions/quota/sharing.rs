@@ -1,5 +1,6 @@
 //! This instance's row in table `instances`, and its shares.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Quotas;
@@ -12,11 +13,16 @@ use crate::store::{Store, StoreError, instances};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Beats for ever.
-pub(super) async fn keep(quotas: &Quotas, store: &dyn Store, clock: Clock) {
+pub(super) async fn keep(current: impl Fn() -> Arc<Quotas>, store: &dyn Store, clock: Clock) {
     let instance = format!("{:032x}", fastrand::u128(..));
     let mut state = State::Unread;
     loop {
-        let next_ms = match once(quotas, store, clock, &instance).await {
+        let quotas = current();
+        if quotas.limits().next().is_none() {
+            tokio::time::sleep(Duration::from_millis(interval_ms(1))).await;
+            continue;
+        }
+        let next_ms = match once(&quotas, store, clock, &instance).await {
             Ok(next_ms) => {
                 if state == State::Failing {
                     tracing::info!("limits are shared again");

@@ -18,10 +18,11 @@ const EVERY: Duration = Duration::from_secs(60);
 const OVER_MS: u64 = 3_600_000;
 
 /// Reads for ever.
-pub(super) async fn keep(quotas: &Quotas, store: &dyn Store, clock: Clock) {
+pub(super) async fn keep(current: impl Fn() -> Arc<Quotas>, store: &dyn Store, clock: Clock) {
     let mut said = Said::default();
     let mut known = Known::default();
     loop {
+        let quotas = current();
         for (app, account) in quotas.accounts() {
             let now = clock.now();
             match known.read(store, app, now).await {

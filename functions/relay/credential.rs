@@ -69,6 +69,22 @@ impl Credential {
         })
     }
 
+    /// Whether a backend is shown the same by `other`.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Key(one), Self::Key(other)) => one == other,
+            (
+                Self::Token { classic, v1 },
+                Self::Token {
+                    classic: other_classic,
+                    v1: other_v1,
+                },
+            ) => Arc::ptr_eq(classic, other_classic) && Arc::ptr_eq(v1, other_v1),
+            _ => false,
+        }
+    }
+
     /// The header that shows the backend who calls it by this form. Only a token that is still
     /// being fetched is waited for, no longer than `patience`.
     ///

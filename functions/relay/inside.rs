@@ -2,7 +2,7 @@
 //! that it has identified itself. It is attempted, limited and charged like any other.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::response::Response;
 use http::Method;
@@ -13,7 +13,8 @@ use super::error::RelayError;
 use super::headers::set;
 use super::reading::Reading;
 use super::record::CallRecord;
-use super::{Relay, Upstream, Worker, admit_and_run, prepare, refuse};
+use super::{Relay, Worker, admit_and_run, prepare, refuse};
+use crate::current::Current;
 use crate::gateway::id::new_id;
 use crate::gateway::identity::Identity;
 use crate::gateway::route::Route;
@@ -33,33 +34,34 @@ impl std::fmt::Debug for Inside {
 
 impl Inside {
     /// A way into `relay`, with connections of its own.
-    pub fn new(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Self {
-        let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
-        let worker = Worker {
-            recorder: relay.recorder.counting(relay.metrics.shard()),
-            relay: Arc::clone(relay),
-            upstream: Upstream::new(tls.clone(), timeout),
-        };
-        Self { worker }
+    pub fn new(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Self {
+        Self {
+            worker: Worker::new(relay, tls),
+        }
     }
 
-    /// The relay.
-    pub fn relay(&self) -> &Arc<Relay> {
-        &self.worker.relay
+    /// The relay as it is now.
+    pub fn relay(&self) -> Arc<Relay> {
+        self.worker.relay.get()
     }
 
     /// Makes a call. Its answer has the id of its usage event in `x-spillway-request-id`. `is_paced`:
     /// its slot is held until the answer has ended, or it goes where it needs none.
     pub async fn call(&self, errand: Errand, is_paced: bool) -> Response {
-        let relay = &self.worker.relay;
+        let relay = self.relay();
         let id = new_id(relay.clock.now(), &mut fastrand::Rng::new());
-        let mut response = self.answer(errand, is_paced, &id).await;
+        let mut response = self.answer(&relay, errand, is_paced, &id).await;
         set(response.headers_mut(), "x-spillway-request-id", &id);
         response
     }
 
-    async fn answer(&self, errand: Errand, is_paced: bool, id: &str) -> Response {
-        let relay = &self.worker.relay;
+    async fn answer(
+        &self,
+        relay: &Arc<Relay>,
+        errand: Errand,
+        is_paced: bool,
+        id: &str,
+    ) -> Response {
         let Some(route) = Route::parse(&errand.path, "") else {
             return RelayError::NoSuchPath(errand.path).into_response();
         };

@@ -55,6 +55,7 @@ use self::record::CallRecord;
 use self::settings::Settings;
 pub use self::upstream::{Upstream, no_tls, tls_settings};
 use crate::async_calls::AsyncCalls;
+use crate::current::Current;
 use crate::door::Door;
 use crate::gateway::app::App;
 use crate::gateway::estimate;
@@ -72,29 +73,30 @@ use crate::quota::Quotas;
 use crate::store::Store;
 use crate::store::blobs::Blobs;
 
-/// What all workers share.
-#[derive(Debug)]
+/// What all workers share: one generation of what the configuration says, and the state that all
+/// generations have in common. A call reads once which one is [`Current`] and ends under that one.
+#[derive(Clone, Debug)]
 pub struct Relay {
     /// The configuration, looked up.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// The clock.
     pub clock: Clock,
     /// Who may call.
-    pub door: Door,
+    pub door: Arc<Door>,
     /// What apps may still use.
     pub quotas: Arc<Quotas>,
     /// What has been counted of calls.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The slots of low-priority calls.
     pub slots: Arc<Slots>,
-    affinity: Affinity,
+    affinity: Arc<Affinity>,
     recorder: Recorder,
     /// Empty where no app's prompts are logged.
-    prompts: OnceLock<Prompts>,
-    /// Absent where no app's answers are kept.
-    cache: Option<Arc<Cache>>,
+    prompts: Arc<OnceLock<Prompts>>,
+    /// Empty where no app's answers are kept.
+    cache: Arc<Cache>,
     /// Where calls go that need no answer now, where there is a queue.
-    async_calls: OnceLock<Arc<AsyncCalls>>,
+    async_calls: Arc<OnceLock<Arc<AsyncCalls>>>,
 }
 
 impl Relay {
@@ -109,26 +111,38 @@ impl Relay {
         store: Option<Arc<dyn Store>>,
     ) -> (Self, Inbox) {
         let (recorder, events) = Recorder::new(settings.gateway.event_queue, settings.is_durable);
-        let metrics = Metrics::new(Arc::clone(&settings.names));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&settings.names)));
         let recorder = recorder.counting(metrics.shard());
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
-        let cache = settings.cache.as_ref().map(Cache::new).map(Arc::new);
+        let cache = Arc::new(Cache::new(&settings.cache));
         let relay = Self {
-            settings,
+            settings: Arc::new(settings),
             clock,
-            door,
+            door: Arc::new(door),
             quotas,
             metrics,
             slots,
-            affinity,
+            affinity: Arc::new(affinity),
             recorder,
-            prompts: OnceLock::new(),
+            prompts: Arc::default(),
             cache,
-            async_calls: OnceLock::new(),
+            async_calls: Arc::default(),
         };
         let inbox = Inbox { events, owners };
         (relay, inbox)
+    }
+
+    /// The next generation. The state goes on, and counts by the names of these settings.
+    #[must_use]
+    pub fn after(&self, settings: Settings, door: Door, quotas: Quotas) -> Self {
+        self.metrics.adopt(Arc::clone(&settings.names));
+        Self {
+            settings: Arc::new(settings),
+            door: Arc::new(door),
+            quotas: Arc::new(quotas),
+            ..self.clone()
+        }
     }
 
     /// From now on calls are taken in that need no answer now. Only the first time counts.
@@ -147,13 +161,10 @@ impl Relay {
         self.recorder.dropped()
     }
 
-    /// Has answers that are kept lie in `blobs` too, so that other instances have them. Where answers are
-    /// kept at all: what writes them, which has to be run.
-    pub fn share_answers(
-        &self,
-        blobs: Arc<dyn Blobs>,
-    ) -> Option<impl Future<Output = ()> + Send + use<>> {
-        self.cache.as_ref().map(|cache| cache.put_behind(blobs))
+    /// Has answers that are kept lie in `blobs` too, so that other instances have them: what writes them,
+    /// which has to be run.
+    pub fn share_answers(&self, blobs: Arc<dyn Blobs>) -> impl Future<Output = ()> + Send + use<> {
+        self.cache.put_behind(blobs)
     }
 
     /// Has the prompts kept of apps that want it, from the first call of this on.
@@ -184,20 +195,28 @@ fn unrecorded(error: RelayError) -> Response {
 
 #[derive(Clone)]
 struct Worker {
-    relay: Arc<Relay>,
+    relay: Current<Relay>,
     upstream: Upstream,
     /// Counts this worker's calls.
     recorder: Recorder,
 }
 
+impl Worker {
+    /// A worker with connections of its own, whose calls are counted apart from the others'.
+    fn new(current: &Current<Relay>, tls: &rustls::ClientConfig) -> Self {
+        let relay = current.get();
+        let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
+        Self {
+            relay: current.clone(),
+            upstream: Upstream::new(tls.clone(), timeout),
+            recorder: relay.recorder.counting(relay.metrics.shard()),
+        }
+    }
+}
+
 /// The relay's routes, for one worker with connections of its own.
-pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
-    let timeout = Duration::from_millis(relay.settings.gateway.connect_timeout_ms);
-    let worker = Worker {
-        relay: Arc::clone(relay),
-        upstream: Upstream::new(tls.clone(), timeout),
-        recorder: relay.recorder.counting(relay.metrics.shard()),
-    };
+pub fn router(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Router {
+    let worker = Worker::new(relay, tls);
     Router::new()
         .route("/openai/{*path}", axum::routing::any(handle))
         .route("/v1/{*path}", axum::routing::any(handle))
@@ -206,18 +225,17 @@ pub fn router(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Router {
 }
 
 async fn handle(State(worker): State<Worker>, request: Request) -> Response {
-    let relay = &worker.relay;
+    let relay = worker.relay.get();
     let now = relay.clock.now();
     let id = new_id(now, &mut fastrand::Rng::new());
-    let mut response = answer(&worker, request, &id).await;
+    let mut response = answer(&worker, &relay, request, &id).await;
     set(response.headers_mut(), "x-spillway-request-id", &id);
     response
 }
 
-async fn answer(worker: &Worker, request: Request, id: &str) -> Response {
+async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str) -> Response {
     let started = Instant::now();
     let (parts, body) = request.into_parts();
-    let relay = &worker.relay;
     let path = parts.uri.path();
     let Some(route) = Route::parse(path, parts.uri.query().unwrap_or_default()) else {
         client_body::let_go(body);

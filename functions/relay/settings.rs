@@ -17,7 +17,7 @@ use crate::gateway::event::Kind;
 use crate::gateway::fallback::Chain;
 use crate::gateway::metrics::{DeploymentName, Names};
 use crate::gateway::plan::Limits;
-use crate::gateway::pool::{ModelPool, Pool};
+use crate::gateway::pool::{Before, ModelPool, Pool};
 use crate::gateway::route::Form;
 use crate::gateway::strategy::{Selection, Strategy};
 
@@ -36,8 +36,15 @@ pub struct Backend {
     pub api_version: String,
 }
 
+impl Backend {
+    /// Whether it is the same place, and is shown the same, as `other`.
+    fn is_reached_as(&self, other: &Self) -> bool {
+        self.place == other.place && self.credential.is_same(&other.credential)
+    }
+}
+
 /// Where a backend listens, in the parts that a request is made of.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Place {
     scheme: Scheme,
     authority: Authority,
@@ -81,8 +88,8 @@ pub struct Settings {
     pub passes_object_id: bool,
     /// The models that may serve in another's place, by that one.
     pub fallbacks: HashMap<Arc<str>, Chain>,
-    /// How answers are kept; `None` where no app's are.
-    pub cache: Option<crate::config::Cache>,
+    /// The section `[cache]`.
+    pub cache: crate::config::Cache,
     /// What is counted.
     pub names: Arc<Names>,
     /// Whether the end of an answer waits until its usage event lasts.
@@ -108,13 +115,13 @@ impl Settings {
             backends.insert(name, read);
         }
         let gateway = config.gateway.clone();
-        let (pool, any_backend) = (pool(config), any_backend(config));
+        let (pool, any_backend) = pools(&Before::new(), config);
         Ok(Self {
             fallbacks: config.fallbacks(),
-            cache: config.keeps_answers().then(|| config.cache.clone()),
+            cache: config.cache.clone(),
             names: Arc::new(names(&pool, &any_backend, config)),
             pool,
-            any_backend: Arc::new(any_backend),
+            any_backend,
             backends,
             passes_object_id: config.auth.pass_caller_object_id,
             is_durable: config.chargeback.durable,
@@ -130,6 +137,31 @@ impl Settings {
             },
             gateway,
         })
+    }
+
+    /// The settings of the next configuration. Deployments keep their marks, unless their backend is
+    /// at another place or shown something else: what was learnt of it then is of no use.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn after(&self, config: &Config, tokens: &mut OwnTokens) -> Result<Self, String> {
+        let mut fresh = Self::new(config, tokens)?;
+        let same = |name: &Arc<str>| {
+            let pair = (self.backends.get(name), fresh.backends.get(name));
+            matches!(pair, (Some(before), Some(now)) if before.is_reached_as(now))
+        };
+        let all = self.pool.deployments().iter();
+        let all = all.chain(self.any_backend.deployments());
+        let before: Before = all
+            .filter(|one| same(&one.spec.backend))
+            .map(|one| {
+                let spec = &one.spec;
+                let key = (Arc::clone(&spec.backend), Arc::clone(&spec.name));
+                (key, Arc::clone(one))
+            })
+            .collect();
+        (fresh.pool, fresh.any_backend) = pools(&before, config);
+        Ok(fresh)
     }
 }
 
@@ -157,7 +189,12 @@ fn read_backend(
     })
 }
 
-fn pool(config: &Config) -> Pool {
+/// The deployments of each model, and each backend once. They go on from where those of `before` are.
+fn pools(before: &Before, config: &Config) -> (Pool, Arc<ModelPool>) {
+    (pool(before, config), Arc::new(any_backend(before, config)))
+}
+
+fn pool(before: &Before, config: &Config) -> Pool {
     let deployments = config.backends.iter().flat_map(|backend| {
         backend.deployments.iter().map(|deployment| {
             let spec = DeploymentSpec {
@@ -172,7 +209,7 @@ fn pool(config: &Config) -> Pool {
             (deployment.model().into(), spec)
         })
     });
-    Pool::new(deployments, |name| {
+    Pool::after(before, deployments, |name| {
         let model = config.models.iter().find(|model| model.name == name);
         model
             .map(crate::config::Model::selection)
@@ -207,7 +244,7 @@ fn owners(deployments: &[crate::config::Deployment]) -> Vec<Arc<str>> {
 
 /// Calls that name no model (files, batches, threads) go to one backend an app, so that what one
 /// call made is there for the next one.
-fn any_backend(config: &Config) -> ModelPool {
+fn any_backend(before: &Before, config: &Config) -> ModelPool {
     let backends = config.backends.iter().map(|backend| {
         let ptu = |d: &crate::config::Deployment| d.kind == Kind::Ptu;
         let all_ptu = !backend.deployments.is_empty() && backend.deployments.iter().all(ptu);
@@ -226,7 +263,7 @@ fn any_backend(config: &Config) -> ModelPool {
         hash_load_percent: 1000,
         ..Selection::default()
     };
-    ModelPool::new("".into(), backends, selection)
+    ModelPool::after(before, "".into(), backends, selection)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::batch;
 use crate::batch::settings::Settings;
 use crate::batch::worker::Worker;
 use crate::config::{self, Scheme};
+use crate::current::Current;
 use crate::gateway::app::App;
 use crate::gateway::classify::error_code;
 use crate::gateway::event::Kind;
@@ -56,14 +57,14 @@ impl Gateway {
             blobs.cloned(),
             Arc::clone(&bus),
         ));
-        self.relay.take_async_calls(Arc::clone(&calls));
+        self.relay.get().take_async_calls(Arc::clone(&calls));
         self.triggers = self.triggers.merge(requests::router(&self.relay, &calls));
         self.background
             .spawn(super::sweep_requests(Arc::clone(store), blobs.cloned()));
         if trigger == Trigger::Absent {
             return Ok(self);
         }
-        let clock = self.relay.clock;
+        let clock = self.relay.get().clock;
         let way = IntoRelay::new(&self.relay, &self.tls);
         let worker = Worker::new(
             Settings::new(batch),
@@ -85,7 +86,7 @@ impl Gateway {
                 Some(token.map_err(io::Error::other)?)
             }
         };
-        self.tokens.extend(tokens.into_all());
+        self.tokens.extend_from_slice(tokens.all());
         let bus = ServiceBus::new(batch.namespace.clone(), token).map_err(io::Error::other)?;
         Ok(Arc::new(bus))
     }
@@ -100,10 +101,10 @@ pub(super) struct IntoRelay {
 
 impl IntoRelay {
     /// A way with connections of its own.
-    pub(super) fn new(relay: &Arc<Relay>, tls: &rustls::ClientConfig) -> Self {
+    pub(super) fn new(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Self {
         Self {
             inside: Inside::new(relay, tls),
-            max_answer: relay.settings.gateway.max_body(),
+            max_answer: relay.get().settings.gateway.max_body(),
         }
     }
 }
@@ -114,7 +115,8 @@ impl Way for IntoRelay {
     }
 
     fn kinds(&self, app: &App, model: &str) -> Kinds {
-        let settings = &self.inside.relay().settings;
+        let relay = self.inside.relay();
+        let settings = &relay.settings;
         let has = |kind: Kind| {
             let pool = settings.pool.model(model);
             pool.is_some_and(|pool| {
@@ -130,7 +132,8 @@ impl Way for IntoRelay {
 
     fn slot<'a>(&'a self, model: &'a str, until: Timestamp) -> Later<'a, Result<Slot, NoSlot>> {
         Box::pin(async move {
-            match self.inside.relay().slots.acquire(model, until).await {
+            let relay = self.inside.relay();
+            match relay.slots.acquire(model, until).await {
                 Ok(slot) => Ok(Box::new(slot) as Slot),
                 Err(none) => Err(NoSlot {
                     retry_after_ms: none.retry_after_ms,

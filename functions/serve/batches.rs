@@ -8,6 +8,7 @@ use super::Gateway;
 use super::batch::IntoRelay;
 use crate::batches::{Batches, Callers, Kept};
 use crate::config::BatchApi;
+use crate::current::Current;
 use crate::gateway::app::App;
 use crate::relay::Relay;
 use crate::way::Later;
@@ -16,13 +17,14 @@ impl Gateway {
     /// This gateway, with the batch API, whose things are in `kept`.
     #[must_use]
     pub(super) fn with_batch_api(mut self, settings: &BatchApi, kept: Kept) -> Self {
-        let clock = self.relay.clock;
+        let relay = self.relay.get();
+        let clock = relay.clock;
         let batches = Arc::new(Batches::new(
             settings.clone(),
-            self.relay.settings.gateway.max_body(),
+            relay.settings.gateway.max_body(),
             kept,
             Arc::new(IntoRelay::new(&self.relay, &self.tls)),
-            Arc::new(Door(Arc::clone(&self.relay))),
+            Arc::new(Door(self.relay.clone())),
             Arc::new(move || clock.now()),
         ));
         self.background.spawn(Arc::clone(&batches).run_all());
@@ -33,13 +35,14 @@ impl Gateway {
 
 /// The gateway's door, for the batch API.
 #[derive(Debug)]
-struct Door(Arc<Relay>);
+struct Door(Current<Relay>);
 
 impl Callers for Door {
     fn identify<'a>(&'a self, headers: &'a HeaderMap) -> Later<'a, Option<Arc<App>>> {
-        let now = self.0.clock.now();
+        let relay = self.0.get();
         Box::pin(async move {
-            let caller = self.0.door.identify(headers, now).await;
+            let now = relay.clock.now();
+            let caller = relay.door.identify(headers, now).await;
             caller.ok().map(|caller| caller.app)
         })
     }

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::async_calls::{AsyncCalls, AsyncError, Cancelling, Standing};
+use crate::current::Current;
 use crate::host::problem::problem;
 use crate::relay::{Relay, refused};
 use crate::store::requests::Kept;
@@ -22,14 +23,14 @@ const LOOK_AGAIN_S: u64 = 5;
 
 #[derive(Clone)]
 struct Desk {
-    relay: Arc<Relay>,
+    relay: Current<Relay>,
     calls: Arc<AsyncCalls>,
 }
 
 /// The routes.
-pub(super) fn router(relay: &Arc<Relay>, calls: &Arc<AsyncCalls>) -> Router {
+pub(super) fn router(relay: &Current<Relay>, calls: &Arc<AsyncCalls>) -> Router {
     let desk = Desk {
-        relay: Arc::clone(relay),
+        relay: relay.clone(),
         calls: Arc::clone(calls),
     };
     Router::new()
@@ -40,11 +41,8 @@ pub(super) fn router(relay: &Arc<Relay>, calls: &Arc<AsyncCalls>) -> Router {
 impl Desk {
     /// The app that asks.
     async fn app(&self, headers: &HeaderMap) -> Result<Arc<str>, Response> {
-        let caller = self
-            .relay
-            .door
-            .identify(headers, self.relay.clock.now())
-            .await;
+        let relay = self.relay.get();
+        let caller = relay.door.identify(headers, relay.clock.now()).await;
         caller
             .map(|caller| Arc::clone(&caller.app.name))
             .map_err(refused)

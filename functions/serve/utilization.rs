@@ -7,6 +7,7 @@ use super::{Gateway, Place, surroundings};
 use crate::azure::monitor::{BATCH_SCOPE, Monitor, SCOPE, Tokens};
 use crate::azure::own_token::OwnTokens;
 use crate::config::Config;
+use crate::current::Current;
 use crate::store::Store;
 use crate::utilization;
 use crate::utilization::poll::Poller;
@@ -30,8 +31,9 @@ impl Gateway {
             None => self.azure_monitor(place, config),
         };
         let monitor = monitor.map_err(io::Error::other)?;
-        let poller = Poller::new(config, monitor, Arc::clone(store));
-        Ok(self.with_trigger(utilization::router(Arc::new(poller))))
+        let poller = Current::new(Poller::new(config, monitor, Arc::clone(store)));
+        self.swap.poller = Some(poller.clone());
+        Ok(self.with_trigger(utilization::router(poller)))
     }
 
     /// Azure's Monitor. Its tokens are fetched only where there is something to ask for.
@@ -39,7 +41,7 @@ impl Gateway {
         let mut tokens = OwnTokens::new(surroundings(place));
         let (one, batch) = (tokens.get(None, SCOPE)?, tokens.get(None, BATCH_SCOPE)?);
         if config.backends.iter().any(|b| b.resource_id.is_some()) {
-            self.tokens.extend(tokens.into_all());
+            self.tokens.extend_from_slice(tokens.all());
         }
         Monitor::azure(Tokens { one, batch })
     }

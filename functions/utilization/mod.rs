@@ -21,6 +21,7 @@ use axum::routing::post;
 use serde_json::Value;
 
 use self::poll::Poller;
+use crate::current::Current;
 use crate::host::invocation::{Invocation, done, failed};
 
 /// The function's name at the host.
@@ -33,7 +34,7 @@ const BINDING: &str = "timer";
 const LONGEST: Duration = Duration::from_secs(50);
 
 /// The function's route: the host's invocations.
-pub fn router(poller: Arc<Poller>) -> Router {
+pub fn router(poller: Current<Poller>) -> Router {
     Router::new()
         .route("/utilization", post(handle))
         .with_state(poller)

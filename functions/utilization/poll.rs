@@ -66,6 +66,12 @@ impl Poller {
         }
     }
 
+    /// The poller of the next configuration.
+    #[must_use]
+    pub fn after(&self, config: &Config) -> Self {
+        Self::new(config, self.monitor.clone(), Arc::clone(&self.store))
+    }
+
     /// Asks for all deployments and writes what comes; each one's outcome.
     pub async fn poll(&self) -> Vec<Report> {
         self.poll_at(self.clock.now()).await

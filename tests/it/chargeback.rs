@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use spillway::chargeback::{self, Consumer};
+use spillway::chargeback::Consumer;
 use spillway::config::Config;
 use spillway::gateway::event::UsageEvent;
 use spillway::serve::Gateway;
@@ -45,8 +45,7 @@ impl Function {
         let (gateway, _inbox) = Gateway::new(&gateway, Some(Arc::clone(&store))).unwrap();
         let config = parse(&format!("{TENANT}{known}{backend}"));
         let ledger = Arc::new(Ledger::new(Arc::clone(&store)));
-        let consumer = Arc::new(Consumer::new(&config, ledger));
-        let gateway = gateway.with_trigger(chargeback::router(consumer));
+        let gateway = gateway.with_consumer(Consumer::new(&config, ledger));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = Raw::connect(listener.local_addr().unwrap()).await;
         tokio::spawn(gateway.serve(listener));

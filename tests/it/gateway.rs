@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use spillway::config::{Config, KeyHash};
 use spillway::gateway::event::UsageEvent;
 use spillway::outbox::recorder::Events;
+use spillway::serve::swap::Swap;
 use spillway::serve::{Gateway, Place, open_blobs, open_store};
 use spillway::store::Store;
 use spillway::store::blobs::Blobs;
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
+    swap: Swap,
     events: Mutex<Events>,
 }
 
@@ -55,6 +57,7 @@ async fn start_read(
     if let Some(blobs) = blobs {
         gateway = gateway.with_blobs(config, &blobs, store.as_ref());
     }
+    let swap = gateway.swap();
     tokio::spawn(gateway.serve(listener));
     if let Some(store) = store {
         tokio::spawn(async move { inbox.owners.keep(store.as_ref()).await });
@@ -62,6 +65,7 @@ async fn start_read(
     Running {
         address,
         client: Client::new(),
+        swap,
         events: Mutex::new(inbox.events),
     }
 }
@@ -84,6 +88,11 @@ pub(crate) fn app(name: &str, more: &str) -> String {
 pub(crate) const OPEN: &str = "[auth]\nmode = \"off\"\n";
 
 impl Running {
+    /// Has it go by another configuration from now on.
+    pub(crate) fn swap(&self, config: &str) {
+        self.swap.to(&read(config)).unwrap();
+    }
+
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("http://{}{path}", self.address))
     }

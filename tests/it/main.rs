@@ -34,6 +34,7 @@ mod host;
 mod hosted;
 mod identity_endpoint;
 mod limits;
+mod live;
 mod money;
 mod monitor;
 mod openings;

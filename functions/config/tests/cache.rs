@@ -9,15 +9,15 @@ const OPEN: &str = "[auth]\nmode = \"off\"\n[[backend]]\nname = \"a\"\nendpoint 
 fn nothing_is_kept_unless_it_is_said_of_all_apps_or_of_one() {
     let app = "[[app]]\nname = \"x\"\n";
     let config = parse(&format!("{OPEN}{app}")).unwrap();
-    assert!(!config.keeps_answers());
     assert_eq!(config.cache.rules(config.apps[0].cache), None);
+    assert_eq!(config.cache.rules(None), None);
     let one = parse(&format!("{OPEN}{app}cache = \"shared\"\n")).unwrap();
-    assert!(one.keeps_answers() && one.cache.rules(None).is_none());
+    assert!(one.cache.rules(None).is_none());
     let rules = one.cache.rules(one.apps[0].cache).unwrap();
     assert_eq!((rules.scope, rules.ttl_ms), (Scope::Shared, 3_600_000));
     let all = format!("{OPEN}[cache]\nscope = \"app\"\n{app}cache = \"off\"\n");
     let all = parse(&all).unwrap();
-    assert!(all.keeps_answers() && all.cache.rules(None).is_some());
+    assert!(all.cache.rules(None).is_some());
     assert_eq!(all.cache.rules(all.apps[0].cache), None);
 }
 

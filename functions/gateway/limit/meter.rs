@@ -176,6 +176,11 @@ impl Meter {
         wanted
     }
 
+    /// Sets the whole limit; [`Self::set_share`] has to follow.
+    pub(super) const fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
     /// Sets this instance's part. A larger one is room at once. With a smaller one the bucket is as
     /// full as it was in proportion, and a debt as large.
     pub(super) fn set_share(&mut self, share: Share) {

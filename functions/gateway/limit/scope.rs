@@ -24,6 +24,32 @@ impl Scope {
         }
     }
 
+    /// Allows this from now on; what was used counts on.
+    pub(super) fn allow(&mut self, allowance: Allowance, now: Timestamp) {
+        let fresh = Self::new(allowance, now);
+        let before = std::mem::replace(self, fresh);
+        let pairs = [
+            (&mut self.requests, before.requests),
+            (&mut self.tokens, before.tokens),
+        ];
+        for (meter, before) in pairs {
+            if let (Some(meter), Some(mut before)) = (meter, before) {
+                before.advance(now);
+                before.set_limit(meter.limit());
+                *meter = before;
+            }
+        }
+        if let (Some(gauge), Some(before)) = (&mut self.in_flight, before.in_flight) {
+            gauge.now = before.now;
+        }
+        self.set_share(before.share, now);
+    }
+
+    /// This instance's share.
+    pub(super) const fn share(&self) -> Share {
+        self.share
+    }
+
     /// Lets time pass; before anything else is asked.
     pub(super) fn advance(&mut self, now: Timestamp) {
         for meter in self.meters() {

@@ -4,7 +4,8 @@
 //! A worker has a [`Shard`] of its own and counts a call in it when the call ends: additions, no
 //! allocation, no lock, and no cache line that another worker writes. Whoever looks sums the shards
 //! ([`Metrics::totals`]). Everything only grows; what happened within a time is the difference of two
-//! looks ([`Window`]), so that counting needs no clock.
+//! looks ([`Window`]), so that counting needs no clock. Where the configuration names others, they are
+//! counted from then on ([`Metrics::adopt`]), and the counters of those that stay go on.
 //!
 //! [`Rollup`] is what is kept of a minute or an hour, [`notable`] the calls that somebody may ask
 //! about: failures and slow ones.
@@ -31,36 +32,52 @@ mod tests;
 
 /// All counters of a process.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct Metrics(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
     names: Arc<Names>,
-    shards: Mutex<Vec<Arc<Shard>>>,
+    shards: Vec<Arc<Shard>>,
 }
 
 impl Metrics {
     /// Counters for these names, all 0.
     pub fn new(names: Arc<Names>) -> Self {
-        Self {
-            names,
-            shards: Mutex::default(),
-        }
+        let shards = Vec::new();
+        Self(Mutex::new(State { names, shards }))
     }
 
     /// What is counted.
-    pub fn names(&self) -> &Arc<Names> {
-        &self.names
+    pub fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.state().names)
+    }
+
+    /// Counts by other names from now on. The counters of names that stay go on; those of names that
+    /// are gone end.
+    pub fn adopt(&self, names: Arc<Names>) {
+        let mut state = self.state();
+        if state.names == names {
+            return;
+        }
+        for shard in &state.shards {
+            shard.adopt(&names);
+        }
+        state.names = names;
     }
 
     /// Another shard, for one more thread that counts.
     pub fn shard(&self) -> Arc<Shard> {
-        let shard = Arc::new(Shard::new(Arc::clone(&self.names)));
-        self.shards().push(Arc::clone(&shard));
+        let mut state = self.state();
+        let shard = Arc::new(Shard::new(Arc::clone(&state.names)));
+        state.shards.push(Arc::clone(&shard));
         shard
     }
 
     /// What has been counted so far, by all shards.
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals::none(&self.names);
-        for shard in self.shards().iter() {
+        let state = self.state();
+        let mut totals = Totals::none(&state.names);
+        for shard in &state.shards {
             shard.add_to(&mut totals);
         }
         totals
@@ -69,14 +86,14 @@ impl Metrics {
     /// The notable calls since they were last taken, oldest first.
     pub fn take_notable(&self) -> Notable {
         let mut all = Notable::default();
-        for shard in self.shards().iter() {
+        for shard in &self.state().shards {
             all.merge(shard.take_notable());
         }
         all.sort();
         all
     }
 
-    fn shards(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Shard>>> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

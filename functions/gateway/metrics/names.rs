@@ -36,7 +36,7 @@ impl DeploymentName {
 }
 
 /// All that is counted. The last model and the last app are "": whatever is none of the others.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Names {
     /// The deployments.
     pub deployments: Vec<DeploymentName>,
@@ -83,13 +83,19 @@ impl Names {
 
     /// The place of a model; of one that is none, the last.
     pub fn model(&self, model: &str) -> usize {
-        let known = self.by_model.get(model).copied();
-        known.unwrap_or(self.models.len() - 1)
+        self.known_model(model).unwrap_or(self.models.len() - 1)
+    }
+
+    pub(super) fn known_model(&self, model: &str) -> Option<usize> {
+        self.by_model.get(model).copied()
     }
 
     pub(super) fn app(&self, app: &str) -> usize {
-        let known = self.by_app.get(app).copied();
-        known.unwrap_or(self.apps.len() - 1)
+        self.known_app(app).unwrap_or(self.apps.len() - 1)
+    }
+
+    pub(super) fn known_app(&self, app: &str) -> Option<usize> {
+        self.by_app.get(app).copied()
     }
 }
 

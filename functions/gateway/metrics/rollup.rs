@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::{DeploymentName, Names};
+use super::names::DeploymentName;
 use super::shard::{Count, Size};
 use super::totals::{Total, Totals};
 use crate::gateway::event::Kind;
@@ -108,9 +108,9 @@ impl ModelRoll {
 }
 
 impl Rollup {
-    /// What `totals`, the difference of two looks, has of what these names are. What counted
-    /// nothing is left out.
-    pub fn of(names: &Names, totals: &Totals) -> Self {
+    /// What `totals`, the difference of two looks, has. What counted nothing is left out.
+    pub fn of(totals: &Totals) -> Self {
+        let names = &totals.names;
         let deployments = names.deployments.iter().zip(&totals.deployments);
         let deployments = deployments.filter(|(_, total)| !total.is_none());
         let models = names.models.iter().zip(&totals.models);

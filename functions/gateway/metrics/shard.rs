@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
+
 use super::histogram::{Histogram, MS, TOKENS};
 use super::names::Names;
 use super::notable::Notable;
@@ -165,41 +167,97 @@ impl Meter {
 /// The counters of one thread. Others may count in it too, at the price of sharing its cache lines.
 #[derive(Debug)]
 pub struct Shard {
-    names: Arc<Names>,
-    deployments: Vec<Meter>,
-    models: Vec<Meter>,
-    apps: Vec<Meter>,
+    /// Replaced where other names are counted. A call that is being counted then counts in the meters
+    /// that the new ones have taken over.
+    meters: ArcSwap<Meters>,
     /// Locked by this thread for failures and slow calls only, and by whoever takes them.
     notable: Mutex<Notable>,
 }
 
-impl Shard {
-    pub(super) fn new(names: Arc<Names>) -> Self {
-        let meters = |count: usize, sizes: &[Size]| (0..count).map(|_| Meter::new(sizes)).collect();
+/// The counters of what has these names, in their order.
+#[derive(Debug)]
+struct Meters {
+    names: Arc<Names>,
+    deployments: Vec<Arc<Meter>>,
+    models: Vec<Arc<Meter>>,
+    apps: Vec<Arc<Meter>>,
+}
+
+impl Meters {
+    fn new(names: Arc<Names>) -> Self {
+        let meters = |count: usize, sizes: &[Size]| {
+            let new = || Arc::new(Meter::new(sizes));
+            std::iter::repeat_with(new).take(count).collect()
+        };
         Self {
             deployments: meters(names.deployments.len(), &Size::ALL),
             models: meters(names.models.len(), &Size::ALL),
             apps: meters(names.apps.len(), &[]),
-            notable: Mutex::default(),
             names,
         }
+    }
+
+    /// Meters of other names: those of names that were there before are the same.
+    fn after(&self, names: Arc<Names>) -> Self {
+        let mut next = Self::new(names);
+        let names = &next.names;
+        for (meter, name) in next.deployments.iter_mut().zip(&names.deployments) {
+            let place = self.names.deployment(&name.backend, &name.deployment);
+            take_over(meter, place.and_then(|place| self.deployments.get(place)));
+        }
+        for (meter, name) in next.models.iter_mut().zip(&names.models) {
+            let place = self.names.known_model(name);
+            take_over(meter, place.and_then(|place| self.models.get(place)));
+        }
+        for (meter, name) in next.apps.iter_mut().zip(&names.apps) {
+            let place = self.names.known_app(name);
+            take_over(meter, place.and_then(|place| self.apps.get(place)));
+        }
+        next
+    }
+
+    fn deployment(&self, backend: &str, deployment: &str) -> Option<&Arc<Meter>> {
+        let place = self.names.deployment(backend, deployment)?;
+        self.deployments.get(place)
+    }
+}
+
+fn take_over(meter: &mut Arc<Meter>, before: Option<&Arc<Meter>>) {
+    if let Some(before) = before {
+        *meter = Arc::clone(before);
+    }
+}
+
+impl Shard {
+    pub(super) fn new(names: Arc<Names>) -> Self {
+        Self {
+            meters: ArcSwap::from_pointee(Meters::new(names)),
+            notable: Mutex::default(),
+        }
+    }
+
+    /// Counts by other names from now on. What was counted of a name stays as long as the name does.
+    pub(super) fn adopt(&self, names: &Arc<Names>) {
+        let next = self.meters.load().after(Arc::clone(names));
+        self.meters.store(Arc::new(next));
     }
 
     /// Counts a call that has ended.
     pub fn count(&self, event: &UsageEvent) {
         let answered = !event.backend.is_empty();
-        if let Some(model) = self.models.get(self.names.model(&event.model)) {
+        let meters = self.meters.load();
+        if let Some(model) = meters.models.get(meters.names.model(&event.model)) {
             model.call(event);
             if answered {
                 model.times_and_tokens(event.total_ms, event.first_byte_ms, event);
             }
         }
-        if let Some(app) = self.apps.get(self.names.app(&event.app)) {
+        if let Some(app) = meters.apps.get(meters.names.app(&event.app)) {
             app.call(event);
         }
         let last = event.attempts.len().wrapping_sub(1);
         for (place, attempt) in event.attempts.iter().enumerate() {
-            let Some(deployment) = self.deployment(&attempt.backend, &attempt.deployment) else {
+            let Some(deployment) = meters.deployment(&attempt.backend, &attempt.deployment) else {
                 continue;
             };
             let is_answer = answered && place == last;
@@ -217,15 +275,12 @@ impl Shard {
         }
     }
 
-    fn deployment(&self, backend: &str, deployment: &str) -> Option<&Meter> {
-        self.deployments
-            .get(self.names.deployment(backend, deployment)?)
-    }
-
+    /// Adds what was counted to totals of the same names.
     pub(super) fn add_to(&self, totals: &mut Totals) {
-        let pairs = totals.deployments.iter_mut().zip(&self.deployments);
-        let pairs = pairs.chain(totals.models.iter_mut().zip(&self.models));
-        for (total, meter) in pairs.chain(totals.apps.iter_mut().zip(&self.apps)) {
+        let meters = self.meters.load();
+        let pairs = totals.deployments.iter_mut().zip(&meters.deployments);
+        let pairs = pairs.chain(totals.models.iter_mut().zip(&meters.models));
+        for (total, meter) in pairs.chain(totals.apps.iter_mut().zip(&meters.apps)) {
             meter.add_to(total);
         }
     }

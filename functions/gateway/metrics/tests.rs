@@ -72,7 +72,7 @@ fn a_spilled_call_counts_at_both_deployments() {
     metrics.shard().count(&spilled());
     let totals = metrics.totals();
     let of = |name: &str| {
-        let mut all = metrics.names().deployments.iter().zip(&totals.deployments);
+        let mut all = totals.names.deployments.iter().zip(&totals.deployments);
         all.find(|(one, _)| &*one.backend == name).unwrap().1
     };
     let (ptu, payg) = (of("ptu"), of("payg"));
@@ -190,7 +190,7 @@ fn failures_and_slow_calls_are_notable_and_a_flood_of_refusals_hides_none() {
 fn a_rollup_comes_back_from_json_as_it_went() {
     let metrics = Metrics::new(Arc::new(names()));
     metrics.shard().count(&spilled());
-    let rollup = Rollup::of(metrics.names(), &metrics.totals());
+    let rollup = Rollup::of(&metrics.totals());
     let json = serde_json::to_string(&rollup).unwrap();
     let back: Rollup = serde_json::from_str(&json).unwrap();
     assert_eq!(back, rollup);

@@ -96,6 +96,8 @@ impl Total {
 /// What has been counted of everything, in the order of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
+    /// What is counted.
+    pub names: Arc<Names>,
     /// By deployment.
     pub deployments: Vec<Total>,
     /// By model.
@@ -112,20 +114,32 @@ impl Totals {
             deployments: none(names.deployments.len(), &Size::ALL),
             models: none(names.models.len(), &Size::ALL),
             apps: none(names.apps.len(), &[]),
+            names: Arc::clone(names),
         }
     }
 
-    /// What was counted since `earlier`.
+    /// What was counted since `earlier`; of a name that was not counted then, all.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        let since = |now: &[Total], then: &[Total]| {
-            let pairs = now.iter().zip(then);
-            pairs.map(|(now, then)| now.since(then)).collect()
-        };
+        let then = &earlier.names;
+        let deployments = self.names.deployments.iter();
+        let deployments = deployments.map(|name| then.deployment(&name.backend, &name.deployment));
+        let models = self.names.models.iter().map(|name| then.known_model(name));
+        let apps = self.names.apps.iter().map(|name| then.known_app(name));
         Self {
-            deployments: since(&self.deployments, &earlier.deployments),
-            models: since(&self.models, &earlier.models),
-            apps: since(&self.apps, &earlier.apps),
+            deployments: since(&self.deployments, &earlier.deployments, deployments),
+            models: since(&self.models, &earlier.models, models),
+            apps: since(&self.apps, &earlier.apps, apps),
+            names: Arc::clone(&self.names),
         }
     }
+}
+
+/// What was counted since: `places` says where each stood then, if it did.
+fn since(now: &[Total], then: &[Total], places: impl Iterator<Item = Option<usize>>) -> Vec<Total> {
+    let pairs = now.iter().zip(places);
+    let pairs = pairs.map(|(now, place)| (now, place.and_then(|place| then.get(place))));
+    pairs
+        .map(|(now, then)| then.map_or_else(|| now.clone(), |then| now.since(then)))
+        .collect()
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Kind, Tokens, UsageEvent, UsageSource};
+use super::event::{Kind, Served, Tokens, UsageEvent, UsageSource};
 use super::ptu::ModelRate;
 use super::time::Timestamp;
 
@@ -136,6 +136,8 @@ pub struct Prices {
 #[derive(Clone, Debug)]
 struct Known {
     of: PricedDeployment,
+    /// Whether the configuration has it no more: its last calls are still to be charged.
+    is_gone: bool,
     /// The best first.
     rows: Vec<Row>,
 }
@@ -164,9 +166,28 @@ impl Prices {
         for of in deployments {
             let rows = prices.rows(&of);
             let key = (Arc::clone(&of.backend), Arc::clone(&of.name));
-            prices.deployments.insert(key, Known { of, rows });
+            let known = Known {
+                of,
+                is_gone: false,
+                rows,
+            };
+            prices.deployments.insert(key, known);
         }
         prices
+    }
+
+    /// These prices, which know for calls that are on their way what deployments cost that only
+    /// `before` has.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        for (key, known) in &before.deployments {
+            let gone = || Known {
+                is_gone: true,
+                ..known.clone()
+            };
+            self.deployments.entry(key.clone()).or_insert_with(gone);
+        }
+        self
     }
 
     /// What a call costs.
@@ -186,7 +207,7 @@ impl Prices {
         if event.usage == UsageSource::None && event.tokens.total() == 0 {
             return Charge::nothing();
         }
-        let served = Served::of(event);
+        let served = event.served();
         let known = self.known(&served);
         if served.kind == Some(Kind::Ptu) {
             let base_model = known.map_or(&event.model, |known| &known.of.base_model);
@@ -233,8 +254,8 @@ impl Prices {
     /// configuration has no such PTU.
     pub fn ptu(&self, backend: &str, deployment: &str, at: Timestamp) -> Option<PtuPrice> {
         let key = (Arc::from(backend), Arc::from(deployment));
-        let of = &self.deployments.get(&key)?.of;
-        if of.kind != Kind::Ptu {
+        let Known { of, is_gone, .. } = self.deployments.get(&key)?;
+        if *is_gone || of.kind != Kind::Ptu {
             return None;
         }
         let unit = own::ptu_hour(&self.own, of, at).or_else(|| {
@@ -255,7 +276,8 @@ impl Prices {
 
     /// The provisioned deployments, in order of backend and name.
     pub fn ptus(&self) -> Vec<&PricedDeployment> {
-        let all = self.deployments.values().map(|known| &known.of);
+        let all = self.deployments.values().filter(|known| !known.is_gone);
+        let all = all.map(|known| &known.of);
         let mut ptus: Vec<_> = all.filter(|of| of.kind == Kind::Ptu).collect();
         ptus.sort_by(|a, b| (&a.backend, &a.name).cmp(&(&b.backend, &b.name)));
         ptus
@@ -284,31 +306,6 @@ impl Charge {
             weighted: 0,
             is_unpriced: false,
             saved: Decimal::ZERO,
-        }
-    }
-}
-
-/// Which deployment charges for a call.
-struct Served<'a> {
-    backend: &'a Arc<str>,
-    deployment: &'a Arc<str>,
-    kind: Option<Kind>,
-}
-
-impl<'a> Served<'a> {
-    fn of(event: &'a UsageEvent) -> Self {
-        let billed = event.attempts.iter().rev().find(|attempt| attempt.billed);
-        match billed {
-            Some(attempt) => Self {
-                backend: &attempt.backend,
-                deployment: &attempt.deployment,
-                kind: Some(attempt.kind),
-            },
-            None => Self {
-                backend: &event.backend,
-                deployment: &event.deployment,
-                kind: event.kind,
-            },
         }
     }
 }

@@ -114,20 +114,21 @@ pub(super) async fn ask(call: &Call<'_>, rules: Rules, record: CallRecord) -> An
     let values = call.headers.get_all(CACHE_CONTROL).iter();
     let control = Control::read(values.filter_map(|value| value.to_str().ok()));
     let key = call_key(call, &rules).filter(|_| !control.no_store);
-    match (&call.relay.cache, key) {
-        (Some(cache), Some(key)) => {
-            let ask = Ask {
-                call,
-                cache,
-                rules,
-                control,
-                key,
-            };
-            ask.answer(record).await
-        }
-        _ if control.only_if_cached => Answer::There(refuse(RelayError::NotKept, record)),
-        _ => Answer::GoesOn(record),
-    }
+    let Some(key) = key else {
+        return if control.only_if_cached {
+            Answer::There(refuse(RelayError::NotKept, record))
+        } else {
+            Answer::GoesOn(record)
+        };
+    };
+    let ask = Ask {
+        call,
+        cache: &call.relay.cache,
+        rules,
+        control,
+        key,
+    };
+    ask.answer(record).await
 }
 
 /// What the call's answer is kept under; `None` where it may not be.
