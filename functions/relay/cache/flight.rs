@@ -168,7 +168,7 @@ impl Drop for Lead {
 impl Waiting {
     /// Waits until the flight has ended, or this call is to lead. Whether it is to lead: it has to, then,
     /// at once.
-    pub(super) async fn is_to_lead(self) -> bool {
+    pub(super) async fn leads(self) -> bool {
         let Some(flight) = self.0 else {
             return false;
         };
@@ -264,7 +264,7 @@ mod tests {
 
     /// Whether it leads, where that is known at once.
     async fn turn(seat: &Seat) -> Option<bool> {
-        let turn = tokio::time::timeout(Duration::ZERO, seat.waiting().is_to_lead());
+        let turn = tokio::time::timeout(Duration::ZERO, seat.waiting().leads());
         turn.await.ok()
     }
 

@@ -181,7 +181,7 @@ impl Ask<'_, '_> {
         match self.cache.flights.join(self.key) {
             Place::Lead(lead) => self.lead(lead, record).await,
             Place::Seat(seat) => {
-                let waiting = tokio::time::timeout(self.cache.wait, seat.waiting().is_to_lead());
+                let waiting = tokio::time::timeout(self.cache.wait, seat.waiting().leads());
                 // Whoever leaves while it waits may have a part of the answer all the same.
                 record.cache = Some(Box::new(Role::Waits(seat)));
                 let is_to_lead = waiting.await.unwrap_or(false);
