@@ -58,19 +58,22 @@ impl Door {
             by_name: HashMap::new(),
             by_key: HashMap::new(),
             by_entra_id: HashMap::new(),
-            anonymous: Arc::new(App::unrestricted(ANONYMOUS)),
+            anonymous: Arc::new(App {
+                cache: config.cache.rules(None),
+                ..App::unrestricted(ANONYMOUS)
+            }),
             admin_keys: auth.admin_key_hashes.clone(),
             admin_role: auth.admin_role.clone(),
             entra,
         };
         for app in &config.apps {
-            door.admit(app);
+            door.admit(app, config);
         }
         door
     }
 
-    fn admit(&mut self, app: &crate::config::App) {
-        let known = Arc::new(read_app(app));
+    fn admit(&mut self, app: &crate::config::App, config: &Config) {
+        let known = Arc::new(read_app(app, config));
         self.by_name
             .insert(Arc::clone(&known.name), Arc::clone(&known));
         for hash in &app.key_hashes {
@@ -98,7 +101,11 @@ impl Door {
             return Some(Arc::clone(&self.anonymous));
         }
         let is_free = self.by_name.is_empty() && is_name(name);
-        is_free.then(|| Arc::new(App::unrestricted(name)))
+        let free = || App {
+            cache: self.anonymous.cache,
+            ..App::unrestricted(name)
+        };
+        is_free.then(|| Arc::new(free()))
     }
 
     /// Who calls.
@@ -253,7 +260,7 @@ fn nobody(app: &Arc<App>) -> Identity {
     }
 }
 
-fn read_app(app: &crate::config::App) -> App {
+fn read_app(app: &crate::config::App, config: &Config) -> App {
     let shared = |names: &Option<Vec<String>>| {
         let names = names.as_ref()?;
         Some(names.iter().map(|name| Arc::from(name.as_str())).collect())
@@ -266,6 +273,7 @@ fn read_app(app: &crate::config::App) -> App {
         priority: app.priority,
         log_prompts: app.log_prompts,
         transform: app.transform(),
+        cache: config.cache.rules(app.cache),
     }
 }
 

@@ -200,6 +200,10 @@ impl Gateway {
             self.relay.get().log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));
         }
+        if config.cache.blobs {
+            let writing = self.relay.get().share_answers(Arc::clone(blobs));
+            self.background.spawn(writing);
+        }
         if let (Some(settings), Some(store)) = (&config.batch_api, store) {
             let kept = Kept {
                 store: Arc::clone(store),

@@ -90,6 +90,11 @@ param storageSku string = 'Standard_ZRS'
 @maxValue(36500)
 param promptLifetimeDays int = 30
 
+@description('Days after which kept answers are deleted; [cache] ttl_seconds says how long they are given.')
+@minValue(1)
+@maxValue(365)
+param answerLifetimeDays int = 1
+
 // Batch.
 
 @description('Queues for replies of batch calls; the first one is what spillway.toml names as REPLY_QUEUE.')
@@ -239,10 +244,14 @@ var tableNames = [
   'utilization'
 ]
 var containerNames = [
+  'answers'
   'files'
   'prompts'
   'replies'
 ]
+
+var promptLifetimes = promptLifetimeDays > 0 ? [{ container: 'prompts', days: promptLifetimeDays }] : []
+var answerLifetimes = [{ container: 'answers', days: answerLifetimeDays }]
 
 var isPrivate = networkMode == 'private'
 var hasVault = !empty(vaultSettings)
@@ -324,8 +333,7 @@ module data 'modules/storage.bicep' = {
     sku: storageSku
     containers: containerNames
     tables: tableNames
-    blobLifetimeDays: promptLifetimeDays
-    blobLifetimePrefixes: ['prompts/']
+    blobLifetimes: concat(promptLifetimes, answerLifetimes)
     publicAccess: !isPrivate
     workspaceId: monitoring.outputs.workspaceId
     tags: allTags

@@ -11,7 +11,7 @@ use crate::store::chargeback::CALL;
 use crate::store::{Field, Key, Row, Store, bounds, encode_key};
 
 /// The columns of a call, in this order.
-pub const COLUMNS: [&str; 30] = [
+pub const COLUMNS: [&str; 33] = [
     "time",
     "app",
     "user",
@@ -42,6 +42,9 @@ pub const COLUMNS: [&str; 30] = [
     "subject",
     "trace_id",
     "attempts",
+    "cache",
+    "saved_tokens",
+    "saved_cost",
 ];
 
 /// How the calls are written.

@@ -60,7 +60,7 @@ const APP_NAME: &str = "app_name";
 type Count = fn(&Line) -> u64;
 
 /// The counts of a line, as CSV and JSON name them.
-const COUNTS: [(&str, Count); 15] = [
+const COUNTS: [(&str, Count); 18] = [
     ("calls", |line| line.figures.calls),
     ("failed_calls", |line| line.figures.failed_calls),
     ("spilled_calls", |line| line.figures.spilled_calls),
@@ -78,15 +78,30 @@ const COUNTS: [(&str, Count); 15] = [
     ("spilled_tokens", |line| line.figures.spilled_tokens),
     ("weighted_tokens", |line| line.weighted),
     ("unpriced_weighted_tokens", |line| line.unpriced_weighted),
+    ("hit_calls", |line| line.figures.hit_calls),
+    ("coalesced_calls", |line| line.figures.coalesced_calls),
+    ("saved_tokens", |line| line.figures.saved_tokens),
 ];
 
 /// The amounts of a line. The last one is what it owes: the two before it together.
-const AMOUNTS: [&str; 4] = ["spilled_cost", "payg_cost", "ptu_cost", "cost"];
+const AMOUNTS: [&str; 5] = [
+    "saved_cost",
+    "spilled_cost",
+    "payg_cost",
+    "ptu_cost",
+    "cost",
+];
 
-fn amounts(line: &Line) -> Result<[Decimal; 4], BillError> {
+fn amounts(line: &Line) -> Result<[Decimal; 5], BillError> {
     let figures = &line.figures;
-    let cost = line.cost()?;
-    Ok([figures.spilled_cost, figures.cost, line.ptu_cost, cost].map(|amount| amount.normalize()))
+    let amounts = [
+        figures.saved_cost,
+        figures.spilled_cost,
+        figures.cost,
+        line.ptu_cost,
+        line.cost()?,
+    ];
+    Ok(amounts.map(|amount| amount.normalize()))
 }
 
 /// A bill as CSV, without a line for the total: who adds the lines up has it.
@@ -233,6 +248,7 @@ pub fn to_table(bill: &Bill, about: About<'_>, decimals: u32) -> Result<String, 
         about.currency
     );
     out.push_str(&aligned(&table, bill.by.len()));
+    out.push_str(&saved(&bill.total, about.currency));
     out.push_str(&missing(&bill.total));
     Ok(out)
 }
@@ -254,6 +270,20 @@ fn figures_shown(line: &Line, payg: Decimal, ptu: Decimal) -> [String; 8] {
         ptu.to_string(),
         (payg + ptu).to_string(),
     ]
+}
+
+/// What the cache spared, said below the table where it spared anything.
+fn saved(total: &Line, currency: &str) -> String {
+    let figures = &total.figures;
+    let calls = figures.hit_calls.saturating_add(figures.coalesced_calls);
+    if calls == 0 {
+        return String::new();
+    }
+    format!(
+        "\n{calls} calls were given another call's answer, which saved {} tokens and {} {currency} of pay-as-you-go\n",
+        figures.saved_tokens,
+        figures.saved_cost.normalize()
+    )
 }
 
 /// What the amounts do not hold, said below them.

@@ -91,6 +91,8 @@ pub(super) fn read(delivered: &Delivered, apps: &Apps) -> Result<UsageEvent, Str
         attempts: fields.word("attempts").unwrap_or_default(),
         trace_id: fields.text(&["trace_id"]).unwrap_or_default(),
         prompt_log: String::new(),
+        cache: None,
+        saving: None,
     })
 }
 

@@ -18,6 +18,7 @@
 mod auth;
 mod batch;
 mod batch_api;
+mod cache;
 mod endpoint;
 mod env;
 mod fallback;
@@ -45,6 +46,7 @@ pub(crate) use auth::is_guid;
 pub use auth::{Audience, Auth, AuthMode, TokenAlgorithm};
 pub use batch::Batch;
 pub use batch_api::BatchApi;
+pub use cache::Cache;
 pub use endpoint::{Endpoint, Scheme};
 pub use fallback::Fallback;
 pub use hub::Hub;

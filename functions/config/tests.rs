@@ -5,6 +5,7 @@ use crate::gateway::event::Kind;
 use crate::gateway::strategy::{HashOn, Strategy};
 
 mod batch;
+mod cache;
 mod fallback;
 mod identities;
 mod limits;

@@ -4,10 +4,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Batch, BatchApi, Chargeback, Day, Endpoint, Fallback, KeyHash, Money, Pacing,
-    Price, Prompts, Secret, StoragePlace, Transform,
+    AppLimit, Auth, Batch, BatchApi, Cache, Chargeback, Day, Endpoint, Fallback, KeyHash, Money,
+    Pacing, Price, Prompts, Secret, StoragePlace, Transform,
 };
 use crate::gateway::budget::OnExhausted;
+use crate::gateway::cache::Scope;
 use crate::gateway::event::Kind;
 use crate::gateway::price::RegionClass;
 use crate::gateway::priority::Priority;
@@ -49,6 +50,9 @@ pub struct Config {
     /// How prompts are kept of apps with `log_prompts = true`.
     #[serde(default)]
     pub prompts: Prompts,
+    /// Which answers are kept and given again to the same call.
+    #[serde(default)]
+    pub cache: Cache,
     /// OpenAI's Batch API. Absent: its paths go to backends.
     pub batch_api: Option<BatchApi>,
 }
@@ -392,6 +396,8 @@ pub struct App {
     /// there for whoever may read that.
     #[serde(default)]
     pub log_prompts: bool,
+    /// Whose answers its calls may be given; absent: as `[cache] scope` says.
+    pub cache: Option<Scope>,
     /// What its requests are changed by, in this order.
     #[serde(default, rename = "transform")]
     #[schemars(length(max = 64))]

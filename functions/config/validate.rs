@@ -14,6 +14,7 @@ use super::{AuthMode, Endpoint, KeyHash, StoragePlace};
 
 mod auth;
 mod batch;
+mod cache;
 mod fallback;
 mod limits;
 mod pacing;
@@ -74,6 +75,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.pacing();
     check.price_formats();
     check.redaction();
+    check.cache();
     check.batch_api();
     check.shared_marks();
     let tables = tree

@@ -142,6 +142,10 @@ pub(super) struct CallRow {
     pub(super) streamed: bool,
     /// Whether a full PTU deployment passed it on to pay-as-you-go.
     pub(super) spilled: bool,
+    /// What became of it in the cache: `hit`, `miss` or `coalesced`; empty where it did not come to that.
+    pub(super) cache: String,
+    /// Tokens that it was spared so.
+    pub(super) saved_tokens: u64,
     /// Prompt tokens.
     pub(super) input_tokens: u64,
     /// Generated tokens.
@@ -193,6 +197,8 @@ impl CallRow {
             kind: text("kind"),
             streamed: fields.get_flag("streamed"),
             spilled: fields.get_flag("spilled"),
+            cache: text("cache"),
+            saved_tokens: fields.get_number("saved_tokens"),
             input_tokens: fields.get_number("input_tokens"),
             output_tokens: fields.get_number("output_tokens"),
             first_byte_ms: fields.get_number("first_byte_ms"),

@@ -61,6 +61,12 @@ pub(super) struct Spent {
     /// Weighted tokens at PTUs.
     #[serde(rename = "w")]
     pub(super) weighted: u64,
+    /// Tokens of answers that the cache gave.
+    #[serde(rename = "vt", default)]
+    pub(super) saved_tokens: u64,
+    /// What these would have cost.
+    #[serde(rename = "vc", default)]
+    pub(super) saved_cost: Decimal,
 }
 
 impl Spent {
@@ -73,6 +79,8 @@ impl Spent {
             spilled_cost: figures.spilled_cost,
             ptu_cost: line.ptu_cost,
             weighted: line.weighted,
+            saved_tokens: figures.saved_tokens,
+            saved_cost: figures.saved_cost,
         }
     }
 
@@ -85,11 +93,13 @@ impl Spent {
             (&mut self.calls, other.calls),
             (&mut self.tokens, other.tokens),
             (&mut self.weighted, other.weighted),
+            (&mut self.saved_tokens, other.saved_tokens),
         ] {
             *sum = sum.checked_add(count).ok_or(BillError::TooLarge)?;
         }
         add_amount(&mut self.payg_cost, other.payg_cost)?;
         add_amount(&mut self.spilled_cost, other.spilled_cost)?;
+        add_amount(&mut self.saved_cost, other.saved_cost)?;
         add_amount(&mut self.ptu_cost, other.ptu_cost)
     }
 

@@ -112,6 +112,10 @@ pub(super) struct Amounts {
     pub(super) cost: String,
     /// The part of the cost of pay-as-you-go that calls had which a full PTU passed on.
     pub(super) spilled_cost: String,
+    /// Tokens that calls were spared whose answer was another call's too.
+    pub(super) saved_tokens: u64,
+    /// What those would have cost at pay-as-you-go.
+    pub(super) saved_cost: String,
 }
 
 /// A model without a price.
@@ -277,6 +281,8 @@ fn amounts(spent: &Spent) -> Result<Amounts, BillingError> {
         ptu_cost: text(spent.ptu_cost),
         cost: text(spent.cost()?),
         spilled_cost: text(spent.spilled_cost),
+        saved_tokens: spent.saved_tokens,
+        saved_cost: text(spent.saved_cost),
     })
 }
 
@@ -302,6 +308,8 @@ pub(super) fn to_csv(money: &Money) -> String {
         "ptu_cost",
         "cost",
         "spilled_cost",
+        "saved_tokens",
+        "saved_cost",
         "ptu_percent",
         "budget",
         "currency",
@@ -311,6 +319,7 @@ pub(super) fn to_csv(money: &Money) -> String {
     for one in &money.apps {
         let amounts = &one.amounts;
         let (calls, tokens) = (amounts.calls.to_string(), amounts.tokens.to_string());
+        let saved_tokens = amounts.saved_tokens.to_string();
         let budget = one.budget.as_deref().unwrap_or_default();
         let ptu = one
             .ptu_percent
@@ -324,6 +333,8 @@ pub(super) fn to_csv(money: &Money) -> String {
             &*amounts.ptu_cost,
             &*amounts.cost,
             &*amounts.spilled_cost,
+            &*saved_tokens,
+            &*amounts.saved_cost,
             &*ptu,
             budget,
             &*money.currency,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cache;
 use super::deployment::DeploymentSpec;
 use super::priority::Priority;
 use super::transform::Transform;
@@ -23,6 +24,8 @@ pub struct App {
     pub log_prompts: bool,
     /// What its requests are changed by; `None`: nothing.
     pub transform: Option<Arc<Transform>>,
+    /// What is kept of the answers to its calls; `None`: nothing.
+    pub cache: Option<cache::Rules>,
 }
 
 impl App {
@@ -36,6 +39,7 @@ impl App {
             priority: Priority::High,
             log_prompts: false,
             transform: None,
+            cache: None,
         }
     }
 

@@ -81,6 +81,43 @@ impl UsageSource {
     }
 }
 
+/// What became of a call that could have been given another call's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// It was given an answer that was kept.
+    Hit,
+    /// A backend was asked.
+    Miss,
+    /// It waited for the answer of the same call, which was under way.
+    Coalesced,
+}
+
+impl Cache {
+    /// The word used in headers and rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Coalesced => "coalesced",
+        }
+    }
+}
+
+/// What a call was spared because its answer was another call's too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saving {
+    /// The tokens that it would have used beside those that it is charged.
+    pub tokens: Tokens,
+    /// The backend that made the answer.
+    pub backend: Arc<str>,
+    /// The deployment there.
+    pub deployment: Arc<str>,
+    /// Its kind.
+    pub kind: Option<Kind>,
+}
+
 /// One try at one deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -171,6 +208,21 @@ pub struct UsageEvent {
     /// logged; it is written soon after. Empty where they are not.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub prompt_log: String,
+    /// What became of it in the cache; absent where it did not come to that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cache: Option<Cache>,
+    /// What it was spared, where its answer was another call's too.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub saving: Option<Box<Saving>>,
+}
+
+impl UsageEvent {
+    /// Input and output tokens that the call was spared.
+    pub fn saved_tokens(&self) -> u64 {
+        self.saving
+            .as_ref()
+            .map_or(0, |saving| saving.tokens.total())
+    }
 }
 
 impl UsageEvent {
@@ -298,6 +350,11 @@ mod tests {
                 ms: 5,
                 billed: false,
             }],
+            cache: Some(Cache::Coalesced),
+            saving: Some(Box::new(Saving {
+                kind: Some(Kind::Payg),
+                ..Saving::default()
+            })),
             ..UsageEvent::default()
         };
         let json = serde_json::to_string(&event).unwrap();

@@ -3,18 +3,20 @@
 //! What happens to a call, in order: [`identity`] says who is calling and [`app`] what that app
 //! may use, [`route`] reads its URL, [`request`] its body, [`limit`] and [`budget`] say whether the
 //! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
-//! name, [`plan`] says which deployment to try next ([`marks`] is how instances tell each other which are
-//! full), [`classify`] what an answer means, [`spillover`] who gave it, [`usage`] what it used; [`event`] is
-//! what is kept of it, [`prompt`] what is kept of its text where that is wanted, and [`metrics`] what is
-//! counted of all. [`realtime`] and [`websocket`] read what passes in a session of the realtime API.
-//! [`price`] says what a call costs, [`bill`] who pays it, [`what_if`] what other PTUs would, and
-//! [`reconcile`] how far all that is from what Azure counts.
+//! name, [`cache`] whether an answer that was given before will do, [`plan`] says which deployment to try
+//! next ([`marks`] is how instances tell each other which are full), [`classify`] what an answer means,
+//! [`spillover`] who gave it, [`usage`] what it used; [`event`] is what is kept of it, [`prompt`] what is
+//! kept of its text where that is wanted, and [`metrics`] what is counted of all. [`realtime`] and
+//! [`websocket`] read what passes in a session of the realtime API. [`price`] says what a call costs,
+//! [`bill`] who pays it, [`what_if`] what other PTUs would, and [`reconcile`] how far all that is from what
+//! Azure counts.
 
 pub mod app;
 pub mod batch;
 pub mod batches;
 pub mod bill;
 pub mod budget;
+pub mod cache;
 pub mod classify;
 pub mod deployment;
 pub mod discover;

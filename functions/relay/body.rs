@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Relay;
 use super::affinity::Owner;
+use super::cache::Role;
 use super::headers::{is_event_stream, is_plain};
 use super::record::CallRecord;
 use crate::gateway::event::{Outcome, Tokens};
@@ -64,6 +65,15 @@ impl Reader {
             Self::Events(scanner) => scanner.seen().usage,
             Self::Json(skim) => skim.usage().and_then(usage::parse),
             Self::Opaque => None,
+        }
+    }
+
+    /// Whether the answer says that it is an error.
+    fn has_error(&self) -> bool {
+        match self {
+            Self::Events(scanner) => scanner.seen().error,
+            Self::Json(skim) => skim.has_error(),
+            Self::Opaque => false,
         }
     }
 
@@ -173,12 +183,13 @@ impl RelayBody {
     }
 
     fn take(&mut self, chunk: Bytes) {
-        if let Some(prompt) = self
-            .record
-            .as_mut()
-            .and_then(|record| record.prompt.as_mut())
-        {
-            prompt.take(&chunk);
+        if let Some(record) = &mut self.record {
+            if let Some(prompt) = &mut record.prompt {
+                prompt.take(&chunk);
+            }
+            if let Some(Role::Makes(keep)) = record.cache.as_deref_mut() {
+                keep.take(&chunk);
+            }
         }
         self.reader.push(chunk, &mut self.out);
         // At once: a client may cancel a response while it streams.
@@ -192,9 +203,14 @@ impl RelayBody {
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        let Some(record) = self.record.take() else {
+        let Some(mut record) = self.record.take() else {
             return;
         };
+        if let Some(Role::Makes(keep)) = record.cache.as_deref_mut()
+            && self.reader.has_error()
+        {
+            keep.spoil();
+        }
         self.lasting = record.finish(outcome, self.reader.usage(), self.reader.text_bytes());
     }
 

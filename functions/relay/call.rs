@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::affinity::Owner;
 use super::body::{Reader, RelayBody};
+use super::cache::{CACHE, Role};
 use super::credential::Shown;
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, hide_host, is_event_stream, set, to_backend, to_client};
@@ -460,6 +461,14 @@ impl Call<'_> {
         if let Some(prompt) = record.prompt.as_mut().filter(|_| is_events) {
             prompt.is_streamed();
         }
+        if let Some(Role::Makes(keep)) = record.cache.as_deref_mut() {
+            let is_read = !matches!(reader, Reader::Opaque);
+            let is_own = answered.model == record.event.model;
+            keep.begins(
+                parts.status == StatusCode::OK && is_read && is_own,
+                &parts.headers,
+            );
+        }
         let mut headers = to_client(&parts.headers, !is_events);
         // An answer with a URL of its own is another one than 200.
         if parts.status != StatusCode::OK
@@ -468,8 +477,14 @@ impl Call<'_> {
             hide_host(&mut headers, &backend.place.host);
         }
         self.say_who_answered(&mut headers, spec, kind, answered.attempts);
-        if self.relay.settings.gateway.answer_headers && answered.model != record.event.model {
-            set(&mut headers, MODEL, &answered.model);
+        if self.relay.settings.gateway.answer_headers {
+            if let Some(role) = &record.cache {
+                let outcome = HeaderValue::from_static(role.outcome().as_str());
+                headers.insert(CACHE, outcome);
+            }
+            if answered.model != record.event.model {
+                set(&mut headers, MODEL, &answered.model);
+            }
         }
         let makes = self.method == Method::POST
             && parts.status.is_success()

@@ -101,6 +101,8 @@ pub(super) enum RelayError {
     },
     /// Who owns what the call names can't be read now.
     StoreUnavailable,
+    /// The client wants a kept answer only, and there is none.
+    NotKept,
     /// A request that cannot be built, for example for its URL.
     Unsendable(String),
 }
@@ -130,6 +132,7 @@ impl RelayError {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::BodyLate { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::NotKept => StatusCode::GATEWAY_TIMEOUT,
             Self::NoAnswer { why, .. } => match why {
                 GiveUp::AllThrottled { .. } => StatusCode::TOO_MANY_REQUESTS,
                 GiveUp::DeadlinePassed => StatusCode::GATEWAY_TIMEOUT,
@@ -159,6 +162,7 @@ impl RelayError {
             Self::NoSuchObject(_) => "not_found",
             Self::StoreUnavailable => "store_unavailable",
             Self::Unsendable(_) => "invalid_request",
+            Self::NotKept => "not_cached",
             Self::LimitReached { limit, .. } => match limit.sort {
                 Sort::Requests => "request_limit_exceeded",
                 Sort::Tokens => "token_limit_exceeded",
@@ -226,6 +230,9 @@ impl RelayError {
                 "Where this object is kept can't be read at the moment; try again.".into()
             }
             Self::Unsendable(what) => sentence(what),
+            Self::NotKept => {
+                "No answer to this call is kept, and `cache-control: only-if-cached` allows no other.".into()
+            }
             Self::LimitReached {
                 app,
                 model,

@@ -1,8 +1,8 @@
 //! The HTTP function that apps call as if it were Azure OpenAI.
 //!
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
-//! route and the body say which model, `transform` changes it as the app's rules have it, `admission`
-//! says whether the app's limits and budget allow it, `pace` has a low-priority call wait for its
+//! route and the body say which model, `transform` changes it as the app's rules have it, `cache` gives
+//! an answer again where one is kept, `admission` says whether the app's limits and budget allow it, `pace` has a low-priority call wait for its
 //! slot, `call` tries deployments as the plan says until one answers, and those of another model where
 //! `fallback` has one, `body` passes the answer on and reads its usage, `record` makes the usage event
 //! of it and settles the limits, `prompts` keeps the text of calls whose app wants that.
@@ -13,6 +13,7 @@
 mod admission;
 mod affinity;
 mod body;
+mod cache;
 mod call;
 mod caller;
 mod client_body;
@@ -47,6 +48,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::upgrade::OnUpgrade;
 
 use self::affinity::Affinity;
+use self::cache::Cache;
 use self::call::{Call, CallEnd};
 use self::error::RelayError;
 use self::headers::set;
@@ -74,6 +76,7 @@ use crate::outbox::recorder::{Calls, Recorder};
 use crate::pacing::Slots;
 use crate::quota::Quotas;
 use crate::store::Store;
+use crate::store::blobs::Blobs;
 
 /// What all workers share: one generation of what the configuration says, and the state that all
 /// generations have in common. A call reads once which one is [`Current`] and ends under that one.
@@ -95,6 +98,8 @@ pub struct Relay {
     recorder: Recorder,
     /// Empty where no app's prompts are logged.
     prompts: Arc<OnceLock<Prompts>>,
+    /// Empty where no app's answers are kept.
+    cache: Arc<Cache>,
     /// Where calls go that need no answer now, where there is a queue.
     async_calls: Arc<OnceLock<Arc<AsyncCalls>>>,
     /// Realtime sessions, where the gateway can be reached by WebSocket.
@@ -117,6 +122,7 @@ impl Relay {
         let recorder = recorder.counting(metrics.shard());
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
+        let cache = Arc::new(Cache::new(&settings.cache));
         let relay = Self {
             settings: Arc::new(settings),
             clock,
@@ -127,6 +133,7 @@ impl Relay {
             affinity: Arc::new(affinity),
             recorder,
             prompts: Arc::default(),
+            cache,
             async_calls: Arc::default(),
             sessions: Arc::default(),
         };
@@ -177,6 +184,12 @@ impl Relay {
     /// Calls whose prompt was to be kept and is not, so far.
     pub fn dropped_prompts(&self) -> u64 {
         self.prompts.get().map_or(0, Prompts::dropped)
+    }
+
+    /// Has answers that are kept lie in `blobs` too, so that other instances have them: what writes them,
+    /// which has to be run.
+    pub fn share_answers(&self, blobs: Arc<dyn Blobs>) -> impl Future<Output = ()> + Send + use<> {
+        self.cache.put_behind(blobs)
     }
 
     /// Has the prompts kept of apps that want it, from the first call of this on.
@@ -371,6 +384,13 @@ async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
         Ok(call) => call,
         Err(error) => return refuse(error, record),
     };
+    if let Some(rules) = call.caller.app.cache {
+        // Boxed: most calls are of apps that keep nothing.
+        match Box::pin(cache::ask(&call, rules, record)).await {
+            cache::Answer::There(response) => return response,
+            cache::Answer::GoesOn(back) => record = back,
+        }
+    }
     let tells_budget = call.relay.settings.gateway.answer_headers;
     let (standing, verdict) = admission::admit(&call, &mut record);
     let verdict = match verdict {

@@ -12,6 +12,7 @@ use crate::gateway::spillover::Spillover;
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
+use super::cache::Role;
 use super::prompts::Capture;
 use crate::outbox::recorder::{Lasting, Recorder, UnderWay};
 use crate::pacing::Slot;
@@ -39,6 +40,8 @@ pub(super) struct CallRecord {
     pub(super) slot: Option<Slot>,
     /// What is kept of its text, where the app's prompts are logged.
     pub(super) prompt: Option<Box<Capture>>,
+    /// What it is to the cache, where its app's answers are kept.
+    pub(super) cache: Option<Box<Role>>,
     clock: Clock,
     _under_way: UnderWay,
     recorder: Recorder,
@@ -67,6 +70,7 @@ impl CallRecord {
             passed_ptu: false,
             slot: None,
             prompt: None,
+            cache: None,
             clock,
             _under_way: recorder.under_way(),
             recorder,
@@ -203,6 +207,10 @@ impl CallRecord {
         };
         if let Some(reservation) = self.reservation.take() {
             reservation.settle(event.tokens.total(), now);
+        }
+        // After that: the limits count what the backend did, whoever shares its bill.
+        if let Some(role) = self.cache.take() {
+            role.finish(&mut event);
         }
         let billed = event.usage != UsageSource::None;
         if let Some(last) = event.attempts.last_mut() {

@@ -88,6 +88,8 @@ pub struct Settings {
     pub passes_object_id: bool,
     /// The models that may serve in another's place, by that one.
     pub fallbacks: HashMap<Arc<str>, Chain>,
+    /// The section `[cache]`.
+    pub cache: crate::config::Cache,
     /// What is counted.
     pub names: Arc<Names>,
     /// Whether the end of an answer waits until its usage event lasts.
@@ -116,6 +118,7 @@ impl Settings {
         let (pool, any_backend) = pools(&Before::new(), config);
         Ok(Self {
             fallbacks: config.fallbacks(),
+            cache: config.cache.clone(),
             names: Arc::new(names(&pool, &any_backend, config)),
             pool,
             any_backend,

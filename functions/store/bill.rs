@@ -11,7 +11,7 @@ use super::sums::{PTU, SUM, Sum};
 use super::{Key, Page, Pages, Range, Row, Store, StoreError, Table};
 use crate::gateway::bill::spill::{Call, Was};
 use crate::gateway::bill::{Figures, PtuUse, Use};
-use crate::gateway::event::{Kind, UsageSource};
+use crate::gateway::event::{Cache, Kind, UsageSource};
 use crate::gateway::time::Timestamp;
 
 /// The status of a call whose client left: no failure of anybody.
@@ -214,6 +214,10 @@ fn used(row: &Row, app: &Arc<str>, day: &Arc<str>) -> Result<Use, StoreError> {
             spilled_tokens: sum.spilled_tokens,
             cost: sum.cost,
             spilled_cost: sum.spilled_cost,
+            hit_calls: sum.hit_calls,
+            coalesced_calls: sum.coalesced_calls,
+            saved_tokens: sum.saved_tokens,
+            saved_cost: sum.saved_cost,
         },
     })
 }
@@ -229,6 +233,7 @@ fn figures_of_call(row: &Row) -> Result<Figures, StoreError> {
     let spilled = fields.get_flag("spilled");
     let (tokens, cost) = (row.fields.get_tokens(), amount(row, "cost")?);
     let if_spilled = |count: u64| if spilled { count } else { 0 };
+    let cache = |what: Cache| u64::from(fields.get_text("cache") == what.as_str());
     Ok(Figures {
         calls: 1,
         failed_calls: failed.into(),
@@ -239,6 +244,10 @@ fn figures_of_call(row: &Row) -> Result<Figures, StoreError> {
         spilled_cost: if spilled { cost } else { Decimal::ZERO },
         tokens,
         cost,
+        hit_calls: cache(Cache::Hit),
+        coalesced_calls: cache(Cache::Coalesced),
+        saved_tokens: fields.get_number("saved_tokens"),
+        saved_cost: amount(row, "saved_cost")?,
     })
 }
 

@@ -6,7 +6,7 @@
 //! a scan of the table.
 
 use super::{Change, Fields, Key, Write, encode_key};
-use crate::gateway::event::{Kind, UsageEvent};
+use crate::gateway::event::{Cache, Kind, UsageEvent};
 use crate::gateway::price::Charge;
 use crate::gateway::time::Timestamp;
 
@@ -46,16 +46,20 @@ pub fn index(app: &str, time: Timestamp) -> (String, Write) {
 /// What stands in an event's row.
 pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
     let cost = charge.cost.map(|cost| cost.to_string());
-    call(event)
+    let fields = call(event)
         .text("cost", cost.unwrap_or_default())
-        .number("weighted_tokens", charge.weighted)
+        .number("weighted_tokens", charge.weighted);
+    match event.saving {
+        Some(_) => fields.text("saved_cost", charge.saved.to_string()),
+        None => fields,
+    }
 }
 
 /// As [`fields`], without what the call costs. Backend, deployment and kind are those by which the
 /// call is in the sums ([`UsageEvent::served`]).
 pub fn call(event: &UsageEvent) -> Fields {
     let served = event.served();
-    Fields::new()
+    let fields = Fields::new()
         .text("id", &*event.id)
         .text("time", event.time.rfc3339())
         .text("app", &*event.app)
@@ -79,6 +83,11 @@ pub fn call(event: &UsageEvent) -> Fields {
         .text("attempts", attempts(event))
         .text("trace_id", &*event.trace_id)
         .text("prompt_log", &*event.prompt_log)
+        .text("cache", event.cache.map_or("", Cache::as_str));
+    match event.saving {
+        Some(_) => fields.number("saved_tokens", event.saved_tokens()),
+        None => fields,
+    }
 }
 
 /// The attempts as JSON. There are at most 33, so that they fit a field.

@@ -410,6 +410,7 @@ impl<'a> Entry<'a> {
     ) -> Result<Self, String> {
         check(event)?;
         charge.cost = charge.cost.map(kept);
+        charge.saved = kept(charge.saved);
         let fields = chargeback::fields(event, &charge);
         let bytes = bounds::row(&fields).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -454,7 +455,8 @@ fn check(event: &UsageEvent) -> Result<(), String> {
     if event.app.is_empty() {
         return Err("it names no app".into());
     }
-    if counts.iter().any(|count| *count > MAX_TOKENS) {
+    let most = counts.iter().fold(event.saved_tokens(), |a, b| a.max(*b));
+    if most > MAX_TOKENS {
         return Err(format!(
             "it has more than {MAX_TOKENS} tokens, which no call has"
         ));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 
 use super::{Fields, Pages, Range, Row, Store, StoreError, Table, chargeback, encode_key};
-use crate::gateway::event::{Kind, Outcome, Tokens, UsageEvent, UsageSource};
+use crate::gateway::event::{Cache, Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use crate::gateway::price::Charge;
 use crate::gateway::reconcile::Counted;
 
@@ -51,6 +51,14 @@ pub struct Sum {
     pub spilled_cost: Decimal,
     /// Tokens as a provisioned deployment counts them; 0 for pay-as-you-go.
     pub weighted: u64,
+    /// Calls that were given a kept answer.
+    pub hit_calls: u64,
+    /// Calls that were given the answer of the same call, which was under way.
+    pub coalesced_calls: u64,
+    /// Input and output tokens that calls were spared so.
+    pub saved_tokens: u64,
+    /// What those would have cost at pay-as-you-go deployments.
+    pub saved_cost: Decimal,
 }
 
 impl Sum {
@@ -73,6 +81,10 @@ impl Sum {
             cost,
             spilled_cost: if event.spilled { cost } else { Decimal::ZERO },
             weighted: charge.weighted,
+            hit_calls: (event.cache == Some(Cache::Hit)).into(),
+            coalesced_calls: (event.cache == Some(Cache::Coalesced)).into(),
+            saved_tokens: event.saved_tokens(),
+            saved_cost: charge.saved,
         }
     }
 
@@ -100,6 +112,10 @@ impl Sum {
             cost: exact(self.cost, other.cost)?,
             spilled_cost: exact(self.spilled_cost, other.spilled_cost)?,
             weighted: add(self.weighted, other.weighted)?,
+            hit_calls: add(self.hit_calls, other.hit_calls)?,
+            coalesced_calls: add(self.coalesced_calls, other.coalesced_calls)?,
+            saved_tokens: add(self.saved_tokens, other.saved_tokens)?,
+            saved_cost: exact(self.saved_cost, other.saved_cost)?,
         })
     }
 
@@ -121,6 +137,10 @@ impl Sum {
             cost: amount(row, "cost")?,
             spilled_cost: amount(row, "spilled_cost")?,
             weighted: n("weighted_tokens"),
+            hit_calls: n("hit_calls"),
+            coalesced_calls: n("coalesced_calls"),
+            saved_tokens: n("saved_tokens"),
+            saved_cost: amount(row, "saved_cost")?,
         })
     }
 
@@ -138,6 +158,10 @@ impl Sum {
             .number("weighted_tokens", self.weighted)
             .text("cost", self.cost.to_string())
             .text("spilled_cost", self.spilled_cost.to_string())
+            .number("hit_calls", self.hit_calls)
+            .number("coalesced_calls", self.coalesced_calls)
+            .number("saved_tokens", self.saved_tokens)
+            .text("saved_cost", self.saved_cost.to_string())
     }
 }
 
@@ -368,17 +392,15 @@ mod tests {
         };
         let priced = Charge {
             cost: Some(Decimal::TWO),
-            weighted: 0,
-            is_unpriced: false,
+            ..Charge::default()
         };
         let sum = Sum::of(&event, &priced);
         assert_eq!((sum.calls, sum.failed_calls, sum.spilled_calls), (1, 0, 1));
         assert_eq!((sum.spilled_tokens, sum.spilled_cost), (7, Decimal::TWO));
         assert_eq!(sum.unpriced_calls, 0);
         let unpriced = Charge {
-            cost: None,
-            weighted: 0,
             is_unpriced: true,
+            ..Charge::default()
         };
         assert_eq!(Sum::of(&event, &unpriced).unpriced_calls, 1);
         for (status, outcome, failed) in [

@@ -23,13 +23,8 @@ param tables array
 @maxValue(365)
 param deleteRetentionDays int = 7
 
-@description('Days after which blobs below the given prefixes are deleted; 0: never.')
-@minValue(0)
-@maxValue(36500)
-param blobLifetimeDays int = 0
-
-@description('What blobLifetimeDays is for: container names, or container and folder.')
-param blobLifetimePrefixes array = []
+@description('Containers whose blobs are deleted after some days: objects with container and days.')
+param blobLifetimes array = []
 
 @description('Whether the account answers on the internet (with a token of Entra even then).')
 param publicAccess bool
@@ -100,31 +95,29 @@ resource accountTables 'Microsoft.Storage/storageAccounts/tableServices/tables@2
   name: table
 }]
 
-resource lifecycle 'Microsoft.Storage/storageAccounts/managementPolicies@2024-01-01' = if (blobLifetimeDays > 0 && !empty(blobLifetimePrefixes)) {
+resource lifecycle 'Microsoft.Storage/storageAccounts/managementPolicies@2024-01-01' = if (!empty(blobLifetimes)) {
   parent: account
   name: 'default'
   properties: {
     policy: {
-      rules: [
-        {
-          name: 'delete-old-blobs'
-          enabled: true
-          type: 'Lifecycle'
-          definition: {
-            filters: {
-              blobTypes: ['blockBlob', 'appendBlob']
-              prefixMatch: blobLifetimePrefixes
-            }
-            actions: {
-              baseBlob: {
-                delete: {
-                  daysAfterModificationGreaterThan: blobLifetimeDays
-                }
+      rules: [for lifetime in blobLifetimes: {
+        name: 'delete-old-${lifetime.container}'
+        enabled: true
+        type: 'Lifecycle'
+        definition: {
+          filters: {
+            blobTypes: ['blockBlob', 'appendBlob']
+            prefixMatch: ['${lifetime.container}/']
+          }
+          actions: {
+            baseBlob: {
+              delete: {
+                daysAfterModificationGreaterThan: lifetime.days
               }
             }
           }
         }
-      ]
+      }]
     }
   }
   dependsOn: [

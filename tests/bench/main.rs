@@ -3,6 +3,7 @@
 
 mod apps;
 mod bill;
+mod cache;
 mod callgrind;
 mod canned;
 mod chargeback;
@@ -186,6 +187,7 @@ fn measure(args: Measure) -> io::Result<ExitCode> {
         Part::Streams,
         Part::Spill,
         Part::Apps,
+        Part::Cache,
     ];
     let parts = if args.only.is_empty() {
         all.to_vec()

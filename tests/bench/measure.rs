@@ -25,6 +25,8 @@ pub(crate) enum Part {
     Spill,
     /// Tokens beside keys, and one app in a flood beside another.
     Apps,
+    /// Answers that are kept, beside those that are not.
+    Cache,
 }
 
 /// How long and how often.
@@ -132,6 +134,9 @@ impl Bench {
         }
         if parts.contains(&Part::Apps) {
             self.apps();
+        }
+        if parts.contains(&Part::Cache) {
+            self.cache();
         }
         Ok(())
     }

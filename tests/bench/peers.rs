@@ -70,6 +70,8 @@ pub(crate) enum Scene {
     Spill,
     /// One backend, two apps and a tenant; for Spillway only.
     Apps,
+    /// One backend, and answers that are kept; for Spillway only.
+    Cache,
 }
 
 /// Where everything is.
@@ -120,12 +122,13 @@ impl Place {
         let at = |offset| local(self.port + offset);
         match (who, scene) {
             (Who::Direct, _) => (self.backend, self.backend),
-            (Who::Nginx, Scene::One | Scene::Apps) => (at(10), at(11)),
+            (Who::Nginx, Scene::One | Scene::Apps | Scene::Cache) => (at(10), at(11)),
             (Who::Nginx, Scene::Spill) => (at(12), at(12)),
             (Who::Envoy, _) => (at(20), at(20)),
             (Who::Spillway, Scene::One) => (at(30), at(30)),
             (Who::Spillway, Scene::Spill) => (at(31), at(31)),
             (Who::Spillway, Scene::Apps) => (at(32), at(32)),
+            (Who::Spillway, Scene::Cache) => (at(34), at(34)),
             (Who::Litellm, _) => (at(40), at(40)),
         }
     }
@@ -213,6 +216,7 @@ impl Place {
                     Scene::One => ("spillway.toml", include_str!("peers/spillway.toml")),
                     Scene::Spill => ("spill.toml", include_str!("peers/spillway-spill.toml")),
                     Scene::Apps => ("apps.toml", include_str!("peers/spillway-apps.toml")),
+                    Scene::Cache => ("cache.toml", include_str!("peers/spillway-cache.toml")),
                 };
                 let file = self.write(name, text)?;
                 let port = port.to_string();

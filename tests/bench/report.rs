@@ -33,7 +33,7 @@ const fn goal(figure: Figure, text: &'static str, bound: Bound) -> Goal {
     }
 }
 
-const GOALS: [Goal; 19] = [
+const GOALS: [Goal; 20] = [
     goal(
         Figure::CallsPerSecond,
         "at least 1.2 x Envoy's",
@@ -93,6 +93,7 @@ const GOALS: [Goal; 19] = [
     goal(Figure::TokenShare, "at least 0.9", Bound::Least(0.9)),
     goal(Figure::FloodSlowdown, "at most 1.2", Bound::Most(1.2)),
     goal(Figure::FloodErrors, "none", Bound::Most(0.0)),
+    goal(Figure::HitsOfMisses, "at least 3", Bound::Least(3.0)),
 ];
 
 impl Bound {

@@ -32,10 +32,13 @@ pub(crate) enum Figure {
     FloodSlowdown,
     FloodErrors,
     FloodAdmitted,
+    MissesPerSecond,
+    HitsPerSecond,
+    HitsOfMisses,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::CallsPerSecond,
         Self::CpuPer10kCalls,
         Self::P50,
@@ -61,6 +64,9 @@ impl Figure {
         Self::FloodSlowdown,
         Self::FloodErrors,
         Self::FloodAdmitted,
+        Self::MissesPerSecond,
+        Self::HitsPerSecond,
+        Self::HitsOfMisses,
     ];
 
     pub(crate) const fn label(self) -> &'static str {
@@ -90,6 +96,9 @@ impl Figure {
             Self::FloodSlowdown => "p99 beside another app's flood, of that alone",
             Self::FloodErrors => "errors beside another app's flood",
             Self::FloodAdmitted => "admitted/s of the flood's 600",
+            Self::MissesPerSecond => "cache: misses/s, 32 connections",
+            Self::HitsPerSecond => "cache: hits/s, 32 connections",
+            Self::HitsOfMisses => "cache: hits/s, of misses/s",
         }
     }
 
@@ -100,7 +109,9 @@ impl Figure {
             | Self::SpillErrors
             | Self::SpillWasted
             | Self::SpillAtPtu
-            | Self::FloodErrors => 0,
+            | Self::FloodErrors
+            | Self::MissesPerSecond
+            | Self::HitsPerSecond => 0,
             Self::CpuPer10kCalls
             | Self::P50
             | Self::P99
@@ -110,7 +121,8 @@ impl Figure {
             | Self::FirstChunkP99
             | Self::CpuPerMillionChunks
             | Self::TokenShare
-            | Self::FloodSlowdown => 2,
+            | Self::FloodSlowdown
+            | Self::HitsOfMisses => 2,
             _ => 1,
         }
     }

@@ -8,7 +8,32 @@ use std::time::Duration;
 
 use crate::http::{Credential, KEY, PATH, chat_body};
 
-const SCRIPT: &str = include_str!("chat.lua");
+/// Which calls are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// The same one over and over, made once.
+    One,
+    /// The same one, made each time.
+    Same,
+    /// One after the other, none twice.
+    Distinct,
+}
+
+impl Calls {
+    const fn script(self) -> &'static str {
+        match self {
+            Self::One => include_str!("chat.lua"),
+            Self::Same | Self::Distinct => include_str!("cache.lua"),
+        }
+    }
+
+    const fn step(self) -> &'static str {
+        match self {
+            Self::One | Self::Same => "0",
+            Self::Distinct => "1",
+        }
+    }
+}
 
 /// Connections, as in the goals.
 const CONNECTIONS: &str = "-c32";
@@ -35,9 +60,20 @@ pub(crate) fn run_as(
     lasting: Duration,
     work: &Path,
 ) -> io::Result<Run> {
+    run_of(Calls::One, credential, address, lasting, work)
+}
+
+/// As [`run_as`], with these calls.
+pub(crate) fn run_of(
+    calls: Calls,
+    credential: &Credential,
+    address: SocketAddr,
+    lasting: Duration,
+    work: &Path,
+) -> io::Result<Run> {
     let (header, credential) = credential.header();
     let (script, body) = (work.join("chat.lua"), work.join("chat.json"));
-    std::fs::write(&script, SCRIPT)?;
+    std::fs::write(&script, calls.script())?;
     std::fs::write(&body, chat_body(false))?;
     let output = Command::new("wrk")
         .args([THREADS, CONNECTIONS, "--timeout", "30s"])
@@ -48,6 +84,7 @@ pub(crate) fn run_as(
         .env("BENCH_HEADER", header)
         .env("BENCH_CREDENTIAL", credential)
         .env("BENCH_BODY", body)
+        .env("BENCH_STEP", calls.step())
         .output()
         .map_err(|e| io::Error::new(e.kind(), format!("wrk cannot be run: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -13,6 +13,7 @@ use spillway::relay::realtime::Sessions;
 use spillway::serve::swap::Swap;
 use spillway::serve::{Gateway, Place, open_blobs, open_store};
 use spillway::store::Store;
+use spillway::store::blobs::Blobs;
 use tokio::net::TcpListener;
 
 /// A running gateway.
@@ -27,12 +28,20 @@ pub(crate) struct Running {
 pub(crate) async fn start(config: &str) -> Running {
     let config = read(config);
     let store = open_store(Place::Azure, &config.storage).unwrap();
-    start_read(&config, store).await
+    let blobs = open_blobs(Place::Azure, &config.storage).unwrap();
+    start_read(&config, store, blobs).await
 }
 
 /// Starts a gateway with this configuration, whose store is `store`.
 pub(crate) async fn start_with(config: &str, store: Arc<dyn Store>) -> Running {
-    start_read(&read(config), Some(store)).await
+    let config = read(config);
+    let blobs = open_blobs(Place::Azure, &config.storage).unwrap();
+    start_read(&config, Some(store), blobs).await
+}
+
+/// Starts a gateway with this configuration, whose blobs are `blobs`.
+pub(crate) async fn start_over(config: &str, blobs: Arc<dyn Blobs>) -> Running {
+    start_read(&read(config), None, Some(blobs)).await
 }
 
 fn read(config: &str) -> Config {
@@ -48,9 +57,13 @@ pub(crate) async fn start_realtime(config: &str) -> (Running, Arc<Sessions>) {
     (serve(gateway, inbox, None).await, sessions)
 }
 
-async fn start_read(config: &Config, store: Option<Arc<dyn Store>>) -> Running {
+async fn start_read(
+    config: &Config,
+    store: Option<Arc<dyn Store>>,
+    blobs: Option<Arc<dyn Blobs>>,
+) -> Running {
     let (mut gateway, inbox) = Gateway::new(config, store.clone()).unwrap();
-    if let Some(blobs) = open_blobs(Place::Azure, &config.storage).unwrap() {
+    if let Some(blobs) = blobs {
         gateway = gateway.with_blobs(config, &blobs, store.as_ref());
     }
     serve(gateway, inbox, store).await

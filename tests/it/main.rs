@@ -17,6 +17,7 @@ mod batches;
 mod bill;
 mod blobs;
 mod bodies;
+mod cache;
 mod chargeback;
 mod console;
 mod discover;

@@ -121,18 +121,28 @@ fn row(call: &CallRow) -> Markup {
                 span.sub { (call.outcome.replace('_', " ")) }
             }
             td {
-                @if call.backend.is_empty() { (NONE) } @else {
+                @if call.cache == "hit" {
+                    "cache"
+                    @if call.streamed { span.sub { "streamed" } }
+                } @else if call.backend.is_empty() { (NONE) } @else {
                     (call.backend)
                     span.sub {
                         (call.deployment) " " (call.kind)
                         @if call.spilled { ", spilled" }
                         @if call.streamed { ", streamed" }
+                        @if call.cache == "coalesced" { ", shared" }
                     }
                 }
             }
-            td.n { @if call.backend.is_empty() { (NONE) } @else { (ms(Some(call.first_byte_ms))) } }
+            td.n {
+                @if call.backend.is_empty() && call.cache.is_empty() { (NONE) }
+                @else { (ms(Some(call.first_byte_ms))) }
+            }
             td.n { (ms(Some(call.total_ms))) }
-            td.n { (whole(call.input_tokens)) " / " (whole(call.output_tokens)) }
+            td.n {
+                (whole(call.input_tokens)) " / " (whole(call.output_tokens))
+                @if call.saved_tokens > 0 { span.sub { (whole(call.saved_tokens)) " saved" } }
+            }
             td { (attempts(call)) }
         }
     }

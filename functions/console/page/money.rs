@@ -26,6 +26,10 @@ pub(super) fn page(found: &Money, idle: &IdleWeek, has_store: bool) -> Markup {
             (tile("PTUs, used", &money(&total.ptu_cost), currency))
             (tile("PTUs, idle", &money(&found.idle_cost), currency))
             (tile("Spilled, of PAYG", &money(&total.spilled_cost), currency))
+            @if total.saved_tokens > 0 {
+                (tile("Saved by the cache", &money(&total.saved_cost), currency))
+                (tile("Tokens saved", &short_whole(total.saved_tokens), ""))
+            }
             (tile("Calls", &whole(total.calls), ""))
             (tile("Tokens", &short_whole(total.tokens), ""))
         }
@@ -42,7 +46,7 @@ pub(super) fn page(found: &Money, idle: &IdleWeek, has_store: bool) -> Markup {
         @if found.apps.is_empty() {
             p.empty { "No calls in this month." }
         } @else {
-            (apps(found))
+            (apps(found, total.saved_tokens > 0))
         }
         (reconciliation(found))
         (heat(idle))
@@ -73,7 +77,7 @@ fn tile(name: &str, figure: &str, unit: &str) -> Markup {
 }
 
 /// The apps. There may be hundreds: each row is as short as can be.
-fn apps(found: &Money) -> Markup {
+fn apps(found: &Money, has_saved: bool) -> Markup {
     html! {
         h2 { "By app, " (found.currency) }
         div.scroll role="region" tabindex="0" aria-label="By app" {
@@ -90,15 +94,16 @@ fn apps(found: &Money) -> Markup {
                         th scope="col" { "Filled PTUs" }
                         th scope="col" { "Calls" }
                         th scope="col" { "Tokens" }
+                        @if has_saved { th scope="col" { "Saved" } }
                     }
                 }
-                tbody { @for one in &found.apps { (row(one)) } }
+                tbody { @for one in &found.apps { (row(one, has_saved)) } }
             }
         }
     }
 }
 
-fn row(one: &AppMoney) -> Markup {
+fn row(one: &AppMoney, has_saved: bool) -> Markup {
     let amounts = &one.amounts;
     html! {
         tr {
@@ -117,6 +122,7 @@ fn row(one: &AppMoney) -> Markup {
             td { (percent(one.ptu_percent)) }
             td { (whole(amounts.calls)) }
             td { (short_whole(amounts.tokens)) }
+            @if has_saved { td { (money(&amounts.saved_cost)) } }
         }
     }
 }

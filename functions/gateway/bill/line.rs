@@ -28,6 +28,14 @@ pub struct Figures {
     pub cost: Decimal,
     /// The part of that of spilled calls.
     pub spilled_cost: Decimal,
+    /// Calls that were given a kept answer.
+    pub hit_calls: u64,
+    /// Calls that were given the answer of the same call, which was under way.
+    pub coalesced_calls: u64,
+    /// Input and output tokens that calls were spared so.
+    pub saved_tokens: u64,
+    /// What those would have cost at pay-as-you-go deployments.
+    pub saved_cost: Decimal,
 }
 
 /// A line of a bill.
@@ -67,12 +75,16 @@ impl Figures {
             (&mut self.tokens.audio_input, other.tokens.audio_input),
             (&mut self.tokens.audio_output, other.tokens.audio_output),
             (&mut self.tokens.image_input, other.tokens.image_input),
+            (&mut self.hit_calls, other.hit_calls),
+            (&mut self.coalesced_calls, other.coalesced_calls),
+            (&mut self.saved_tokens, other.saved_tokens),
         ];
         for (sum, count) in pairs {
             add_count(sum, count)?;
         }
         add_amount(&mut self.cost, other.cost)?;
-        add_amount(&mut self.spilled_cost, other.spilled_cost)
+        add_amount(&mut self.spilled_cost, other.spilled_cost)?;
+        add_amount(&mut self.saved_cost, other.saved_cost)
     }
 }
 

@@ -109,6 +109,9 @@ pub struct Charge {
     pub weighted: u64,
     /// Whether the call used tokens of pay-as-you-go that no price is known of.
     pub is_unpriced: bool,
+    /// What the tokens would have cost that the call was spared. 0 where they would have been a PTU's,
+    /// which costs the same without them, and where no price is known of them.
+    pub saved: Decimal,
 }
 
 /// A provisioned deployment's price and capacity at a moment.
@@ -194,6 +197,14 @@ impl Prices {
     /// elsewhere costs nothing. A call without a backend, as others than the relay may report, is
     /// pay-as-you-go of class global.
     pub fn charge(&self, event: &UsageEvent) -> Charge {
+        Charge {
+            saved: self.saved(event),
+            ..self.used(event)
+        }
+    }
+
+    /// What of the call's [`Charge`] is for the tokens that it used.
+    fn used(&self, event: &UsageEvent) -> Charge {
         if event.usage == UsageSource::None && event.tokens.total() == 0 {
             return Charge::nothing();
         }
@@ -205,19 +216,40 @@ impl Prices {
             return Charge {
                 cost: None,
                 weighted: weighted(&event.tokens, base_model),
-                is_unpriced: false,
+                ..Charge::default()
             };
         }
-        let row = match known {
-            Some(known) => in_force(&known.rows, event),
-            None => in_force(&self.rows(&unknown(event, &served)), event),
-        };
-        let cost = row.and_then(|row| row.tokens.cost(&event.tokens));
+        let cost = self.cost(event, &served, &event.tokens);
         Charge {
             cost,
-            weighted: 0,
             is_unpriced: cost.is_none(),
+            ..Charge::default()
         }
+    }
+
+    fn saved(&self, event: &UsageEvent) -> Decimal {
+        let Some(saving) = event.saving.as_deref() else {
+            return Decimal::ZERO;
+        };
+        let served = Served {
+            backend: &saving.backend,
+            deployment: &saving.deployment,
+            kind: saving.kind,
+        };
+        if saving.kind == Some(Kind::Ptu) {
+            return Decimal::ZERO;
+        }
+        let cost = self.cost(event, &served, &saving.tokens);
+        cost.unwrap_or_default()
+    }
+
+    /// What tokens of a call cost at a pay-as-you-go deployment.
+    fn cost(&self, event: &UsageEvent, served: &Served, tokens: &Tokens) -> Option<Decimal> {
+        let row = match self.known(served) {
+            Some(known) => in_force(&known.rows, event),
+            None => in_force(&self.rows(&unknown(event, served)), event),
+        };
+        row?.tokens.cost(tokens)
     }
 
     /// What a provisioned deployment costs an hour at `at`, and can do in it. `None` where the
@@ -285,6 +317,7 @@ impl Charge {
             cost: Some(Decimal::ZERO),
             weighted: 0,
             is_unpriced: false,
+            saved: Decimal::ZERO,
         }
     }
 }
@@ -303,9 +336,14 @@ fn unknown(event: &UsageEvent, served: &Served) -> PricedDeployment {
     }
 }
 
+/// The price of an event's call, which is as long as what it used and what it was spared together: calls
+/// that share an answer are charged by the price of that one.
 fn in_force(rows: &[Row], event: &UsageEvent) -> Option<Row> {
+    let spared = event.saving.as_ref();
+    let spared = spared.map_or(0, |saving| saving.tokens.input);
+    let input = event.tokens.input.saturating_add(spared);
     rows.iter()
-        .find(|row| row.from <= event.time && event.tokens.input <= row.up_to)
+        .find(|row| row.from <= event.time && input <= row.up_to)
         .copied()
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::gateway::event::Attempt;
+use crate::gateway::event::{Attempt, Saving};
 
 /// 2026-11-23T17:06:30.000Z.
 const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
@@ -98,6 +98,53 @@ fn a_call_costs_its_tokens_at_the_lists_price() {
     let charge = prices.charge(&call("payg", Kind::Payg, tokens(1200, 200, 100)));
     assert_eq!(charge.cost, Some(dec("0.00375")));
     assert!(!charge.is_unpriced);
+}
+
+#[test]
+fn what_a_call_was_spared_is_priced_where_its_answer_was_made() {
+    let prices = of_list([deployment("payg", Kind::Payg), deployment("ptu", Kind::Ptu)]);
+    let spared = |name: &str, kind| {
+        let saving = Saving {
+            tokens: tokens(1200, 200, 100),
+            backend: "sweden".into(),
+            deployment: name.into(),
+            kind: Some(kind),
+        };
+        let hit = UsageEvent {
+            time: NOW,
+            model: "chat".into(),
+            saving: Some(Box::new(saving)),
+            ..UsageEvent::default()
+        };
+        prices.charge(&hit)
+    };
+    let charge = spared("payg", Kind::Payg);
+    assert_eq!(charge.saved, dec("0.00375"));
+    assert_eq!(
+        (charge.cost, charge.is_unpriced),
+        (Some(Decimal::ZERO), false)
+    );
+    assert_eq!(spared("ptu", Kind::Ptu).saved, Decimal::ZERO);
+}
+
+#[test]
+fn calls_that_share_an_answer_are_priced_by_its_length() {
+    let dear = |up_to, input| Row {
+        from: Timestamp::default(),
+        up_to,
+        tokens: TokenPrices {
+            input: price(input),
+            ..TokenPrices::default()
+        },
+    };
+    let rows = [dear(100, "1"), dear(u64::MAX, "2")];
+    let mut part = call("payg", Kind::Payg, tokens(60, 0, 0));
+    assert_eq!(in_force(&rows, &part), Some(rows[0]));
+    part.saving = Some(Box::new(Saving {
+        tokens: tokens(60, 0, 0),
+        ..Saving::default()
+    }));
+    assert_eq!(in_force(&rows, &part), Some(rows[1]));
 }
 
 #[test]

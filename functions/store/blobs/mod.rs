@@ -33,11 +33,13 @@ pub enum Container {
     Files,
     /// Answers that are too large for a message.
     Replies,
+    /// Answers that may be given again.
+    Answers,
 }
 
 impl Container {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Prompts, Self::Files, Self::Replies];
+    pub const ALL: [Self; 4] = [Self::Prompts, Self::Files, Self::Replies, Self::Answers];
 
     /// The name in Blob Storage.
     pub const fn name(self) -> &'static str {
@@ -45,6 +47,7 @@ impl Container {
             Self::Prompts => "prompts",
             Self::Files => "files",
             Self::Replies => "replies",
+            Self::Answers => "answers",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use proptest::prelude::*;
 
 use super::*;
-use crate::gateway::event::{Attempt, Kind, Outcome, UsageSource};
+use crate::gateway::event::{Attempt, Cache, Kind, Outcome, Saving, UsageSource};
 use crate::store::embedded::Embedded;
 use crate::store::{Page, encode_key};
 
@@ -83,6 +83,7 @@ fn charge(event: &UsageEvent) -> Charge {
         is_unpriced: !is_ptu && cost.is_none(),
         weighted: if is_ptu { weighted } else { 0 },
         cost,
+        saved: Decimal::from(event.saved_tokens()) * Decimal::new(1, 7),
     }
 }
 
@@ -135,6 +136,19 @@ fn event(id: u64, random: &mut fastrand::Rng) -> UsageEvent {
             output: random.u64(0..10_000),
             ..Tokens::default()
         },
+        cache: random
+            .choice([None, Some(Cache::Hit), Some(Cache::Coalesced)])
+            .unwrap(),
+        saving: random.bool().then(|| {
+            let tokens = Tokens {
+                output: random.u64(0..10_000),
+                ..Tokens::default()
+            };
+            Box::new(Saving {
+                tokens,
+                ..Saving::default()
+            })
+        }),
         attempts: attempts(random),
         ..UsageEvent::default()
     }
@@ -170,6 +184,10 @@ fn reckoned<'a>(events: impl Iterator<Item = &'a UsageEvent>) -> Sum {
         sum.cost += cost;
         sum.spilled_cost += cost * Decimal::from(spilled);
         sum.weighted += weighted;
+        sum.hit_calls += u64::from(event.cache == Some(Cache::Hit));
+        sum.coalesced_calls += u64::from(event.cache == Some(Cache::Coalesced));
+        sum.saved_tokens += event.saved_tokens();
+        sum.saved_cost += charge(event).saved;
         sum
     })
 }

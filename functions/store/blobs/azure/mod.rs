@@ -99,9 +99,9 @@ impl AzureBlobs {
             let client = BlobContainerClient::new(place, None, Some(options));
             Ok::<_, String>((client.map_err(|e| e.to_string())?, OnceCell::new()))
         };
-        let [prompts, files, replies] = Container::ALL.map(container);
+        let [prompts, files, replies, answers] = Container::ALL.map(container);
         Ok(Self {
-            containers: [prompts?, files?, replies?],
+            containers: [prompts?, files?, replies?, answers?],
             url,
         })
     }

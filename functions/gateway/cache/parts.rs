@@ -1,0 +1,104 @@
+//! How calls share the tokens of an answer that they got together.
+
+use crate::gateway::event::Tokens;
+
+/// The part of `tokens` that falls to call `index` of `calls`: of each sort as many as to any other, and
+/// one of what is left over to each of the first calls. All parts together are the tokens.
+///
+/// What is divided are sorts that don't overlap, as prices take them apart
+/// ([`TokenPrices::cost`](crate::gateway::price::TokenPrices::cost)): so the costs of the parts add up to
+/// that of the whole, too.
+pub fn part(tokens: &Tokens, calls: u64, index: u64) -> Tokens {
+    let of = |count: u64| {
+        let calls = calls.max(1);
+        count / calls + u64::from(index < count % calls)
+    };
+    let audio_in = tokens.audio_input.min(tokens.input);
+    let image = tokens.image_input.min(tokens.input - audio_in);
+    let text_in = tokens.input - audio_in - image;
+    let cached = tokens.cached.min(text_in);
+    let audio_out = tokens.audio_output.min(tokens.output);
+    let reasoning = tokens.reasoning.min(tokens.output - audio_out);
+    let text_out = tokens.output - audio_out - reasoning;
+    Tokens {
+        input: of(text_in - cached) + of(cached) + of(image) + of(audio_in),
+        output: of(text_out) + of(reasoning) + of(audio_out),
+        cached: of(cached),
+        reasoning: of(reasoning),
+        audio_input: of(audio_in),
+        audio_output: of(audio_out),
+        image_input: of(image),
+    }
+}
+
+/// What of `whole` is not in `part`.
+pub const fn rest(whole: &Tokens, part: &Tokens) -> Tokens {
+    Tokens {
+        input: whole.input.saturating_sub(part.input),
+        output: whole.output.saturating_sub(part.output),
+        cached: whole.cached.saturating_sub(part.cached),
+        reasoning: whole.reasoning.saturating_sub(part.reasoning),
+        audio_input: whole.audio_input.saturating_sub(part.audio_input),
+        audio_output: whole.audio_output.saturating_sub(part.audio_output),
+        image_input: whole.image_input.saturating_sub(part.image_input),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::gateway::price::{Price, TokenPrices};
+
+    fn tokens() -> impl Strategy<Value = Tokens> {
+        let count = || 0..5000_u64;
+        let rest = (count(), count(), count(), count(), count());
+        ((count(), count()), rest).prop_map(|((input, output), (a, b, c, d, e))| Tokens {
+            input,
+            output,
+            cached: a,
+            reasoning: b,
+            audio_input: c,
+            audio_output: d,
+            image_input: e,
+        })
+    }
+
+    #[test]
+    fn what_is_left_over_goes_to_the_first() {
+        let whole = Tokens {
+            input: 10,
+            output: 4,
+            cached: 2,
+            ..Tokens::default()
+        };
+        let parts = [0, 1, 2].map(|index| part(&whole, 3, index));
+        assert_eq!(parts.map(|part| part.input), [4, 4, 2]);
+        assert_eq!(parts.map(|part| part.output), [2, 1, 1]);
+        assert_eq!(parts.map(|part| part.cached), [1, 1, 0]);
+        assert_eq!(rest(&whole, &parts[0]).total(), 8);
+        assert_eq!(part(&whole, 1, 0), whole);
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_and_costs_of_the_parts_add_up(whole in tokens(), calls in 1..130_u64) {
+            let price = |text| Price::parse(text).unwrap();
+            let prices = TokenPrices {
+                input: price("2.50"),
+                cached_input: Some(price("1.25")),
+                output: price("10"),
+                reasoning: Some(price("11")),
+                audio_input: Some(price("40")),
+                audio_output: Some(price("80")),
+                image_input: Some(price("5")),
+            };
+            let parts: Vec<Tokens> = (0..calls).map(|index| part(&whole, calls, index)).collect();
+            prop_assert_eq!(parts.iter().map(|part| part.input).sum::<u64>(), whole.input);
+            prop_assert_eq!(parts.iter().map(|part| part.output).sum::<u64>(), whole.output);
+            let cost = parts.iter().map(|part| prices.cost(part).unwrap()).sum();
+            prop_assert_eq!(prices.cost(&whole), Some(cost));
+        }
+    }
+}
