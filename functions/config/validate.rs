@@ -16,6 +16,7 @@ mod auth;
 mod batch;
 mod fallback;
 mod limits;
+mod live;
 mod pacing;
 mod prices;
 mod prompts;
@@ -74,6 +75,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.price_formats();
     check.redaction();
     check.batch_api();
+    check.live();
     let tables = tree
         .value
         .pointer("/storage/tables")

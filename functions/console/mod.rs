@@ -5,6 +5,7 @@ mod api;
 mod calls;
 mod capacity;
 mod chargeback;
+mod configuration;
 mod history;
 mod live;
 mod money;
@@ -38,6 +39,7 @@ use crate::config::Config;
 use crate::current::Current;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
+use crate::live::standing::Standing;
 use crate::relay::{Relay, refused};
 use crate::store::Store;
 
@@ -60,6 +62,8 @@ pub struct Console {
     followers: Arc<Semaphore>,
     /// What bills are made from; `None` where nothing is kept of calls.
     billing: Option<Billing>,
+    /// How the configuration stands, where it is watched.
+    configuration: Option<Arc<Standing>>,
 }
 
 impl Console {
@@ -75,8 +79,18 @@ impl Console {
             sessions: Arc::new(Sessions::new(store.clone())),
             followers: Arc::new(Semaphore::new(live::MAX_FOLLOWERS)),
             billing: store.clone().map(|store| Billing::new(config, store)),
+            configuration: None,
             relay,
             store,
+        }
+    }
+
+    /// This console, which shows how the configuration stands.
+    #[must_use]
+    pub fn showing(&self, configuration: Arc<Standing>) -> Self {
+        Self {
+            configuration: Some(configuration),
+            ..self.clone()
         }
     }
 

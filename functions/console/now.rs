@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Console;
+use super::configuration::Configuration;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::event::Kind;
 use crate::gateway::metrics::shard::{Count, Size};
@@ -33,6 +34,8 @@ pub(super) struct Now {
     pub(super) others_missing: Option<String>,
     /// Usage events that this instance could not keep, since it started.
     pub(super) dropped_events: u64,
+    /// How the configuration of the answering instance stands; `null` where it is not watched.
+    pub(super) configuration: Option<Configuration>,
     /// All calls.
     pub(super) all: Flow,
     /// The models: those with PTUs, then the others, by name.
@@ -214,6 +217,7 @@ pub(super) async fn look(console: &Console) -> Now {
         instances: 1 + others.len(),
         others_missing,
         dropped_events: console.relay.dropped_events(),
+        configuration: console.configuration.as_deref().map(Configuration::of),
         all: all.of_calls(),
         models: pools
             .map(|pool| model(console, pool, &deployments, &models, now))
