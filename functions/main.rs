@@ -26,7 +26,7 @@ use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency, timer};
 use spillway::package;
 use spillway::serve::batch::Trigger;
-use spillway::serve::ending::{Starter, serve_until_asked};
+use spillway::serve::ending::{Asked, Starter, serve_until_asked};
 use spillway::serve::live;
 use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
@@ -310,6 +310,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     may_run(&config.auth, &env)?;
     may_listen(&config.auth, host.into())?;
     run(async move {
+        let asked = Asked::listen()?;
         let listener = bind(SocketAddr::from((host, port))).await?;
         // The Functions host alone marks what comes from outside.
         let trigger = match env(PORT_VARIABLE) {
@@ -325,7 +326,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
         let (gateway, keeping) = started.await?;
         tracing::info!(address = %listener.local_addr()?, "listening");
         let starter = env(PORT_VARIABLE).map_or(Starter::Other, |_| Starter::Host);
-        serve_until_asked(gateway, listener, keeping, starter).await
+        serve_until_asked(gateway, listener, keeping, starter, asked).await
     })
 }
 
@@ -344,6 +345,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         port => port.saturating_add(1),
     });
     run(async move {
+        let asked = Asked::listen()?;
         let (mut config, watched) = match real {
             Some(real) => (real.config, Some((real.written, real.file))),
             None => {
@@ -362,6 +364,9 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         config.storage.blobs = Some(named.unwrap_or_else(|| StoragePlace::Embedded(DATA.into())));
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
         let queues = queues(&mut config, queue_port).await?;
+        let copy = config.clone();
+        let started = start(Place::Local, copy, watched, Trigger::Invoked, |_| Ok(()));
+        let (gateway, keeping) = started.await?;
         let address = listener.local_addr()?;
         say_how_to_try(address, &config)?;
         if let Some((queues, queue_listener)) = queues {
@@ -371,9 +376,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         if config.backends.iter().any(|b| b.resource_id.is_some()) || config.live.is_some() {
             tokio::spawn(timer::keep(address));
         }
-        let started = start(Place::Local, config, watched, Trigger::Invoked, |_| Ok(()));
-        let (gateway, keeping) = started.await?;
-        serve_until_asked(gateway, listener, keeping, Starter::Other).await
+        serve_until_asked(gateway, listener, keeping, Starter::Other, asked).await
     })
 }
 

@@ -102,6 +102,17 @@ pub struct Attempt {
     pub billed: bool,
 }
 
+/// The deployment that charges for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served<'a> {
+    /// Its backend's name; empty when none charges.
+    pub backend: &'a Arc<str>,
+    /// Its name on that backend.
+    pub deployment: &'a Arc<str>,
+    /// How it is paid for.
+    pub kind: Option<Kind>,
+}
+
 /// One logical call of an app.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UsageEvent {
@@ -162,6 +173,31 @@ pub struct UsageEvent {
     pub prompt_log: String,
 }
 
+impl UsageEvent {
+    /// The attempt that a backend charges for. Of several, which others may report, it is the last: the
+    /// tokens of a call are known once.
+    pub fn billed(&self) -> Option<&Attempt> {
+        self.attempts.iter().rev().find(|attempt| attempt.billed)
+    }
+
+    /// The deployment that charges for the call: that of the billed attempt, else the one that
+    /// answered. All that is counted by deployment goes by it: price, sums, PTU hours, utilization.
+    pub fn served(&self) -> Served<'_> {
+        match self.billed() {
+            Some(attempt) => Served {
+                backend: &attempt.backend,
+                deployment: &attempt.deployment,
+                kind: Some(attempt.kind),
+            },
+            None => Served {
+                backend: &self.backend,
+                deployment: &self.deployment,
+                kind: self.kind,
+            },
+        }
+    }
+}
+
 /// How a call ended, as the gateway saw it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -199,6 +235,46 @@ mod tests {
             let json = serde_json::to_value(kind).unwrap();
             assert_eq!(json.as_str(), Some(kind.as_str()));
         }
+    }
+
+    #[test]
+    fn the_attempt_that_was_billed_says_who_charges() {
+        let attempt = |deployment: &str, kind, billed| Attempt {
+            backend: "b".into(),
+            deployment: deployment.into(),
+            kind,
+            status: None,
+            error: None,
+            ms: 1,
+            billed,
+        };
+        let mut event = UsageEvent {
+            backend: "a".into(),
+            deployment: "answered".into(),
+            kind: Some(Kind::Payg),
+            ..UsageEvent::default()
+        };
+        let served = |event: &UsageEvent| {
+            let Served {
+                backend,
+                deployment,
+                kind,
+            } = event.served();
+            (backend.to_string(), deployment.to_string(), kind)
+        };
+        let answered = ("a".into(), "answered".into(), Some(Kind::Payg));
+        assert_eq!(served(&event), answered);
+        event.attempts = vec![attempt("x", Kind::Ptu, false)];
+        assert_eq!(
+            served(&event),
+            answered,
+            "a try that failed charges nothing"
+        );
+        event.attempts.extend([
+            attempt("y", Kind::Ptu, true),
+            attempt("z", Kind::Payg, false),
+        ]);
+        assert_eq!(served(&event), ("b".into(), "y".into(), Some(Kind::Ptu)));
     }
 
     #[test]

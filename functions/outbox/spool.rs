@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -88,24 +88,22 @@ impl Spool {
     }
 
     fn take_over(&mut self) -> io::Result<()> {
-        let mut segments = Vec::new();
         let mut dead = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|ending| ending == ENDING) {
-                segments.push(path);
-            } else if path.extension().is_some_and(|ending| ending == LOCK) && !self.is_own(&path) {
-                let lock = OpenOptions::new().write(true).open(&path);
-                // Another process may have finished and deleted it.
-                let Ok(lock) = lock else { continue };
-                match lock.try_lock() {
-                    Ok(()) => dead.push((path, lock)),
-                    Err(TryLockError::WouldBlock) => {}
-                    Err(TryLockError::Error(error)) => return Err(error),
-                }
+        for path in with_ending(&self.folder, LOCK)? {
+            if self.is_own(&path) {
+                continue;
+            }
+            let lock = OpenOptions::new().write(true).open(&path);
+            // Another process may have finished and deleted it.
+            let Ok(lock) = lock else { continue };
+            match lock.try_lock() {
+                Ok(()) => dead.push((path, lock)),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
             }
         }
-        segments.sort();
+        // Once their locks are held: whoever lived until then may have begun a segment a moment before.
+        let segments = with_ending(&self.folder, ENDING)?;
         for (lock, file) in dead {
             let left: Vec<&PathBuf> = segments
                 .iter()
@@ -261,6 +259,19 @@ impl Drop for Spool {
     }
 }
 
+/// The files of a folder with this ending, in order.
+fn with_ending(folder: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|its| its == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// A name that no other process has, its lock's path and the lock.
 fn lock_one(folder: &Path) -> io::Result<(String, PathBuf, File)> {
     loop {
@@ -268,8 +279,10 @@ fn lock_one(folder: &Path) -> io::Result<(String, PathBuf, File)> {
         let path = folder.join(format!("{name}.{LOCK}"));
         let lock = own(&path)?;
         match lock.try_lock() {
+            // One that starts at the same moment took it for that of a dead process, and deleted it.
+            Ok(()) if lock.metadata()?.nlink() == 0 => {}
             Ok(()) => return Ok((name, path, lock)),
-            // One that starts at the same moment took it for that of a dead process.
+            // It is about to.
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -369,6 +382,23 @@ mod tests {
         assert!(second.is_empty() && all(&mut other).is_empty());
         drop((second, other));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn those_that_start_at_once_lose_nothing_of_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for id in 0..32 {
+                let folder = folder.path();
+                scope.spawn(move || {
+                    let mut spool = Spool::open(folder, MOST).unwrap();
+                    assert_eq!(spool.append([event(id)].iter()).unwrap(), 1);
+                });
+            }
+        });
+        let mut last = Spool::open(folder.path(), MOST).unwrap();
+        let found: std::collections::BTreeSet<String> = all(&mut last).into_iter().collect();
+        assert_eq!(found.len(), 32);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::body::{Reader, RelayBody};
 use super::credential::Shown;
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, is_event_stream, set, to_backend, to_client};
-use super::record::{CallRecord, answered_by};
+use super::record::CallRecord;
 use super::settings::Backend;
 use super::start::{Start, first_byte, first_event};
 use super::upstream::{RequestBody, Upstream, drain, small_body};
@@ -139,15 +139,16 @@ impl Call<'_> {
         };
         loop {
             let now = record.now();
-            match plan.next(&self.model, &caller, &limits, now, &mut random) {
+            let step = plan.next(&self.model, &caller, &limits, now, &mut random);
+            record.passed_ptu |= plan.passed_ptu();
+            match step {
                 Step::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
                 Step::GiveUp(why) => {
-                    record.passed_ptu |= plan.passed_ptu();
                     let attempts = record.event.attempts.clone();
                     return Err(RelayError::NoAnswer { why, attempts });
                 }
                 Step::Try(deployment) => {
-                    record.in_flight = Some(deployment.enter());
+                    record.begin(deployment.enter());
                     let left_ms = limits
                         .deadline_ms
                         .saturating_sub(now.ms_since(record.event.time));
@@ -160,8 +161,6 @@ impl Call<'_> {
                         Ok((response, first)) => {
                             let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                             deployment.succeeded(us);
-                            let passed_ptu = record.passed_ptu || plan.passed_ptu();
-                            record.event.spilled = passed_ptu && deployment.spec.kind == Kind::Payg;
                             return Ok(Answered {
                                 deployment,
                                 response,
@@ -425,7 +424,7 @@ impl Call<'_> {
     fn pass_on(&self, answered: Answered, mut record: CallRecord) -> Response {
         let (parts, incoming) = answered.response.into_parts();
         let spec = &answered.deployment.spec;
-        answered_by(&mut record.event, spec);
+        record.served_by(spec);
         record.event.status = parts.status.as_u16();
         let elapsed = self.started.elapsed().as_millis();
         record.event.first_byte_ms = u64::try_from(elapsed).unwrap_or(u64::MAX);

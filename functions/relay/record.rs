@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::gateway::deployment::InFlight;
+use crate::gateway::deployment::{DeploymentSpec, InFlight};
 use crate::gateway::estimate;
-use crate::gateway::event::{Attempt, Outcome, Tokens, UsageEvent, UsageSource};
+use crate::gateway::event::{Attempt, Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use crate::gateway::identity::Identity;
 use crate::gateway::limit::Reservation;
 use crate::gateway::route::Operation;
@@ -26,11 +26,13 @@ pub(super) struct CallRecord {
     pub(super) can_use: bool,
     /// Tokens of the prompt, estimated.
     pub(super) prompt_tokens: u64,
-    /// The call at its deployment, while the answer runs.
+    /// The call at its deployment, while an attempt or the answer runs.
     pub(super) in_flight: Option<InFlight>,
+    /// When the attempt under way began.
+    begun: Option<Timestamp>,
     /// The call's place in its app's limits, until it ends.
     pub(super) reservation: Option<Reservation>,
-    /// Whether a full PTU deployment of a model that could not serve was passed over.
+    /// Whether a full PTU deployment was passed over so far.
     pub(super) passed_ptu: bool,
     /// The slot of a low-priority call, until it ends.
     pub(super) slot: Option<Slot>,
@@ -59,6 +61,7 @@ impl CallRecord {
             can_use: false,
             prompt_tokens: 0,
             in_flight: None,
+            begun: None,
             reservation: None,
             passed_ptu: false,
             slot: None,
@@ -83,9 +86,45 @@ impl CallRecord {
         }
     }
 
-    /// Notes an attempt.
+    /// Notes that an attempt begins.
+    pub(super) fn begin(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
+        self.begun = Some(self.now());
+    }
+
+    /// Notes an attempt that has ended, or brought an answer.
     pub(super) fn attempt(&mut self, attempt: Attempt) {
+        self.begun = None;
         self.event.attempts.push(attempt);
+    }
+
+    /// Notes the deployment that serves the call.
+    pub(super) fn served_by(&mut self, spec: &DeploymentSpec) {
+        let event = &mut self.event;
+        event.backend = Arc::clone(&spec.backend);
+        event.deployment = Arc::clone(&spec.name);
+        event.kind = Some(spec.kind);
+        event.region = spec.region.clone().unwrap_or_else(|| "".into());
+        event.spilled = self.passed_ptu && spec.kind == Kind::Payg;
+    }
+
+    /// Notes the attempt under way, which the client does not wait for any more. It is what the call
+    /// is charged by: no attempt before it brought an answer.
+    fn leave_midway(&mut self) {
+        let Some((in_flight, begun)) = self.in_flight.as_ref().zip(self.begun) else {
+            return;
+        };
+        let spec = in_flight.deployment().spec.clone();
+        self.served_by(&spec);
+        self.attempt(Attempt {
+            backend: spec.backend,
+            deployment: spec.name,
+            kind: spec.kind,
+            status: None,
+            error: Some(Outcome::ClientGone.as_str().to_owned()),
+            ms: self.now().ms_since(begun),
+            billed: false,
+        });
     }
 
     /// Whether the end of the call's answer waits for its event.
@@ -149,10 +188,7 @@ impl Drop for CallRecord {
         if self.event.status == 0 {
             self.event.status = CLIENT_GONE;
         }
-        if let Some(in_flight) = &self.in_flight {
-            let spec = in_flight.deployment().spec.clone();
-            answered_by(&mut self.event, &spec);
-        }
+        self.leave_midway();
         self.end(Outcome::ClientGone, None, 0);
     }
 }
@@ -171,17 +207,6 @@ pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
     let (_version, id) = (parts.next()?, parts.next()?);
     let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
     (hex && id.bytes().any(|b| b != b'0')).then_some(id)
-}
-
-/// The names that a deployment's answer puts into an event.
-pub(super) fn answered_by(
-    event: &mut UsageEvent,
-    spec: &crate::gateway::deployment::DeploymentSpec,
-) {
-    event.backend = Arc::clone(&spec.backend);
-    event.deployment = Arc::clone(&spec.name);
-    event.kind = Some(spec.kind);
-    event.region = spec.region.clone().unwrap_or_else(|| "".into());
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Gateway, Keeping};
 use crate::outbox::recorder::Calls;
@@ -28,7 +29,35 @@ pub enum Starter {
     Other,
 }
 
-/// Serves on `listener` until that fails, or the process is asked to end by SIGTERM or ctrl-c.
+/// SIGTERM and ctrl-c, which ask the process to end. From when this is made they are heard, and wait;
+/// before, they kill. So it is made before the process can be reached, or opens what is to be closed.
+#[derive(Debug)]
+pub struct Asked {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Asked {
+    /// Listens for both.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn to_end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Serves on `listener` until that fails, or the process is `asked` to end.
 ///
 /// # Errors
 /// Those of [`Gateway::serve`]; and, below the Functions host, that the process was asked to end.
@@ -37,11 +66,12 @@ pub async fn serve_until_asked(
     listener: TcpListener,
     keeping: Keeping,
     starter: Starter,
+    mut asked: Asked,
 ) -> io::Result<()> {
     let calls = gateway.calls();
     tokio::select! {
         done = gateway.serve(listener) => return done,
-        asked = asked_to_end() => asked?,
+        () = asked.to_end() => {}
     }
     finish(&calls, keeping).await;
     match starter {
@@ -64,19 +94,4 @@ async fn finish(calls: &Calls, keeping: Keeping) {
     if !keeping.finish(EVENTS).await {
         tracing::error!("usage events may be lost: they could not be delivered in time");
     }
-}
-
-#[cfg(unix)]
-async fn asked_to_end() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => interrupted,
-    }
-}
-
-#[cfg(not(unix))]
-async fn asked_to_end() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
 }

@@ -6,7 +6,7 @@
 //! a scan of the table.
 
 use super::{Change, Fields, Key, Write, encode_key};
-use crate::gateway::event::UsageEvent;
+use crate::gateway::event::{Kind, UsageEvent};
 use crate::gateway::price::Charge;
 use crate::gateway::time::Timestamp;
 
@@ -51,8 +51,10 @@ pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
         .number("weighted_tokens", charge.weighted)
 }
 
-/// As [`fields`], without what the call costs.
+/// As [`fields`], without what the call costs. Backend, deployment and kind are those by which the
+/// call is in the sums ([`UsageEvent::served`]).
 pub fn call(event: &UsageEvent) -> Fields {
+    let served = event.served();
     Fields::new()
         .text("id", &*event.id)
         .text("time", event.time.rfc3339())
@@ -62,9 +64,9 @@ pub fn call(event: &UsageEvent) -> Fields {
         .text("priority", event.priority.as_str())
         .text("model", &*event.model)
         .text("operation", clipped(&event.operation))
-        .text("backend", &*event.backend)
-        .text("deployment", &*event.deployment)
-        .text("kind", event.kind.map_or("", |kind| kind.as_str()))
+        .text("backend", &**served.backend)
+        .text("deployment", &**served.deployment)
+        .text("kind", served.kind.map_or("", Kind::as_str))
         .text("region", &*event.region)
         .number("status", event.status.into())
         .flag("streamed", event.streamed)

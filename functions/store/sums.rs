@@ -2,9 +2,9 @@
 //!
 //! They lie beside the day's calls and are written in the same transaction, so that a sum is always
 //! that of its calls. There is one by model, kind, backend and deployment, `sum|MODEL|KIND|BACKEND|
-//! DEPLOYMENT`, and one by hour and PTU deployment, `ptu|HH|BACKEND|DEPLOYMENT`. Instances that write
-//! the same sum at once go on in further shards of it, which have `|` and a number after that: who
-//! reads adds them up.
+//! DEPLOYMENT`, and one by hour, model and PTU deployment, `ptu|HH|MODEL|BACKEND|DEPLOYMENT`. The
+//! deployment is the one that charges ([`UsageEvent::served`]). Instances that write the same sum at
+//! once go on in further shards of it, which have `|` and a number after that: who reads adds them up.
 
 use rust_decimal::Decimal;
 
@@ -174,14 +174,15 @@ pub(super) enum Of<'a> {
 impl<'a> Of<'a> {
     /// The sums that an event counts in: one or two.
     pub(super) fn all(event: &'a UsageEvent) -> impl Iterator<Item = Self> {
-        let (backend, deployment): (&str, &str) = (&event.backend, &event.deployment);
+        let served = event.served();
+        let (backend, deployment): (&str, &str) = (served.backend, served.deployment);
         let model = Self::Model {
             model: &event.model,
-            kind: event.kind.map_or("", Kind::as_str),
+            kind: served.kind.map_or("", Kind::as_str),
             backend,
             deployment,
         };
-        let hour = (event.kind == Some(Kind::Ptu)).then(|| Self::PtuHour {
+        let hour = (served.kind == Some(Kind::Ptu)).then(|| Self::PtuHour {
             hour: hour(event),
             backend,
             deployment,
@@ -208,9 +209,10 @@ impl<'a> Of<'a> {
                 hour,
                 backend,
                 deployment,
-                ..
+                model,
             } => format!(
-                "{PTU}{hour}|{}|{}",
+                "{PTU}{hour}|{}|{}|{}",
+                encode_key(model),
                 encode_key(backend),
                 encode_key(deployment)
             ),
@@ -275,6 +277,7 @@ pub async fn spent(store: &dyn Store, app: &str, day: &str) -> Result<Decimal, S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::time::Timestamp;
 
     #[test]
     fn a_sum_that_would_be_rounded_is_none() {
@@ -287,6 +290,27 @@ mod tests {
             "0.0000000000000000000000000002"
         );
         assert_eq!(add(i64::MAX.unsigned_abs(), 1), None);
+    }
+
+    #[test]
+    fn models_that_share_a_ptu_have_hours_of_their_own() {
+        let event = |model: &str| UsageEvent {
+            time: Timestamp::from_unix_ms(1_795_453_590_000),
+            model: model.into(),
+            backend: "b".into(),
+            deployment: "d".into(),
+            kind: Some(Kind::Ptu),
+            ..UsageEvent::default()
+        };
+        let rows = |model| -> Vec<String> {
+            let event = event(model);
+            Of::all(&event).map(|of| of.row(2)).collect()
+        };
+        assert_eq!(
+            rows("gpt-4o"),
+            ["sum|gpt-4o|ptu|b|d|2", "ptu|17|gpt-4o|b|d|2"]
+        );
+        assert_eq!(rows("chat"), ["sum|chat|ptu|b|d|2", "ptu|17|chat|b|d|2"]);
     }
 
     #[test]

@@ -97,7 +97,8 @@ impl Use {
 
 /// What a call used of a provisioned deployment; `None` where it used none.
 pub fn use_of(event: &UsageEvent) -> Option<(DeploymentId, Minute, Use)> {
-    if event.kind != Some(Kind::Ptu) || event.usage == UsageSource::None {
+    let served = event.served();
+    if served.kind != Some(Kind::Ptu) || event.usage == UsageSource::None {
         return None;
     }
     let rate = ModelRate::of(&event.model).unwrap_or(ModelRate::ASSUMED);
@@ -110,18 +111,25 @@ pub fn use_of(event: &UsageEvent) -> Option<(DeploymentId, Minute, Use)> {
         Priority::High => (0, 0),
     };
     let id = DeploymentId {
-        backend: Arc::clone(&event.backend),
-        deployment: Arc::clone(&event.deployment),
+        backend: Arc::clone(served.backend),
+        deployment: Arc::clone(served.deployment),
     };
     let ended = event.time.plus_ms(event.total_ms);
     Some((id, Minute::of(ended), Use { all, low, low_ms }))
 }
 
-/// How long the deployment that answered had to do with the call, ms; what was before, such as the
+/// How long the deployment that charges had to do with the call, ms; what was before, such as the
 /// wait for a slot, is left out.
 fn ms_at_deployment(event: &UsageEvent) -> u64 {
-    let to_first_byte = event.attempts.last().map_or(0, |attempt| attempt.ms);
-    let after_it = event.total_ms.saturating_sub(event.first_byte_ms);
+    let billed = event.billed();
+    let to_first_byte = billed.map_or(0, |attempt| attempt.ms);
+    // Without a status nothing came after the attempt's own time: its client had left.
+    let has_answered = billed.is_none_or(|attempt| attempt.status.is_some());
+    let after_it = if has_answered {
+        event.total_ms.saturating_sub(event.first_byte_ms)
+    } else {
+        0
+    };
     to_first_byte.saturating_add(after_it)
 }
 
@@ -320,6 +328,7 @@ mod tests {
     fn calls_that_use_nothing_of_a_ptu_do_not_count() {
         let payg = UsageEvent {
             kind: Some(Kind::Payg),
+            attempts: Vec::new(),
             ..event(0, Priority::High)
         };
         let failed = UsageEvent {
@@ -328,6 +337,37 @@ mod tests {
         };
         assert_eq!(use_of(&payg), None);
         assert_eq!(use_of(&failed), None);
+    }
+
+    #[test]
+    fn a_call_counts_at_the_ptu_that_charges_for_it() {
+        let charged = event(0, Priority::Low);
+        // Its client left before the PTU answered, or others say that another deployment did.
+        for kind in [None, Some(Kind::Payg)] {
+            let mut event = UsageEvent {
+                backend: "elsewhere".into(),
+                deployment: "another".into(),
+                kind,
+                ..charged.clone()
+            };
+            event.attempts.push(Attempt {
+                billed: false,
+                ..event.attempts[0].clone()
+            });
+            assert_eq!(use_of(&event), use_of(&charged));
+        }
+        let mut elsewhere = charged;
+        elsewhere.attempts[0].kind = Kind::Payg;
+        assert_eq!(use_of(&elsewhere), None);
+    }
+
+    #[test]
+    fn a_client_that_leaves_before_the_answer_has_kept_the_ptu_busy_until_then() {
+        let mut left = event(0, Priority::Low);
+        left.first_byte_ms = 0;
+        left.attempts[0].status = None;
+        let (_, _, used) = use_of(&left).unwrap();
+        assert_eq!(used.low_ms, 300, "the wait before the attempt is left out");
     }
 
     #[test]

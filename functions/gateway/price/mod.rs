@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Kind, Tokens, UsageEvent, UsageSource};
+use super::event::{Kind, Served, Tokens, UsageEvent, UsageSource};
 use super::ptu::ModelRate;
 use super::time::Timestamp;
 
@@ -196,7 +196,7 @@ impl Prices {
         if event.usage == UsageSource::None && event.tokens.total() == 0 {
             return Charge::nothing();
         }
-        let served = Served::of(event);
+        let served = event.served();
         let known = self.known(&served);
         if served.kind == Some(Kind::Ptu) {
             let base_model = known.map_or(&event.model, |known| &known.of.base_model);
@@ -273,31 +273,6 @@ impl Charge {
             cost: Some(Decimal::ZERO),
             weighted: 0,
             is_unpriced: false,
-        }
-    }
-}
-
-/// Which deployment charges for a call.
-struct Served<'a> {
-    backend: &'a Arc<str>,
-    deployment: &'a Arc<str>,
-    kind: Option<Kind>,
-}
-
-impl<'a> Served<'a> {
-    fn of(event: &'a UsageEvent) -> Self {
-        let billed = event.attempts.iter().rev().find(|attempt| attempt.billed);
-        match billed {
-            Some(attempt) => Self {
-                backend: &attempt.backend,
-                deployment: &attempt.deployment,
-                kind: Some(attempt.kind),
-            },
-            None => Self {
-                backend: &event.backend,
-                deployment: &event.deployment,
-                kind: event.kind,
-            },
         }
     }
 }

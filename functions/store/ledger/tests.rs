@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use proptest::prelude::*;
 
 use super::*;
-use crate::gateway::event::{Kind, Outcome, UsageSource};
+use crate::gateway::event::{Attempt, Kind, Outcome, UsageSource};
 use crate::store::embedded::Embedded;
 use crate::store::{Page, encode_key};
 
@@ -72,9 +72,9 @@ fn faulty(folder: &std::path::Path, seed: u64, percent: u32) -> Arc<Faulty> {
 fn charge(event: &UsageEvent) -> Charge {
     let input = Decimal::from(event.tokens.input);
     let output = Decimal::from(event.tokens.output);
-    let is_ptu = event.kind == Some(Kind::Ptu);
+    let is_ptu = payer(event) == Some(Kind::Ptu);
     let weighted = event.tokens.input + event.tokens.output * 4;
-    let cost = match (event.kind, &*event.model) {
+    let cost = match (payer(event), &*event.model) {
         (Some(Kind::Ptu), _) | (_, "unknown") => None,
         (_, "gpt-4o") => Some(input * Decimal::new(25, 7) + output * Decimal::new(1, 5)),
         _ => Some((input + output) * Decimal::new(123_456_789, 20)),
@@ -84,6 +84,34 @@ fn charge(event: &UsageEvent) -> Charge {
         weighted: if is_ptu { weighted } else { 0 },
         cost,
     }
+}
+
+/// Whose price it is: that of the attempt that was billed, else of the deployment that answered.
+fn payer(event: &UsageEvent) -> Option<Kind> {
+    let billed = event.attempts.iter().filter(|attempt| attempt.billed);
+    billed
+        .last()
+        .map_or(event.kind, |attempt| Some(attempt.kind))
+}
+
+/// No attempts, as others report; or one that was billed, which need not be at the deployment that is
+/// said to have answered, between others.
+fn attempts(random: &mut fastrand::Rng) -> Vec<Attempt> {
+    if random.bool() {
+        return Vec::new();
+    }
+    let billed = random.usize(0..3);
+    let attempt = |(at, kind): (usize, Kind)| Attempt {
+        backend: "b".into(),
+        deployment: ["x", "y", "z"][at].into(),
+        kind,
+        status: Some(429),
+        error: None,
+        ms: 1,
+        billed: at == billed,
+    };
+    let kinds = [0; 3].map(|_| random.choice([Kind::Ptu, Kind::Payg]).unwrap());
+    kinds.into_iter().enumerate().map(attempt).collect()
 }
 
 const DAY: u64 = 24 * 3_600_000;
@@ -109,6 +137,7 @@ fn event(id: u64, random: &mut fastrand::Rng) -> UsageEvent {
             output: random.u64(0..10_000),
             ..Tokens::default()
         },
+        attempts: attempts(random),
         ..UsageEvent::default()
     }
 }
@@ -135,7 +164,7 @@ fn reckoned<'a>(events: impl Iterator<Item = &'a UsageEvent>) -> Sum {
         sum.calls += 1;
         sum.failed_calls += u64::from(event.status == 429);
         sum.spilled_calls += spilled;
-        sum.unpriced_calls += u64::from(cost.is_none() && event.kind != Some(Kind::Ptu));
+        sum.unpriced_calls += u64::from(cost.is_none() && payer(event) != Some(Kind::Ptu));
         sum.tokens.input += event.tokens.input;
         sum.tokens.output += event.tokens.output;
         sum.spilled_tokens += spilled * (event.tokens.input + event.tokens.output);
@@ -157,8 +186,15 @@ async fn adds_up(store: &dyn Store, events: &[UsageEvent]) {
     for (day, events) in days {
         let (models, hours, rows) = read(store, &day).await;
         assert_eq!(models, reckoned(events.iter().copied()), "{day}");
-        let ptu = events.iter().copied().filter(|e| e.kind == Some(Kind::Ptu));
+        let ptu = events.iter().copied();
+        let ptu = ptu.filter(|event| payer(event) == Some(Kind::Ptu));
         assert_eq!(hours, reckoned(ptu), "{day}");
+        assert_eq!(hours.weighted, models.weighted, "no weight without an hour");
+        let shown = rows
+            .iter()
+            .filter(|row| row.fields.get_text("kind") == "ptu");
+        let shown = shown.map(|row| row.fields.get_number("weighted_tokens"));
+        assert_eq!(shown.sum::<u64>(), hours.weighted, "{day}");
         let keys: HashSet<&str> = rows.iter().map(|row| &*row.key.row).collect();
         assert_eq!(
             (rows.len(), keys.len()),
