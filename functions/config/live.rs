@@ -20,7 +20,7 @@ pub struct Live {
     /// Time from look to look, seconds; each instance adds up to a quarter of it.
     #[schemars(range(min = 1, max = 3600))]
     pub poll_seconds: u64,
-    /// How many configurations that were taken are kept, in the container `config-history` of
+    /// How many configurations that were taken are kept, in the container `confighistory` of
     /// `[storage] blobs`; 0: none.
     #[schemars(range(min = 0, max = 100))]
     pub keep: usize,

@@ -1,4 +1,4 @@
-//! Configurations that were taken, kept for a roll-back: blobs in `config-history`, by when they were
+//! Configurations that were taken, kept for a roll-back: blobs in `confighistory`, by when they were
 //! written and their hash.
 //!
 //! All instances take the same one and would keep it under the same name, so that it is there once.

@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use self::history::History;
 use self::source::{Found, Source};
 use self::standing::{Generation, Refused, Standing};
-use crate::config::Config;
 use crate::config::diff::{Difference, Document};
+use crate::config::{Config, Mistakes};
 use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
@@ -62,17 +62,20 @@ pub fn judge(
     why: &str,
 ) -> Result<Config, Vec<String>> {
     let Written { text, from } = next;
-    let (read, mut mistakes) = match Config::parse(text, from, env) {
-        Ok(config) => (Some(config), Vec::new()),
-        Err(mistakes) => (
-            None,
-            mistakes.to_string().lines().map(str::to_owned).collect(),
-        ),
+    let (read, wrong) = match Config::parse(text, from, env) {
+        Ok(config) => (Some(config), None),
+        Err(mistakes) => (None, Some(mistakes)),
     };
+    let said = wrong.as_ref().map(Mistakes::to_string).unwrap_or_default();
+    let mut mistakes: Vec<String> = said.lines().map(str::to_owned).collect();
     // A text whose TOML is broken has said so.
     if let (Ok(before), Ok(after)) = (Document::read(running, from), Document::read(text, from)) {
-        let differences = before.differences(&after);
-        let fixed = differences.iter().filter(|one| is_fixed(one));
+        let is_wrong = |one: &Difference| {
+            let mut all = wrong.iter().flat_map(|mistakes| &mistakes.list);
+            all.any(|mistake| mistake.path == one.path)
+        };
+        let differences = before.differences(&after).into_iter();
+        let fixed = differences.filter(|one| is_fixed(one) && !is_wrong(one));
         mistakes.extend(fixed.map(|one| format!("{from}: {one}: {why}")));
     }
     match read {

@@ -57,7 +57,7 @@ impl Container {
             Self::Files => "files",
             Self::Replies => "replies",
             Self::Config => "config",
-            Self::ConfigHistory => "config-history",
+            Self::ConfigHistory => "confighistory",
         }
     }
 }
