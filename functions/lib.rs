@@ -21,6 +21,7 @@
 //! | [`way`] | the way into the relay, for functions that make calls for apps |
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
+//! | [`live`] | the configuration, changed while the gateway runs |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
 //! | [`current`] | a value that is replaced as a whole while others read it |
@@ -29,7 +30,7 @@
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `batches`,
 //! `chargeback`, `console`, `utilization`, `alert`) > `door`, `outbox`, `quota`, `pacing`, `billing`,
-//! `async_calls`, `way` > `store` > `azure` > `host` > `gateway`, `config`, `current`. `gateway` does
+//! `async_calls`, `way`, `live` > `store` > `azure` > `host` > `gateway`, `config`, `current`. `gateway` does
 //! no I/O and reads no clock.
 
 pub mod alert;
@@ -46,6 +47,7 @@ pub mod discover;
 pub mod door;
 pub mod gateway;
 pub mod host;
+pub mod live;
 pub mod local;
 pub mod outbox;
 pub mod pacing;

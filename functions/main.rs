@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use spillway::azure::service_bus::Counts;
-use spillway::billing::command::{self, DECIMALS, Request, What};
+use spillway::billing::command::{DECIMALS, Request, What, run as run_bill};
 use spillway::billing::render::Format;
 use spillway::billing::{Billing, Period, Span};
 use spillway::chargeback::Consumer;
@@ -23,11 +23,13 @@ use spillway::gateway::bill::By;
 use spillway::host::clock::Clock;
 use spillway::host::log::log_to_stdout;
 use spillway::host::server::bind;
+use spillway::live::{Written, command};
 use spillway::local::queue::Queues;
 use spillway::local::{embedded, simulation::Latency, timer};
 use spillway::package;
 use spillway::serve::batch::Trigger;
 use spillway::serve::ending::{Asked, Starter, serve_until_asked};
+use spillway::serve::live;
 use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
 use tokio::net::TcpListener;
 
@@ -62,6 +64,49 @@ enum Command {
     Key(KeyCommand),
     /// What each app owes, from what is kept of its calls.
     Bill(BillArgs),
+    /// What differs between two configurations, and what of it needs a restart. Ends with 1 where
+    /// anything does, with 2 where they can't be compared.
+    Diff(DiffArgs),
+    /// The configuration in a blob, which running gateways watch ([live] blob).
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Args)]
+struct DiffArgs {
+    /// The configuration before; where it is the only one: after, and the blob's before.
+    file: PathBuf,
+    /// The configuration after.
+    other: Option<PathBuf>,
+    /// The file that names the blob, where one is compared with it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// The configurations that gateways have taken, the newest first; `*`: the one that is there.
+    List {
+        /// The file that names the blob.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Puts a file there.
+    Put {
+        /// The configuration.
+        file: PathBuf,
+        /// The file that names the blob.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Puts one of the list there again.
+    Rollback {
+        /// Its name in the list.
+        name: String,
+        /// The file that names the blob.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -196,6 +241,16 @@ fn main() -> ExitCode {
         Command::Discover(args) => propose(args),
         Command::Key(KeyCommand::New { app }) => make_key(&app),
         Command::Bill(args) => bill(args),
+        Command::Diff(args) => {
+            return match compare(&args) {
+                Ok(differs) => ExitCode::from(u8::from(differs)),
+                Err(error) => {
+                    let _ = writeln!(io::stderr(), "{error}");
+                    ExitCode::from(2)
+                }
+            };
+        }
+        Command::Config(command) => place_configuration(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -212,13 +267,40 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn read(named: Option<&Path>) -> io::Result<Config> {
-    let (text, file) = Source::find(named, &env).read().map_err(io::Error::other)?;
-    Config::parse(&text, &file, &env).map_err(io::Error::other)
+    Packaged::read(named).map(|packaged| packaged.config)
+}
+
+/// The configuration that comes with the program.
+struct Packaged {
+    config: Config,
+    written: Written,
+    /// Where it is from, where that is a file.
+    file: Option<PathBuf>,
+}
+
+impl Packaged {
+    fn read(named: Option<&Path>) -> io::Result<Self> {
+        let source = Source::find(named, &env);
+        let (text, from) = source.read().map_err(io::Error::other)?;
+        let config = Config::parse(&text, &from, &env).map_err(io::Error::other)?;
+        Ok(Self {
+            config,
+            written: Written { text, from },
+            file: match source {
+                Source::File(file) => Some(file),
+                Source::Text(_) => None,
+            },
+        })
+    }
 }
 
 fn serve(args: &ServeArgs) -> io::Result<()> {
     log_to_stdout("info");
-    let config = read(args.config.as_deref())?;
+    let Packaged {
+        config,
+        written,
+        file,
+    } = Packaged::read(args.config.as_deref())?;
     let port = match (args.port, env(PORT_VARIABLE)) {
         (Some(port), _) => port,
         // Not 0, which would be a port that the host does not know.
@@ -240,7 +322,13 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
             Some(_) => Trigger::Invoked,
             None => Trigger::Absent,
         };
-        let (mut gateway, keeping) = start(Place::Azure, &config, None, trigger)?;
+        let may_serve = |config: &Config| {
+            may_run(&config.auth, &env)?;
+            may_listen(&config.auth, host.into())
+        };
+        let watched = Some((written, file));
+        let started = start(Place::Azure, config, watched, None, trigger, may_serve);
+        let (mut gateway, keeping) = started.await?;
         if trigger == Trigger::Absent {
             gateway = gateway.with_realtime();
         }
@@ -252,11 +340,8 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
 
 fn local(args: &LocalArgs) -> io::Result<()> {
     log_to_stdout("warn");
-    let real = args
-        .config
-        .as_deref()
-        .map(|file| read(Some(file)))
-        .transpose()?;
+    let real = args.config.as_deref();
+    let real = real.map(|file| Packaged::read(Some(file))).transpose()?;
     let latency = Latency {
         first_token_ms: args.latency_ms,
         per_token_ms: args.latency_ms / 15,
@@ -270,15 +355,16 @@ fn local(args: &LocalArgs) -> io::Result<()> {
     });
     run(async move {
         let asked = Asked::listen()?;
-        let mut config = match real {
-            Some(config) => config,
+        let (mut config, watched) = match real {
+            Some(real) => (real.config, Some((real.written, real.file))),
             None => {
                 let text = embedded::start(latency, slots).await?;
                 let config = Config::parse(&text, "the embedded configuration", &env);
-                Config {
+                let config = Config {
                     batch_api: Some(BatchApi::default()),
                     ..config.map_err(io::Error::other)?
-                }
+                };
+                (config, None)
             }
         };
         let named = data.map(StoragePlace::Embedded).or(config.storage.tables);
@@ -290,7 +376,16 @@ fn local(args: &LocalArgs) -> io::Result<()> {
         let counts = queues
             .as_ref()
             .map(|(queues, _)| Arc::new(queues.clone()) as Arc<dyn Counts>);
-        let (gateway, keeping) = start(Place::Local, &config, counts, Trigger::Invoked)?;
+        let copy = config.clone();
+        let started = start(
+            Place::Local,
+            copy,
+            watched,
+            counts,
+            Trigger::Invoked,
+            |_| Ok(()),
+        );
+        let (gateway, keeping) = started.await?;
         let gateway = gateway.with_realtime();
         let address = listener.local_addr()?;
         say_how_to_try(address, &config)?;
@@ -298,7 +393,7 @@ fn local(args: &LocalArgs) -> io::Result<()> {
             say_how_to_queue(queue_listener.local_addr()?, &config)?;
             queues.start(queue_listener, address);
         }
-        if config.backends.iter().any(|b| b.resource_id.is_some()) {
+        if config.backends.iter().any(|b| b.resource_id.is_some()) || config.live.is_some() {
             tokio::spawn(timer::keep(address));
         }
         serve_until_asked(gateway, listener, keeping, Starter::Other, asked).await
@@ -330,14 +425,40 @@ async fn queues(config: &mut Config, port: u16) -> io::Result<Option<(Queues, Tc
     Ok(Some((queues, listener)))
 }
 
-/// A gateway with its store, and a thread that brings it what calls leave behind. `counts` counts the
-/// batch queue's messages where that is not Service Bus.
-fn start(
+/// A gateway with its store, and a thread that brings it what calls leave behind. What is `watched`
+/// may have another configuration in place of `config`, if that `may_serve`. `counts` counts the batch
+/// queue's messages where that is not Service Bus.
+async fn start(
     place: Place,
-    config: &Config,
+    mut config: Config,
+    watched: Option<(Written, Option<PathBuf>)>,
     counts: Option<Arc<dyn Counts>>,
     trigger: Trigger,
+    may_serve: impl Fn(&Config) -> io::Result<()>,
 ) -> io::Result<(Gateway, Keeping)> {
+    let blobs = open_blobs(place, &config.storage)?;
+    let watcher =
+        watched.and_then(|(written, file)| live::watcher(&config, written, file, blobs.as_ref()));
+    let watcher = match watcher {
+        Some(mut watcher) => {
+            let may_serve = |config: &Config| may_serve(config).map_err(|why| why.to_string());
+            if let Some(begun) = watcher.begin(may_serve).await {
+                let batch = match place {
+                    Place::Local => config.batch,
+                    Place::Azure => begun.batch,
+                };
+                let storage = config.storage;
+                config = Config {
+                    batch,
+                    storage,
+                    ..begun
+                };
+            }
+            Some(watcher)
+        }
+        None => None,
+    };
+    let config = &config;
     let store = open_store(place, &config.storage)?;
     if store.is_none() {
         tracing::warn!(
@@ -349,7 +470,6 @@ fn start(
     let ledger = ledger.map(Arc::new);
     let keeping = keep(place, config, inbox, store.clone(), ledger.clone())?;
     gateway = gateway.charging_by(keeping.prices().clone());
-    let blobs = open_blobs(place, &config.storage)?;
     if let Some(blobs) = &blobs {
         gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }
@@ -367,6 +487,9 @@ fn start(
     }
     if let (Trigger::Invoked, Some(ledger)) = (trigger, ledger) {
         gateway = gateway.with_consumer(Consumer::new(config, ledger));
+    }
+    if let Some(watcher) = watcher {
+        gateway = gateway.watching(watcher);
     }
     Ok((gateway, keeping))
 }
@@ -461,6 +584,59 @@ fn make_key(app: &str) -> io::Result<()> {
     )
 }
 
+/// Whether they differ.
+fn compare(args: &DiffArgs) -> io::Result<bool> {
+    let first = command::file(&args.file)?;
+    let (before, after) = match &args.other {
+        Some(other) => (first, command::file(other)?),
+        None => {
+            let named = args.config.as_deref();
+            (in_place(named, async |place| place.read().await)?, first)
+        }
+    };
+    command::diff(&before, &after, &mut io::stdout())
+}
+
+fn place_configuration(command: ConfigCommand) -> io::Result<()> {
+    let mut out = io::stdout();
+    match command {
+        ConfigCommand::List { config } => {
+            in_place(config.as_deref(), async |place| place.list(&mut out).await)
+        }
+        ConfigCommand::Put { file, config } => {
+            let next = command::file(&file)?;
+            in_place(config.as_deref(), async |place| {
+                place.put(&next, &mut out).await
+            })
+        }
+        ConfigCommand::Rollback { name, config } => in_place(config.as_deref(), async |place| {
+            place.roll_back(&name, &mut out).await
+        }),
+    }
+}
+
+/// Works on the blob that a configuration's `[live]` names. The file is read for its `[live]` and
+/// `[storage]` only: this machine may not have the variables that the rest takes.
+fn in_place<T>(
+    named: Option<&Path>,
+    work: impl AsyncFnOnce(command::Place) -> io::Result<T>,
+) -> io::Result<T> {
+    let (text, from) = Source::find(named, &env).read().map_err(io::Error::other)?;
+    let (live, storage) = Config::place(&text, &from, &env).map_err(io::Error::other)?;
+    let name = live.blob_name().map(str::to_owned);
+    let name =
+        name.ok_or_else(|| io::Error::other(format!("{from} names no blob: [live] blob")))?;
+    let mut done = None;
+    run(async {
+        let blobs = open_blobs(Place::Local, &storage)?;
+        let blobs =
+            blobs.ok_or_else(|| io::Error::other(format!("{from} has no storage.blobs")))?;
+        done = Some(work(command::Place::new(blobs, &name)).await?);
+        Ok(())
+    })?;
+    done.ok_or_else(|| io::Error::other("nothing was done"))
+}
+
 fn bill(args: BillArgs) -> io::Result<()> {
     let now = Clock::new().now();
     let span = Span {
@@ -485,7 +661,7 @@ fn bill(args: BillArgs) -> io::Result<()> {
     run(async move {
         let billing = billing_of(args.config.as_deref(), args.data)?;
         let mut out = io::BufWriter::new(io::stdout());
-        command::run(&billing, request, now, &mut out).await
+        run_bill(&billing, request, now, &mut out).await
     })
 }
 

@@ -3,6 +3,7 @@
 pub mod batch;
 mod batches;
 pub mod ending;
+pub mod live;
 mod names;
 mod requests;
 pub mod swap;
@@ -116,7 +117,7 @@ impl Gateway {
         let door = Door::new(config).map_err(io::Error::other)?;
         let needs_tls = |b: &crate::config::Backend| b.endpoint.scheme() == Scheme::Https;
         // Reading the system's roots takes a while, which local work need not wait for.
-        let tls = if config.backends.iter().any(needs_tls) {
+        let tls = if config.backends.iter().any(needs_tls) || config.live.is_some() {
             relay::tls_settings().map_err(io::Error::other)?
         } else {
             relay::no_tls().map_err(io::Error::other)?
@@ -195,7 +196,7 @@ impl Gateway {
         blobs: &Arc<dyn Blobs>,
         store: Option<&Arc<dyn Store>>,
     ) -> Self {
-        if config.apps.iter().any(|app| app.log_prompts) {
+        if config.apps.iter().any(|app| app.log_prompts) || config.live.is_some() {
             let (prompts, inbox) = Prompts::new(&config.prompts);
             self.relay.get().log_prompts(prompts);
             self.background.spawn(inbox.keep(Arc::clone(blobs)));

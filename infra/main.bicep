@@ -245,6 +245,8 @@ var tableNames = [
 ]
 var containerNames = [
   'answers'
+  'config'
+  'confighistory'
   'files'
   'prompts'
   'replies'
@@ -668,6 +670,9 @@ output OTHER_APPS string = join(otherApps, ' ')
 
 @description('Name of the storage account with what the gateway keeps.')
 output DATA_ACCOUNT_NAME string = data.outputs.name
+
+@description('Where spillway config puts a configuration: the value of BLOBS_ENDPOINT for it.')
+output BLOBS_ENDPOINT string = data.outputs.blobEndpoint
 
 @description('Host of the Service Bus namespace.')
 output SERVICE_BUS_HOST string = serviceBus.outputs.hostName

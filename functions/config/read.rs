@@ -1,17 +1,52 @@
 //! From text to configuration.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::mistakes::Report;
 use super::tree::Tree;
-use super::{Config, Mistakes, shape, validate};
+use super::{Config, Live, Mistakes, Storage, shape, validate};
 
 /// The JSON Schema of `spillway.toml`, draft 2020-12.
 pub fn schema() -> Value {
     schemars::schema_for!(Config).to_value()
 }
 
+/// As much of the file as says where the configuration lies.
+#[derive(Deserialize)]
+struct Lies {
+    #[serde(default)]
+    live: Live,
+    #[serde(default)]
+    storage: Storage,
+}
+
 impl Config {
+    /// What a configuration says of where it lies itself and where things are kept; the rest is not
+    /// looked at.
+    ///
+    /// # Errors
+    /// The mistakes of its TOML and of these sections.
+    pub fn place(
+        text: &str,
+        file: &str,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Live, Storage), Mistakes> {
+        let mut report = Report::new(text);
+        let as_written = |name: &str| env(name).or_else(|| Some(String::new()));
+        let tree = Tree::read(text, &as_written, &mut report);
+        if !tree.is_whole {
+            return Err(report.into_mistakes(file));
+        }
+        match serde_json::from_value::<Lies>(tree.value) {
+            Ok(lies) => Ok((lies.live, lies.storage)),
+            Err(e) => {
+                report.add(0, "", e.to_string());
+                Err(report.into_mistakes(file))
+            }
+        }
+    }
+
     /// Reads a configuration. `file` is its name in messages, `env` says what a `${NAME}` stands for.
     ///
     /// # Errors

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    AppLimit, Auth, Batch, BatchApi, Cache, Chargeback, Day, Endpoint, Fallback, KeyHash, Money,
-    Pacing, Price, Prompts, Secret, StoragePlace, Transform,
+    AppLimit, Auth, Batch, BatchApi, Cache, Chargeback, Day, Endpoint, Fallback, KeyHash, Live,
+    Money, Pacing, Price, Prompts, Secret, StoragePlace, Transform,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::cache::Scope;
@@ -55,6 +55,8 @@ pub struct Config {
     pub cache: Cache,
     /// OpenAI's Batch API. Absent: its paths go to backends.
     pub batch_api: Option<BatchApi>,
+    /// Watches the configuration while the gateway runs. Absent: it is read once, at the start.
+    pub live: Option<Live>,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.

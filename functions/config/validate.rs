@@ -17,6 +17,7 @@ mod batch;
 mod cache;
 mod fallback;
 mod limits;
+mod live;
 mod pacing;
 mod prices;
 mod prompts;
@@ -78,6 +79,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.cache();
     check.batch_api();
     check.shared_marks();
+    check.live();
     let tables = tree
         .value
         .pointer("/storage/tables")

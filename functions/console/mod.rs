@@ -5,6 +5,7 @@ mod api;
 mod calls;
 mod capacity;
 mod chargeback;
+mod configuration;
 mod days;
 mod history;
 mod live;
@@ -47,6 +48,7 @@ use crate::config::Config;
 use crate::current::Current;
 use crate::gateway::deployment::Deployment;
 use crate::gateway::time::Timestamp;
+use crate::live::standing::Standing;
 use crate::relay::{Relay, refused};
 use crate::store::Store;
 
@@ -73,6 +75,8 @@ pub struct Console {
     billing: Option<Billing>,
     /// The batch queue, where there is one.
     queue: Option<Arc<Queue>>,
+    /// How the configuration stands, where it is watched.
+    configuration: Option<Arc<Standing>>,
 }
 
 impl Console {
@@ -90,6 +94,7 @@ impl Console {
             newest: config.chargeback.reconcile.then(Arc::default),
             billing: store.clone().map(|store| Billing::new(config, store)),
             queue: None,
+            configuration: None,
             relay,
             store,
         }
@@ -102,6 +107,15 @@ impl Console {
         Self {
             queue: Some(Arc::new(Queue::new(name, counts, age))),
             ..self
+        }
+    }
+
+    /// This console, which shows how the configuration stands.
+    #[must_use]
+    pub fn showing(&self, configuration: Arc<Standing>) -> Self {
+        Self {
+            configuration: Some(configuration),
+            ..self.clone()
         }
     }
 

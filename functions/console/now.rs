@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Console;
+use super::configuration::Configuration;
 use super::pacing::{self, Paced, SlotsNow, Sources};
 use super::queue::QueueNow;
 use crate::gateway::deployment::Deployment;
@@ -42,6 +43,8 @@ pub(super) struct Now {
     pub(super) slots_missing: Option<&'static str>,
     /// The batch queue; `null` where there is none.
     pub(super) queue: Option<QueueNow>,
+    /// How the configuration of the answering instance stands; `null` where it is not watched.
+    pub(super) configuration: Option<Configuration>,
     /// All calls.
     pub(super) all: Flow,
     /// The models: those with PTUs, then the others, by name.
@@ -241,6 +244,7 @@ pub(super) async fn look(console: &Console) -> Now {
         dropped_prompts: console.relay.dropped_prompts(),
         slots_missing: paced.missing,
         queue,
+        configuration: console.configuration.as_deref().map(Configuration::of),
         all: all.of_calls(),
         models: pools
             .map(|pool| model(console, pool, &deployments, &models, &paced, now))

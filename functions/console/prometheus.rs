@@ -15,6 +15,7 @@ use crate::gateway::metrics::{DeploymentName, Total, Totals};
 use crate::gateway::pacing::figure::Source;
 use crate::gateway::reconcile::Reconciled;
 use crate::gateway::time::Timestamp;
+use crate::live::standing::State;
 
 /// The content type of the text.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -63,6 +64,9 @@ pub(super) fn text(console: &Console, now: &Now, newest: &[Reconciled]) -> Strin
     let help = "Calls whose prompt was to be kept and was not.";
     text.family(metric, "counter", help);
     text.sample(metric, &[], relay.dropped_prompts());
+    if let Some(standing) = &console.configuration {
+        configuration(&mut text, &standing.now());
+    }
     calls(&mut text, &totals);
     apps(&mut text, &totals);
     deployments(&mut text, &totals);
@@ -72,6 +76,34 @@ pub(super) fn text(console: &Console, now: &Now, newest: &[Reconciled]) -> Strin
     queue(&mut text, now);
     drifts(&mut text, newest);
     text.0
+}
+
+fn configuration(text: &mut Text, state: &State) {
+    let name = "spillway_configuration_info";
+    text.family(
+        name,
+        "gauge",
+        "The configuration that runs, by the beginning of its SHA-256.",
+    );
+    text.sample(name, &[("generation", &*state.running.hash)], 1);
+    let name = "spillway_configuration_since_seconds";
+    text.family(name, "gauge", "Since when it runs, Unix time.");
+    text.sample(name, &[], state.running.since.unix_ms() / 1000);
+    let name = "spillway_configuration_refused";
+    text.family(
+        name,
+        "gauge",
+        "Mistakes of the newest configuration, which is refused for them.",
+    );
+    let mistakes = state.refused.as_ref().map_or(0, |one| one.mistakes.len());
+    text.sample(name, &[], u64::try_from(mistakes).unwrap_or(u64::MAX));
+    let name = "spillway_configuration_unreadable";
+    text.family(
+        name,
+        "gauge",
+        "1 while nobody knows whether there is a newer configuration.",
+    );
+    text.sample(name, &[], u64::from(state.missed.is_some()));
 }
 
 fn calls(text: &mut Text, totals: &Totals) {

@@ -178,3 +178,38 @@ async fn what_another_model_served_counts_by_that_models_rate() {
     let sheet = utilization::read(&*store, &id, minute).await.unwrap();
     assert_eq!(sheet.known.counts[0].used.all, 140);
 }
+
+#[tokio::test]
+async fn slots_come_and_go_with_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+    let clock = Clock::new();
+    let config = |model: &str, pacing: &str| {
+        let text = format!(
+            "[auth]\nmode = \"off\"\n{pacing}[[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
+             [[backend.deployment]]\nname = \"{model}\"\nkind = \"ptu\"\nptus = 100\n"
+        );
+        Config::parse(&text, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let gauge = Arc::new(Gauge::new(
+        &config("new", "[pacing]\n"),
+        Some(Arc::clone(&store)),
+    ));
+    let slots = Slots::new(&gauge, Some(&store), clock);
+    assert!(slots.are_needed_for("new") && !slots.are_needed_for(MODEL));
+    gauge.adopt(&config(MODEL, "[pacing]\n"));
+    slots.adopt();
+    assert!(slots.are_needed_for(MODEL) && !slots.are_needed_for("new"));
+    // Nobody keeps the slots here: the call waits until it needs none.
+    let waiting = slots.acquire(MODEL, clock.now().plus_ms(60_000));
+    let freed = async {
+        while slots.waiting(MODEL) == 0 {
+            tokio::task::yield_now().await;
+        }
+        gauge.adopt(&config(MODEL, ""));
+        slots.adopt();
+    };
+    let (slot, ()) = tokio::join!(waiting, freed);
+    assert_eq!(slot.unwrap().number(), None);
+    assert!(!slots.are_needed_for(MODEL));
+}

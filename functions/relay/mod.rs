@@ -241,7 +241,7 @@ impl Worker {
 
 /// The relay's routes, for one worker with connections of its own.
 pub fn router(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Router {
-    let worker = Worker::new(relay, tls);
+    let worker = Arc::new(Worker::new(relay, tls));
     Router::new()
         .route("/openai/{*path}", axum::routing::any(handle))
         .route("/v1/{*path}", axum::routing::any(handle))
@@ -249,7 +249,7 @@ pub fn router(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Router {
         .with_state(worker)
 }
 
-async fn handle(State(worker): State<Worker>, request: Request) -> Response {
+async fn handle(State(worker): State<Arc<Worker>>, request: Request) -> Response {
     let relay = worker.relay.get();
     let now = relay.clock.now();
     let id = new_id(now, &mut fastrand::Rng::new());

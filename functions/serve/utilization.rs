@@ -64,7 +64,7 @@ impl Gateway {
     fn azure_monitor(&mut self, place: Place, config: &Config) -> Result<Monitor, String> {
         let mut tokens = OwnTokens::new(surroundings(place));
         let (one, batch) = (tokens.get(None, SCOPE)?, tokens.get(None, BATCH_SCOPE)?);
-        if config.backends.iter().any(|b| b.resource_id.is_some()) {
+        if config.backends.iter().any(|b| b.resource_id.is_some()) || config.live.is_some() {
             self.tokens.extend_from_slice(tokens.all());
         }
         Monitor::azure(Tokens { one, batch })

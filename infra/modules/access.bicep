@@ -55,6 +55,16 @@ module data 'access/storage.bicep' = {
   }
 }
 
+module operatorData 'access/storage.bicep' = {
+  name: 'access-operator-data'
+  params: {
+    name: dataName
+    roles: filter(operatorRoles, row => row.on == 'data')
+    principalId: operatorPrincipalId
+    principalType: operatorPrincipalType
+  }
+}
+
 module runtime 'access/storage.bicep' = [for name in runtimeNames: {
   name: 'access-${name}'
   params: {

@@ -8,7 +8,7 @@ use spillway::store::blobs::bounds::{MAX_PAGE, MAX_PART};
 use spillway::store::blobs::embedded::Embedded;
 use spillway::store::blobs::reading::{stream, whole};
 use spillway::store::blobs::upload::Upload;
-use spillway::store::blobs::{Blob, BlobError, Blobs, Container, When};
+use spillway::store::blobs::{Blob, BlobError, Blobs, Container, Seen, When};
 
 use crate::azurite::Azurite;
 
@@ -33,6 +33,7 @@ pub(crate) async fn check(blobs: &Arc<dyn Blobs>) {
     a_range_ends_where_the_blob_does(&**blobs).await;
     an_upload_is_there_whole_or_not_at_all(blobs).await;
     an_append_needs_the_end(&**blobs).await;
+    a_version_is_read_once(&**blobs).await;
     a_list_goes_page_by_page_in_order(&**blobs).await;
     what_is_out_of_bounds_is_refused(&**blobs).await;
 }
@@ -70,6 +71,32 @@ async fn blob_storage_that_is_not_there_is_unavailable() {
     assert!(matches!(put, Err(BlobError::Unavailable(_))), "{put:?}");
     let read = blobs.read(&blob("x"), 0..1).await;
     assert!(matches!(read, Err(BlobError::Unavailable(_))), "{read:?}");
+}
+
+async fn a_version_is_read_once(blobs: &dyn Blobs) {
+    let one = Blob::new(Container::ConfigHistory, "versions/x.toml");
+    assert_eq!(blobs.look(&one, None).await, Ok(Seen::Absent));
+    let mut known = None;
+    for content in ["first", "second", ""] {
+        let bytes = Bytes::from(content);
+        blobs.put(&one, bytes, When::Always).await.unwrap();
+        let seen = blobs.look(&one, known.as_deref()).await.unwrap();
+        let Seen::Changed(version) = seen else {
+            panic!("{seen:?}");
+        };
+        assert_eq!(version.bytes, content);
+        let years = version.written.rfc3339();
+        assert!(years.as_str() > "2024", "{years}");
+        let same = blobs.look(&one, Some(&version.tag)).await;
+        assert_eq!(same, Ok(Seen::Same));
+        known = Some(version.tag);
+    }
+    let nowhere = Blob::new(Container::Config, "x.toml");
+    assert_eq!(blobs.look(&nowhere, None).await, Ok(Seen::Absent));
+    let large = pattern(MAX_PART + 1);
+    blobs.put(&one, large, When::Always).await.unwrap();
+    let seen = blobs.look(&one, None).await;
+    assert!(matches!(seen, Err(BlobError::Refused(_))), "{seen:?}");
 }
 
 async fn a_blob_is_read_as_it_was_written(blobs: &dyn Blobs) {

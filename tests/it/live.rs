@@ -1,12 +1,17 @@
 //! Configurations that change while the gateway runs: what goes on, what ends, and what is refused.
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
+use serde_json::Value;
 use spillway::gateway::event::Outcome;
 use tokio::sync::Semaphore;
 
-use crate::gateway::{OPEN, Running, app, backend, header, start};
+use crate::azurite::Azurite;
+use crate::gateway::{OPEN, Running, app, backend, chat_body, header, start};
+use crate::process::{BINARY, Process, free_port};
 use crate::scripted::{Act, Scripted, full, good, stream};
 
 /// The answer to a chat call of the app.
@@ -197,4 +202,212 @@ async fn a_thousand_swaps_under_load_fail_no_call() {
     }
     assert!(a.calls() > 0 && b.calls() > 0);
     eprintln!("{} calls in 1,000 swaps", served.load(Relaxed));
+}
+
+/// A gateway in a process of its own, whose configuration is watched every second.
+struct Watched {
+    folder: tempfile::TempDir,
+    port: u16,
+    _process: Option<Process>,
+}
+
+impl Watched {
+    /// Not started yet, with this configuration in its file.
+    fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("spillway.toml"), config).unwrap();
+        Self {
+            folder,
+            port: free_port(),
+            _process: None,
+        }
+    }
+
+    fn start(mut self) -> Self {
+        let mut command = self.command(&["serve", "--port", &self.port.to_string()]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self._process = Some(Process::start(command, self.port));
+        self
+    }
+
+    /// The program, in the gateway's folder.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).current_dir(self.folder.path());
+        command
+            .env_remove("SPILLWAY_CONFIG")
+            .env_remove("SPILLWAY_CONFIG_TOML");
+        command
+    }
+
+    /// What the program says, and its exit code.
+    fn says(&self, arguments: &[&str]) -> (String, i32) {
+        let output = self.command(arguments).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (
+            String::from_utf8(text).unwrap(),
+            output.status.code().unwrap(),
+        )
+    }
+
+    fn write(&self, file: &str, config: &str) {
+        std::fs::write(self.folder.path().join(file), config).unwrap();
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    }
+
+    /// How the configuration stands, as soon as it is as it should be.
+    async fn standing(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..300 {
+            let now: Value = serde_json::from_str(&self.get("/spillway/api/now").await).unwrap();
+            last = now["configuration"].clone();
+            if is_so(&last) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it does not come to that: {last:#}");
+    }
+
+    /// The backend that answers a chat call.
+    async fn backend(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/v1/chat/completions", self.port);
+        let call = reqwest::Client::new().post(url).json(&chat_body(false));
+        header(&call.send().await.unwrap(), "x-spillway-backend")
+    }
+}
+
+fn generation(config: &str) -> impl Fn(&Value) -> bool {
+    let hash = spillway::live::hash(config);
+    move |standing| standing["generation"] == hash && standing["refused"].is_null()
+}
+
+#[tokio::test]
+async fn a_file_is_watched_and_a_wrong_one_refused_while_the_old_one_serves() {
+    let payg = Scripted::start(vec![good()]).await;
+    let config = |name: &str| {
+        let payg = backend(name, payg.address, "payg", "");
+        format!("{OPEN}[live]\npoll_seconds = 1\n[gateway]\nworkers = 1\n{payg}")
+    };
+    let gateway = Watched::new(&config("a")).start();
+    gateway.standing(generation(&config("a"))).await;
+    assert_eq!(gateway.backend().await, "a");
+
+    gateway.write("spillway.toml", &config("b"));
+    gateway.standing(generation(&config("b"))).await;
+    assert_eq!(gateway.backend().await, "b");
+
+    let wrong = config("c").replacen("workers = 1", "workers = 2\nworkerz = 3", 1);
+    gateway.write("spillway.toml", &wrong);
+    let standing = gateway
+        .standing(|standing| !standing["refused"].is_null())
+        .await;
+    assert_eq!(standing["generation"], spillway::live::hash(&config("b")));
+    let mistakes = standing["refused"]["mistakes"].to_string();
+    for said in ["workerz", "~ gateway.workers = 1 -> 2: it needs a restart"] {
+        assert!(mistakes.contains(said), "{mistakes}");
+    }
+    assert_eq!(gateway.backend().await, "b");
+    let metrics = gateway.get("/spillway/metrics").await;
+    assert!(
+        metrics.contains("spillway_configuration_refused 2\n"),
+        "{metrics}"
+    );
+    let page = gateway.get("/spillway/").await;
+    assert!(
+        page.contains("was refused") && page.contains("workerz"),
+        "{page}"
+    );
+
+    gateway.write("spillway.toml", &config("c"));
+    gateway.standing(generation(&config("c"))).await;
+    assert_eq!(gateway.backend().await, "c");
+}
+
+#[tokio::test]
+async fn a_blob_is_watched_kept_and_rolled_back() {
+    let azurite = Azurite::start_blobs();
+    let blobs = format!("http://{}/devstoreaccount1", azurite.address);
+    let payg = Scripted::start(vec![good()]).await;
+    let config = |name: &str| {
+        let payg = backend(name, payg.address, "payg", "");
+        format!(
+            "{OPEN}[live]\nblob = \"config/spillway.toml\"\npoll_seconds = 1\n[storage]\nblobs = \"{blobs}\"\n{payg}"
+        )
+    };
+    let gateway = Watched::new(&config("packaged"));
+    for name in ["a", "b"] {
+        gateway.write(&format!("{name}.toml"), &config(name));
+    }
+    let (said, code) = gateway.says(&["config", "put", "a.toml"]);
+    assert_eq!(code, 0, "{said}");
+
+    let gateway = gateway.start();
+    gateway.standing(generation(&config("a"))).await;
+    assert_eq!(gateway.backend().await, "a", "from the first call on");
+
+    let (said, code) = gateway.says(&["diff", "b.toml"]);
+    assert!(
+        code == 1 && said.contains("+ backend[b].name = \"b\""),
+        "{said}"
+    );
+    gateway.says(&["config", "put", "b.toml"]);
+    gateway.standing(generation(&config("b"))).await;
+    assert_eq!(gateway.backend().await, "b");
+    assert_eq!(gateway.says(&["diff", "b.toml"]), (String::new(), 0));
+
+    gateway.write(
+        "c.toml",
+        &config("b").replacen("poll_seconds = 1", "poll_seconds = 2", 1),
+    );
+    gateway.says(&["config", "put", "c.toml"]);
+    let standing = gateway
+        .standing(|standing| !standing["refused"].is_null())
+        .await;
+    assert_eq!(standing["generation"], spillway::live::hash(&config("b")));
+
+    let (listed, _) = gateway.says(&["config", "list"]);
+    let first = spillway::live::hash(&config("a"));
+    let kept: Vec<&str> = listed.lines().map(|line| line[2..].trim()).collect();
+    assert_eq!(kept.len(), 2, "the refused one is not kept: {listed}");
+    let first = kept.into_iter().find(|name| name.contains(&first)).unwrap();
+    let (said, code) = gateway.says(&["config", "rollback", first]);
+    assert_eq!(code, 0, "{said}");
+    gateway.standing(generation(&config("a"))).await;
+    assert_eq!(gateway.backend().await, "a");
+
+    drop(azurite);
+    let standing = gateway
+        .standing(|standing| !standing["unreadable"].is_null())
+        .await;
+    assert_eq!(standing["generation"], spillway::live::hash(&config("a")));
+    assert_eq!(gateway.backend().await, "a", "it goes on without the blob");
+}
+
+#[tokio::test]
+async fn files_are_compared_key_by_key() {
+    let config = format!(
+        "{OPEN}[gateway]\nworkers = 1\n{}",
+        backend("a", "127.0.0.1:9".parse().unwrap(), "payg", "weight = 1")
+    );
+    let gateway = Watched::new(&config);
+    let other = config.replacen("weight = 1", "weight = 2", 1);
+    gateway.write(
+        "other.toml",
+        &other.replacen("workers = 1", "workers = 4", 1),
+    );
+    let (said, code) = gateway.says(&["diff", "spillway.toml", "other.toml"]);
+    assert_eq!(
+        said,
+        "~ backend[a].deployment[gpt-4o].weight = 1 -> 2\n~ gateway.workers = 1 -> 4   # needs a restart\n"
+    );
+    assert_eq!(code, 1);
+    let same = gateway.says(&["diff", "spillway.toml", "spillway.toml"]);
+    assert_eq!(same, (String::new(), 0));
+    let (said, code) = gateway.says(&["diff", "spillway.toml", "nowhere.toml"]);
+    assert!(code == 2 && said.contains("nowhere.toml"), "{said}");
 }

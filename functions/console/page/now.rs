@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use super::super::configuration::Configuration;
 use super::super::now::{DeploymentNow, Flow, ModelNow, Now};
 use super::figures::{NONE, ms, percent, short, time_of_day};
 use super::pacing;
@@ -34,12 +35,29 @@ pub(in super::super) fn moving(now: &Now) -> Markup {
             }
             @if let Some(why) = now.slots_missing { " " strong { (why) "." } }
         }
+        @if let Some(one) = &now.configuration { (configuration(one)) }
         (tiles(&now.all))
         @if now.models.is_empty() {
             p.empty { "No deployment is configured." }
         }
         @for model in &now.models { (section(model)) }
         @if let Some(queue) = &now.queue { (pacing::queue(queue)) }
+    }
+}
+
+fn configuration(one: &Configuration) -> Markup {
+    html! {
+        p.note {
+            "Configuration " code { (one.generation) } " since "
+            time datetime=(one.since) { (one.since) } ", from " (one.from) "."
+            @if let Some(why) = &one.unreadable { " " strong { (why) "." } }
+        }
+        @if let Some(refused) = &one.refused {
+            p.note {
+                strong { "Configuration " (refused.generation) " was refused:" }
+            }
+            ul { @for mistake in &refused.mistakes { li { (mistake) } } }
+        }
     }
 }
 

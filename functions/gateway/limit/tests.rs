@@ -385,3 +385,22 @@ fn threads_together_are_admitted_no_more_than_the_limit() {
     });
     assert_eq!(admitted, 1_000);
 }
+
+#[test]
+fn what_was_used_counts_against_another_allowance() {
+    let limits = limits(tokens(100));
+    call(&limits, 60, at(0)).unwrap();
+    let held = limits.admit("gpt-4o", 20, at(0)).unwrap();
+    limits.allow(tokens(200), [], at(1));
+    assert_eq!(remaining_tokens(&limits, at(1)), 120);
+    held.reservation.settle(50, at(2));
+    assert_eq!(remaining_tokens(&limits, at(2)), 90, "the call is settled");
+    limits.allow(tokens(100), [("gpt-4o".into(), requests(1))], at(3));
+    assert!(call(&limits, 1, at(3)).is_err(), "more is used than that");
+    limits.allow(requests(10), [("gpt-4o".into(), requests(1))], at(4));
+    call(&limits, 1_000_000, at(4)).unwrap();
+    let refused = call(&limits, 1, at(4)).unwrap_err();
+    assert!(refused.limit.is_models);
+    limits.allow(requests(10), [], at(5));
+    call(&limits, 1, at(5)).unwrap();
+}

@@ -222,3 +222,29 @@ proptest! {
         prop_assert_eq!(many.totals(), one.totals());
     }
 }
+
+#[test]
+fn counters_go_on_where_their_names_do() {
+    let metrics = Metrics::new(Arc::new(names()));
+    let shard = metrics.shard();
+    shard.count(&spilled());
+    let earlier = metrics.totals();
+    let deployments = vec![
+        name("east", "gpt-4o", Kind::Payg, 1),
+        name("payg", "gpt-4o", Kind::Payg, 2),
+    ];
+    metrics.adopt(Arc::new(Names::new(
+        deployments,
+        ["new".into(), "portal".into()],
+    )));
+    shard.count(&spilled());
+    let totals = metrics.totals();
+    let attempts: Vec<u64> = totals.deployments.iter().map(Total::attempts).collect();
+    assert_eq!(attempts, [0, 2], "the one that is gone is counted no more");
+    let apps: Vec<u64> = totals.apps.iter().map(Total::calls).collect();
+    assert_eq!(apps, [0, 2, 0]);
+    let since = totals.since(&earlier);
+    let apps: Vec<u64> = since.apps.iter().map(Total::calls).collect();
+    assert_eq!(apps, [0, 1, 0], "by name, wherever it stands now");
+    assert_eq!(since.models[0].calls(), 1);
+}

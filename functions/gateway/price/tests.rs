@@ -454,3 +454,14 @@ proptest! {
         prop_assert!(cost.is_none_or(|cost| cost >= Decimal::ZERO));
     }
 }
+
+#[test]
+fn the_last_calls_of_a_deployment_that_is_gone_are_charged_as_its_own() {
+    let before = of_list([deployment("chat", Kind::Payg), deployment("ptu", Kind::Ptu)]);
+    let after = of_list([]).after(&before);
+    let one = call("chat", Kind::Payg, tokens(1000, 0, 10));
+    assert_eq!(after.charge(&one), before.charge(&one));
+    assert!(after.charge(&one).cost.is_some());
+    assert!(after.ptus().is_empty(), "it costs nothing any more");
+    assert_eq!(after.ptu("sweden", "ptu", NOW), None);
+}

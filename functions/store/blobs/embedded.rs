@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Answer, Blob, BlobError, Blobs, Container, Listing, When, bounds};
+use super::{Answer, Blob, BlobError, Blobs, Container, Listing, Seen, Version, When, bounds};
+use crate::gateway::time::Timestamp;
+use crate::store::rejects::digest;
 
 /// The folder below the one that was named; the tables' file is beside it.
 const FOLDER: &str = "blobs";
@@ -145,6 +147,14 @@ impl Blobs for Embedded {
         })
     }
 
+    /// The tag is a hash of the bytes.
+    fn look<'a>(&'a self, blob: &'a Blob, known: Option<&'a str>) -> Answer<'a, Seen> {
+        let known = known.map(str::to_owned);
+        self.with(blob, move |folder, blob| {
+            folder.look(blob, known.as_deref())
+        })
+    }
+
     fn delete<'a>(&'a self, blob: &'a Blob) -> Answer<'a, bool> {
         self.with(blob, |folder, blob| {
             let _changing = folder.change();
@@ -249,6 +259,31 @@ impl Folder {
             rename(&now.map_err(io::Error::other)?, &counted)
         };
         grow().map_err(|e| unavailable(&e))
+    }
+
+    fn look(&self, blob: &Blob, known: Option<&str>) -> Result<Seen, BlobError> {
+        let Some(length) = self.length(blob)? else {
+            return Ok(Seen::Absent);
+        };
+        bounds::range(&(0..length))?;
+        let file = self.file(blob, BLOB);
+        let read = read(&file, 0..length).map_err(|e| unavailable(&e))?;
+        let written = there(fs::metadata(&file)).map_err(|e| unavailable(&e))?;
+        let (Some(bytes), Some(written)) = (read, written) else {
+            return Ok(Seen::Absent);
+        };
+        let tag = digest(&[&bytes]);
+        if known == Some(&*tag) {
+            return Ok(Seen::Same);
+        }
+        let written = written.modified().map_err(|e| unavailable(&e))?;
+        let seconds = written.duration_since(std::time::UNIX_EPOCH);
+        let seconds = seconds.map_or(0, |since| since.as_secs());
+        Ok(Seen::Changed(Version {
+            tag,
+            written: Timestamp::from_unix_ms(seconds.saturating_mul(1000)),
+            bytes,
+        }))
     }
 
     fn length(&self, blob: &Blob) -> Result<Option<u64>, BlobError> {

@@ -7,7 +7,7 @@
 //! memory.
 //!
 //! A blob's name is made once and never used for something else, so that a reader never meets half
-//! of one version and half of another.
+//! of one version and half of another; [`Blobs::look`] is for the one that is written again.
 
 pub mod azure;
 pub mod bounds;
@@ -22,6 +22,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 pub use self::bounds::encode_part;
+use crate::gateway::time::Timestamp;
 
 /// The containers, by the names that they have in Blob Storage. One a purpose, so that access can
 /// be given and old blobs deleted a purpose at a time.
@@ -35,11 +36,22 @@ pub enum Container {
     Replies,
     /// Answers that may be given again.
     Answers,
+    /// The configuration that runs, where it is a blob: written by operators, read here.
+    Config,
+    /// Configurations that were taken.
+    ConfigHistory,
 }
 
 impl Container {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Prompts, Self::Files, Self::Replies, Self::Answers];
+    pub const ALL: [Self; 6] = [
+        Self::Prompts,
+        Self::Files,
+        Self::Replies,
+        Self::Answers,
+        Self::Config,
+        Self::ConfigHistory,
+    ];
 
     /// The name in Blob Storage.
     pub const fn name(self) -> &'static str {
@@ -48,6 +60,8 @@ impl Container {
             Self::Files => "files",
             Self::Replies => "replies",
             Self::Answers => "answers",
+            Self::Config => "config",
+            Self::ConfigHistory => "confighistory",
         }
     }
 }
@@ -95,6 +109,28 @@ pub enum When {
     Always,
     /// Only where there is none; else [`BlobError::Exists`].
     Absent,
+}
+
+/// How a blob stands that was seen before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// There is none.
+    Absent,
+    /// It is as it was.
+    Same,
+    /// It is another one.
+    Changed(Version),
+}
+
+/// A blob as it is from one write to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Differs from version to version, opaque: its ETag.
+    pub tag: String,
+    /// When it was written, in whole seconds.
+    pub written: Timestamp,
+    /// All of it.
+    pub bytes: Bytes,
 }
 
 /// Some blobs of a container.
@@ -161,6 +197,9 @@ pub trait Blobs: fmt::Debug + Send + Sync {
     /// Reads a range of at most [`bounds::MAX_PART`] bytes, as far as the blob goes; `None` where
     /// there is none. [`reading`] reads more.
     fn read<'a>(&'a self, blob: &'a Blob, range: Range<u64>) -> Answer<'a, Option<Bytes>>;
+
+    /// Reads a blob of at most [`bounds::MAX_PART`] bytes whole, unless its tag is still `known`.
+    fn look<'a>(&'a self, blob: &'a Blob, known: Option<&'a str>) -> Answer<'a, Seen>;
 
     /// Deletes a blob. Whether there was one.
     fn delete<'a>(&'a self, blob: &'a Blob) -> Answer<'a, bool>;

@@ -25,5 +25,7 @@ resource assignments 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for
     principalId: principalId
     principalType: principalType
     description: row.reason
+    condition: row.?condition
+    conditionVersion: contains(row, 'condition') ? '2.0' : null
   }
 }]

@@ -28,10 +28,20 @@ impl Fault {
         self.status() == Some(404) && self.code() != "ContainerNotFound"
     }
 
+    /// There is no such container.
+    pub(super) fn is_no_container(&self) -> bool {
+        self.status() == Some(404) && self.code() == "ContainerNotFound"
+    }
+
     /// There is such a blob, or container.
     pub(super) fn is_there(&self) -> bool {
         self.status() == Some(409)
             && matches!(self.code(), "BlobAlreadyExists" | "ContainerAlreadyExists")
+    }
+
+    /// The blob is the one that was named (RFC 9110, section 13.1.2).
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.status() == Some(304)
     }
 
     /// The blob ends before the range begins.

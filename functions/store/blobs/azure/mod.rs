@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azure_core::http::{ClientOptions, RetryOptions, Transport, Url};
+use azure_core::http::{ClientOptions, Etag, RetryOptions, Transport, Url};
 use azure_storage_blob::models::{
     AppendBlobClientAppendBlockOptions, AppendBlobClientCreateOptions, BlobClientDownloadOptions,
     BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions, BlobItem,
@@ -26,9 +26,10 @@ use tokio::sync::OnceCell;
 use self::asker::Asker;
 use self::fault::Fault;
 use super::bounds::{self, MAX_PAGE, MAX_PART};
-use super::{Answer, Blob, BlobError, Blobs, Container, Listing, When};
+use super::{Answer, Blob, BlobError, Blobs, Container, Listing, Seen, Version, When};
 use crate::azure::own_token::OwnToken;
 use crate::config::Endpoint;
+use crate::gateway::time::Timestamp;
 use crate::host::clock::Clock;
 
 /// The emulator's account (<https://learn.microsoft.com/azure/storage/common/storage-use-azurite>).
@@ -99,9 +100,9 @@ impl AzureBlobs {
             let client = BlobContainerClient::new(place, None, Some(options));
             Ok::<_, String>((client.map_err(|e| e.to_string())?, OnceCell::new()))
         };
-        let [prompts, files, replies, answers] = Container::ALL.map(container);
+        let [prompts, files, replies, answers, config, history] = Container::ALL.map(container);
         Ok(Self {
-            containers: [prompts?, files?, replies?, answers?],
+            containers: [prompts?, files?, replies?, answers?, config?, history?],
             url,
         })
     }
@@ -111,19 +112,30 @@ impl AzureBlobs {
     /// # Errors
     /// When the service can't be reached or refuses; each call then tries again by itself.
     pub async fn make_containers(&self) -> Result<(), BlobError> {
-        for container in Container::ALL {
+        // The one of the configuration is its operators', and only read.
+        let own = Container::ALL.into_iter();
+        for container in own.filter(|one| *one != Container::Config) {
             self.container(container).await?;
         }
         Ok(())
     }
 
+    /// A container, and whether it is known to be there.
+    fn any_container(
+        &self,
+        container: Container,
+    ) -> Result<&(BlobContainerClient, OnceCell<()>), BlobError> {
+        let all = Container::ALL.into_iter().zip(&self.containers);
+        let found = all
+            .filter(|(one, _)| *one == container)
+            .map(|(_, of)| of)
+            .next();
+        found.ok_or_else(|| BlobError::Refused("there is no such container".into()))
+    }
+
     /// A container, which is made where it is missing.
     async fn container(&self, container: Container) -> Result<&BlobContainerClient, BlobError> {
-        let all = Container::ALL.into_iter().zip(&self.containers);
-        let mut found = all.filter(|(one, _)| *one == container);
-        let Some((_, (client, made))) = found.next() else {
-            return Err(BlobError::Refused("there is no such container".into()));
-        };
+        let (client, made) = self.any_container(container)?;
         made.get_or_try_init(|| async {
             match again(|| async { client.create(None).await }).await {
                 Err(fault) if !fault.is_there() => Err(fault.into_error()),
@@ -261,6 +273,46 @@ impl AzureBlobs {
         }
     }
 
+    async fn look_at(&self, blob: &Blob, known: Option<&str>) -> Result<Seen, BlobError> {
+        bounds::name(blob.name())?;
+        // Who may only read can't make the container, nor need it be there.
+        let (container, _) = self.any_container(blob.container())?;
+        let client = container.blob_client(blob.name());
+        let download = || async {
+            // One byte more, to tell a blob that is too large.
+            let mut buffer = vec![0; MAX_PART + 1];
+            let options = BlobClientDownloadOptions {
+                if_none_match: known.map(Etag::from),
+                parallel: NonZero::new(1),
+                partition_size: NonZero::new(buffer.len()),
+                ..BlobClientDownloadOptions::default()
+            };
+            let read = client.download_into(&mut buffer, Some(options)).await?;
+            buffer.truncate(read.len);
+            Ok((read.properties, Bytes::from(buffer)))
+        };
+        let (properties, bytes) = match again(download).await {
+            Ok(read) => read,
+            Err(fault) if fault.is_unchanged() => return Ok(Seen::Same),
+            Err(fault) if fault.is_no_blob() || fault.is_no_container() => {
+                return Ok(Seen::Absent);
+            }
+            Err(fault) => return Err(fault.into_error()),
+        };
+        bounds::range(&(0..length(&bytes)))?;
+        let seconds = properties.last_modified.map(|at| at.unix_timestamp());
+        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let (Some(tag), Some(seconds)) = (properties.etag, seconds) else {
+            let why = format!("{blob} has no ETag, or no time");
+            return Err(BlobError::Unavailable(why));
+        };
+        Ok(Seen::Changed(Version {
+            tag: tag.to_string(),
+            written: Timestamp::from_unix_ms(seconds.saturating_mul(1000)),
+            bytes,
+        }))
+    }
+
     async fn delete_blob(&self, blob: &Blob) -> Result<bool, BlobError> {
         let client = self.blob(blob).await?;
         match client.delete(None).await.map_err(Fault) {
@@ -340,6 +392,10 @@ impl Blobs for AzureBlobs {
 
     fn read<'a>(&'a self, blob: &'a Blob, range: Range<u64>) -> Answer<'a, Option<Bytes>> {
         Box::pin(within_time(self.read_range(blob, range)))
+    }
+
+    fn look<'a>(&'a self, blob: &'a Blob, known: Option<&'a str>) -> Answer<'a, Seen> {
+        Box::pin(within_time(self.look_at(blob, known)))
     }
 
     fn delete<'a>(&'a self, blob: &'a Blob) -> Answer<'a, bool> {
