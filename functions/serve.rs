@@ -40,7 +40,7 @@ use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
 use crate::host::invocation::INVOCATION_ID;
-use crate::host::server::{self, Settings as ServerSettings};
+use crate::host::server::{Server, Settings as ServerSettings};
 use crate::outbox::recorder::Calls;
 use crate::outbox::{self, Outbox, Ways};
 use crate::pacing::{Gauge, Slots};
@@ -78,6 +78,14 @@ pub struct Gateway {
     prices: Option<Arc<dyn Store>>,
     /// Where instances tell each other of full deployments, where they do.
     marks: Option<Arc<dyn Store>>,
+}
+
+/// A gateway that serves; it ends with this.
+#[derive(Debug)]
+pub struct Serving {
+    server: Server,
+    /// What goes on beside the calls.
+    beside: [JoinSet<()>; 2],
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -261,11 +269,20 @@ impl Gateway {
     /// Serves on `listener` until it fails.
     ///
     /// # Errors
-    /// When the gateway is open and the listener is not on loopback (see [`may_listen`]); else
-    /// those of [`server::serve`].
+    /// Those of [`Self::start`], and of [`Server::serve`].
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
-        may_listen(&self.auth, listener.local_addr()?.ip())?;
-        let _background = self.keep_fresh();
+        let serving = self.start(listener.local_addr()?.ip())?;
+        serving.server.serve(&listener).await
+    }
+
+    /// Starts what serves, and what goes on beside it. It is to be reached at `address`.
+    ///
+    /// # Errors
+    /// When the gateway is open and the address is not on loopback (see [`may_listen`]); else those of
+    /// [`Server::start`].
+    pub fn start(self, address: IpAddr) -> io::Result<Serving> {
+        may_listen(&self.auth, address)?;
+        let beside = self.keep_fresh();
         let router = || {
             Router::new()
                 .route("/", get(ready))
@@ -274,7 +291,11 @@ impl Gateway {
                 .merge(self.triggers.clone())
                 .fallback(relay::no_such_path)
         };
-        server::serve(listener, self.server, router).await
+        let server = Server::start(self.server, router)?;
+        Ok(Serving {
+            server,
+            beside: [beside, self.background],
+        })
     }
 
     /// What apps call: the relay, and the batch API where there is one.

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 /// How long a client may take to send a request's headers, a connection without a call included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,41 +51,100 @@ impl Settings {
 /// thread watched would have each of its reads wake that thread first.
 type Connection = (std::net::TcpStream, OwnedSemaphorePermit);
 
-/// Serves `router` on `listener` until it fails. `router` is called once a worker.
-///
-/// # Errors
-/// When a worker can't be started or has died: the process is of no use then.
-pub async fn serve(
-    listener: TcpListener,
-    settings: Settings,
-    router: impl Fn() -> Router,
-) -> io::Result<()> {
-    let mut workers = Vec::new();
-    for number in 0..settings.workers {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let router = router();
-        thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || work(router, receiver, settings.head_timeout))?;
-        workers.push(sender);
+/// The worker threads. They end with it, and what they serve is cut off then.
+#[derive(Debug)]
+pub struct Server {
+    workers: Vec<Worker>,
+    connections: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    connections: mpsc::UnboundedSender<Connection>,
+    life: Life,
+}
+
+/// What is left of a server that takes no more connections.
+#[derive(Debug)]
+pub struct Ending(Vec<Life>);
+
+#[derive(Debug)]
+struct Life {
+    /// Heard when no connection has a call any more.
+    ended: oneshot::Receiver<()>,
+    /// The thread ends when this is gone.
+    _release: oneshot::Sender<()>,
+}
+
+impl Server {
+    /// Starts the workers. `router` is called once for each.
+    ///
+    /// # Errors
+    /// When a thread can't be started.
+    pub fn start(settings: Settings, router: impl Fn() -> Router) -> io::Result<Self> {
+        let mut workers = Vec::new();
+        for number in 0..settings.workers {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let (ended, hear_ended) = oneshot::channel();
+            let (release, released) = oneshot::channel();
+            let router = router();
+            let head_timeout = settings.head_timeout;
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || run(router, receiver, head_timeout, ended, released))?;
+            workers.push(Worker {
+                connections: sender,
+                life: Life {
+                    ended: hear_ended,
+                    _release: release,
+                },
+            });
+        }
+        Ok(Self {
+            workers,
+            connections: Arc::new(Semaphore::new(settings.max_connections)),
+        })
     }
-    let connections = Arc::new(Semaphore::new(settings.max_connections));
-    for worker in workers.iter().cycle() {
-        let permit = Arc::clone(&connections).acquire_owned().await;
-        let permit = permit.map_err(io::Error::other)?;
-        let stream = accept(&listener).await;
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be handed on");
-                continue;
+
+    /// Takes the connections that come to `listener`, until it fails.
+    ///
+    /// # Errors
+    /// When a worker has died: the process is of no use then.
+    pub async fn serve(&self, listener: &TcpListener) -> io::Result<()> {
+        for worker in self.workers.iter().cycle() {
+            let permit = Arc::clone(&self.connections).acquire_owned().await;
+            let permit = permit.map_err(io::Error::other)?;
+            let stream = accept(listener).await;
+            let stream = match stream.into_std() {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be handed on");
+                    continue;
+                }
+            };
+            if worker.connections.send((stream, permit)).is_err() {
+                return Err(io::Error::other("a worker thread has ended"));
             }
-        };
-        if worker.send((stream, permit)).is_err() {
-            return Err(io::Error::other("a worker thread has ended"));
+        }
+        Ok(())
+    }
+
+    /// Takes no more connections, and has those that are open end with the call that they carry.
+    pub fn end(self) -> Ending {
+        let workers = self.workers.into_iter();
+        Ending(workers.map(|worker| worker.life).collect())
+    }
+}
+
+impl Ending {
+    /// Waits until no connection carries a call any more. What has switched to another protocol goes on
+    /// until this is dropped.
+    pub async fn wait(&mut self) {
+        for life in &mut self.0 {
+            // A thread that has died has no call either.
+            let _ = (&mut life.ended).await;
         }
     }
-    Ok(())
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
@@ -104,10 +164,12 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-fn work(
+fn run(
     router: Router,
-    mut connections: mpsc::UnboundedReceiver<Connection>,
+    connections: mpsc::UnboundedReceiver<Connection>,
     head_timeout: Duration,
+    ended: oneshot::Sender<()>,
+    mut released: oneshot::Receiver<()>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -117,29 +179,59 @@ fn work(
         Err(error) => return tracing::error!(%error, "a worker could not start"),
     };
     runtime.block_on(async move {
-        while let Some((stream, permit)) = connections.recv().await {
-            let stream = match TcpStream::from_std(stream) {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be watched");
-                    continue;
+        let open = work(router, connections, head_timeout).await;
+        open.send_replace(());
+        tokio::select! {
+            () = open.closed() => {}
+            _ = &mut released => return,
+        }
+        // Nobody need wait for it.
+        let _ = ended.send(());
+        let _ = released.await;
+    });
+}
+
+/// Serves connections until no more can come. Those that are open then hear from what it returns that
+/// they are to end, and it from them when they have.
+async fn work(
+    router: Router,
+    mut connections: mpsc::UnboundedReceiver<Connection>,
+    head_timeout: Duration,
+) -> watch::Sender<()> {
+    let (open, _) = watch::channel(());
+    while let Some((stream, permit)) = connections.recv().await {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be watched");
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_timeout)
+            .max_header_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut ending = open.subscribe();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            let done = tokio::select! {
+                biased;
+                done = connection.as_mut() => done,
+                _ = ending.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
                 }
             };
-            let service = TowerToHyperService::new(router.clone());
-            tokio::spawn(async move {
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(head_timeout)
-                    .max_header_size(MAX_HEAD)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .with_upgrades();
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a client's connection ended");
-                }
-                drop(permit);
-            });
-        }
-    });
+            if let Err(error) = done {
+                tracing::debug!(%error, "a client's connection ended");
+            }
+            drop((permit, ending));
+        });
+    }
+    open
 }
 
 /// Binds `address`.

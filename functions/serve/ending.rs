@@ -2,12 +2,13 @@
 //! within a bound.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Gateway, Keeping};
+use super::{Gateway, Keeping, Serving};
+use crate::host::server::Ending;
 use crate::outbox::recorder::Calls;
 
 /// Longest wait for the calls under way, and then for their events. Container Apps kills 30 s after
@@ -69,30 +70,36 @@ pub async fn serve_until_asked(
     mut asked: Asked,
 ) -> io::Result<()> {
     let (calls, sessions) = (gateway.calls(), gateway.sessions());
+    let Serving { server, beside } = gateway.start(listener.local_addr()?.ip())?;
     tokio::select! {
-        done = gateway.serve(listener) => return done,
+        done = server.serve(&listener) => return done,
         () = asked.heard() => {}
     }
+    drop(listener);
+    let ending = server.end();
     if let Some(sessions) = sessions {
         sessions.end();
     }
-    finish(&calls, keeping).await;
+    finish(&calls, ending, keeping).await;
+    drop(beside);
     match starter {
         Starter::Other => Ok(()),
         Starter::Host => Err(io::Error::other("asked to end")),
     }
 }
 
-async fn finish(calls: &Calls, keeping: Keeping) {
+async fn finish(calls: &Calls, mut ending: Ending, keeping: Keeping) {
     let under_way = calls.count();
     tracing::info!(under_way, "asked to end: no more calls are taken");
-    let begun = Instant::now();
-    while calls.count() > 0 && begun.elapsed() < CALLS {
-        tokio::time::sleep(LOOK).await;
-    }
-    let cut = calls.count();
-    if cut > 0 {
-        tracing::error!(cut, "calls are cut off");
+    let all = async {
+        ending.wait().await;
+        // Sessions, and what was called from inside.
+        while calls.count() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(CALLS, all).await.is_err() {
+        tracing::error!(cut = calls.count(), "calls are cut off");
     }
     if !keeping.finish(EVENTS).await {
         tracing::error!("usage events may be lost: they could not be delivered in time");

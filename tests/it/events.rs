@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use spillway::store::embedded::Embedded;
 use spillway::store::{Pages, Range, Store, Table};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::azurite::{Azurite, emulator};
 use crate::event_hub::EventHub;
 use crate::gateway::{OPEN, backend, chat_body, header};
 use crate::identity_endpoint::{HEADER, IdentityEndpoint, Reply};
 use crate::process::free_port;
-use crate::scripted::{Scripted, good, stream};
+use crate::scripted::{Act, Scripted, good, stream};
 use crate::served::{command, wait_for};
 
 /// A gateway as a process that can be killed, or asked to end, and started again.
@@ -347,6 +350,16 @@ async fn durable_loses_nothing(backend: Scripted, streamed: bool) {
     assert_eq!(relay.terminate().await, 0, "{}", scene.log());
 }
 
+/// A stream of two chunks and its usage, in parts.
+fn parts() -> Vec<Vec<u8>> {
+    let chunks = [
+        "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"Hello\"}}]}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13}}\n\n",
+        "data: [DONE]\n\n",
+    ];
+    stream(&chunks, true)
+}
+
 #[tokio::test]
 async fn a_killed_process_loses_nothing_where_events_are_durable() {
     durable_loses_nothing(Scripted::start(vec![good()]).await, false).await;
@@ -354,13 +367,7 @@ async fn a_killed_process_loses_nothing_where_events_are_durable() {
 
 #[tokio::test]
 async fn a_killed_process_loses_no_stream_where_events_are_durable() {
-    let chunks = [
-        "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"Hello\"}}]}\n\n",
-        "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13}}\n\n",
-        "data: [DONE]\n\n",
-    ];
-    let bytes = stream(&chunks, true).concat();
-    let backend = Scripted::start(vec![crate::scripted::Act::Say(bytes)]).await;
+    let backend = Scripted::start(vec![Act::Say(parts().concat())]).await;
     durable_loses_nothing(backend, true).await;
 }
 
@@ -371,6 +378,39 @@ async fn whoever_asks_a_process_to_end_waits_for_its_events() {
     let relay = scene.start(&scene.config("gather_ms = 10000\n"));
     let id = call(relay.address).await;
     assert_eq!(relay.terminate().await, 0);
+    assert_eq!(scene.hub.ids(), [id].into());
+}
+
+#[tokio::test]
+async fn a_process_that_is_asked_to_end_lets_calls_finish_and_takes_no_others() {
+    let gate = Arc::new(Semaphore::new(2));
+    let mut scene = Scene::new().await;
+    scene.backend = Scripted::start(vec![Act::Gated(parts(), Arc::clone(&gate))]).await;
+    let relay = scene.start(&scene.config(""));
+    let address = relay.address;
+    let url = format!("http://{address}/v1/chat/completions");
+    let client = reqwest::Client::new();
+    let call = client.post(&url).json(&chat_body(true));
+    let mut answer = call.send().await.unwrap();
+    let id = header(&answer, "x-spillway-request-id");
+    let mut text = answer.chunk().await.unwrap().unwrap().to_vec();
+    // A connection without a call is closed; new ones find nobody.
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    let rest = async {
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+        let refused = async || TcpStream::connect(address).await.is_err().then_some(());
+        while refused().await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        gate.add_permits(100);
+        while let Some(chunk) = answer.chunk().await.unwrap() {
+            text.extend_from_slice(&chunk);
+        }
+    };
+    let (code, ()) = tokio::join!(relay.terminate(), rest);
+    assert_eq!(code, 0, "{}", scene.log());
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     assert_eq!(scene.hub.ids(), [id].into());
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use spillway::host::server::{self, Settings};
+use spillway::host::server::{Server, Settings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -45,7 +45,8 @@ async fn a_head_that_trickles_is_waited_for_as_long_as_a_head_may_take() {
         ..Settings::new(Some(1), 100)
     };
     let router = || Router::new().route("/", get(|| async { "here" }));
-    tokio::spawn(server::serve(listener, settings, router));
+    let server = Server::start(settings, router).unwrap();
+    tokio::spawn(async move { server.serve(&listener).await });
 
     let mut silent = Raw::connect(address).await;
     let mut trickling = TcpStream::connect(address).await.unwrap();
