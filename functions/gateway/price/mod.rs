@@ -209,9 +209,8 @@ impl Prices {
             return Charge::nothing();
         }
         let served = event.served();
-        let known = self.known(&served);
-        let known = known.or_else(|| self.spilled_from(event));
         if served.kind == Some(Kind::Ptu) {
+            let known = self.known(&served);
             let base_model = known.map_or(&event.model, |known| &known.of.base_model);
             return Charge {
                 cost: None,
@@ -245,7 +244,8 @@ impl Prices {
 
     /// What tokens of a call cost at a pay-as-you-go deployment.
     fn cost(&self, event: &UsageEvent, served: &Served, tokens: &Tokens) -> Option<Decimal> {
-        let row = match self.known(served) {
+        let known = self.known(served);
+        let row = match known.or_else(|| self.spilled_from(event)) {
             Some(known) => in_force(&known.rows, event),
             None => in_force(&self.rows(&unknown(event, served)), event),
         };
