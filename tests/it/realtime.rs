@@ -2,6 +2,7 @@
 //! which speak it by another implementation than the gateway's.
 
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_hdr_async, connect_async};
 
 use crate::gateway::{OPEN, Running, app, header, start, start_realtime};
-use crate::process::PATIENCE;
+use crate::process::{BINARY, PATIENCE, Process, free_port};
 use crate::scripted::{Act, Scripted, full};
 
 /// What a backend of the tests has heard.
@@ -159,11 +160,11 @@ const V1: &str = "/v1/realtime?model=voice";
 
 /// Asks for a session, with these headers.
 async fn ask(
-    gateway: &Running,
+    gateway: SocketAddr,
     path: &str,
     headers: &[(&'static str, &str)],
 ) -> Result<(Socket, Value), Error> {
-    let mut request = format!("ws://{}{path}", gateway.address).into_client_request()?;
+    let mut request = format!("ws://{gateway}{path}").into_client_request()?;
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
@@ -182,12 +183,12 @@ async fn ask(
 }
 
 async fn open(gateway: &Running, path: &str) -> Socket {
-    ask(gateway, path, &[]).await.unwrap().0
+    ask(gateway.address, path, &[]).await.unwrap().0
 }
 
 /// The status and code that a session is refused with.
 async fn refused(gateway: &Running, path: &str, headers: &[(&'static str, &str)]) -> (u16, String) {
-    match ask(gateway, path, headers).await {
+    match ask(gateway.address, path, headers).await {
         Err(Error::Http(response)) => {
             let body = response.body().clone().unwrap_or_default();
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -244,7 +245,7 @@ async fn each_response_of_a_session_is_a_usage_event() {
     let (address, heard) = talker().await;
     let config = format!("{OPEN}{}", section("a", address, "payg"));
     let (gateway, sessions) = start_realtime(&config).await;
-    let (mut socket, said) = ask(&gateway, V1, &[]).await.unwrap();
+    let (mut socket, said) = ask(gateway.address, V1, &[]).await.unwrap();
     assert_eq!(
         (&said["backend"], &said["attempts"]),
         (&json!("a"), &json!("1"))
@@ -326,7 +327,7 @@ async fn a_deployment_that_is_full_is_passed_over() {
     );
     let (gateway, _) = start_realtime(&config).await;
     for attempts in ["2", "1"] {
-        let (mut socket, said) = ask(&gateway, V1, &[]).await.unwrap();
+        let (mut socket, said) = ask(gateway.address, V1, &[]).await.unwrap();
         assert_eq!(
             (&said["backend"], &said["attempts"]),
             (&json!("payg"), &json!(attempts))
@@ -358,7 +359,7 @@ async fn a_key_is_taken_where_browsers_can_put_it_and_goes_no_further() {
         (V1, &[("sec-websocket-protocol", offered)]),
     ];
     for (path, headers) in shown {
-        let (mut socket, said) = ask(&gateway, path, headers).await.unwrap();
+        let (mut socket, said) = ask(gateway.address, path, headers).await.unwrap();
         let wants = headers.iter().any(|(name, _)| name.ends_with("protocol"));
         assert_eq!(said["protocol"], if wants { "realtime" } else { "" });
         respond(&mut socket).await;
@@ -458,7 +459,7 @@ async fn an_app_at_its_limit_has_no_further_response() {
         let config = section("a", address, "payg") + &app("portal", limit);
         let (gateway, sessions) = start_realtime(&config).await;
         let key = [("api-key", "portal-key")];
-        let (mut socket, _) = ask(&gateway, V1, &key).await.unwrap();
+        let (mut socket, _) = ask(gateway.address, V1, &key).await.unwrap();
         respond(&mut socket).await;
         let why = if limit.starts_with("requests") {
             respond(&mut socket).await;
@@ -543,6 +544,33 @@ async fn a_gateway_that_ends_lets_the_response_under_way_end_first() {
     assert_eq!(closed(&mut busy).await.0, 1001);
     drop((idle, busy));
     all_over(&sessions).await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_asked_to_end_lets_the_response_under_way_end_first() {
+    let (backend, _) = talker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("spillway.toml");
+    let config = format!("{OPEN}{}", section("a", backend, "payg"));
+    std::fs::write(&file, config).unwrap();
+    let port = free_port();
+    let mut command = Command::new(BINARY);
+    let arguments = ["serve", "--port", &port.to_string(), "--config"];
+    command.args(arguments).arg(&file).stdout(Stdio::null());
+    let process = Process::start(command, port);
+    let mut busy = ask(process.address, V1, &[]).await.unwrap().0;
+    say(&mut busy, "begin").await;
+    assert_eq!(event(&mut busy).await["type"], "response.created");
+    process.terminate();
+    while TcpStream::connect(process.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    say(&mut busy, "end").await;
+    assert_eq!(event(&mut busy).await["type"], "response.output_text.delta");
+    assert_eq!(event(&mut busy).await["type"], "response.done");
+    assert_eq!(closed(&mut busy).await.0, 1001);
+    drop(busy);
+    assert!(process.wait().success());
 }
 
 #[tokio::test]
