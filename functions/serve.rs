@@ -3,8 +3,11 @@
 pub mod batch;
 mod batches;
 pub mod ending;
+mod from_host;
+mod keeping;
 pub mod live;
 mod names;
+mod opening;
 mod requests;
 pub mod swap;
 mod utilization;
@@ -15,34 +18,31 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::HeaderMap;
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use self::from_host::{from_the_host, ready};
+pub use self::keeping::{Keeping, keep};
+use self::opening::surroundings;
+pub use self::opening::{open_blobs, open_store};
 use self::swap::Swap;
 use crate::alert::{self, Alerts};
-use crate::azure::credential::Surroundings;
-use crate::azure::event_hub::{self, EventHub};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
 use crate::billing::{price_check, reconcile};
 use crate::chargeback::{self, Consumer};
-use crate::config::{Auth, Config, Scheme, Storage, StoragePlace};
+use crate::config::{Auth, Config, Scheme};
 use crate::console::{self, Console};
 use crate::current::Current;
 use crate::door::{Door, may_be_reached};
 use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Prices;
 use crate::host::clock::Clock;
-use crate::host::invocation::INVOCATION_ID;
 use crate::host::server::{Server, Settings as ServerSettings};
 use crate::outbox::recorder::Calls;
-use crate::outbox::{self, Outbox, Ways};
 use crate::pacing::{Gauge, Slots};
 use crate::quota::Quotas;
 use crate::relay::keeper::Inbox;
@@ -52,11 +52,7 @@ use crate::relay::realtime::Sessions;
 use crate::relay::settings::Settings;
 use crate::relay::{self, Relay};
 use crate::store::Store;
-use crate::store::azure_tables::{self, AzureTables};
 use crate::store::blobs::Blobs;
-use crate::store::blobs::azure::AzureBlobs;
-use crate::store::blobs::embedded::Embedded as Files;
-use crate::store::embedded::Embedded;
 use crate::store::ledger::{Ledger, Observer};
 use crate::store::requests as requests_table;
 
@@ -387,218 +383,5 @@ pub fn may_run(auth: &Auth, env: &dyn Fn(&str) -> Option<String>) -> io::Result<
             "auth.mode is \"off\" and this is Azure ({name} is set), where everybody could use the backends: require keys or tokens, or say it twice with [auth] allow_open = true"
         ))),
         _ => Ok(()),
-    }
-}
-
-/// The store that a configuration names; `None` where it names none. What Azure's needs in the
-/// background, a token and its tables, runs in the runtime that this is called in: the accepting
-/// thread's.
-///
-/// # Errors
-/// When it can't be opened. Whether a storage account can be reached is not waited for.
-pub fn open_store(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Store>>> {
-    let azure = match &storage.tables {
-        None => return Ok(None),
-        Some(StoragePlace::Embedded(folder)) => return Ok(Some(Arc::new(Embedded::open(folder)?))),
-        Some(StoragePlace::Emulator(endpoint)) => AzureTables::emulator(endpoint),
-        Some(StoragePlace::Account(endpoint)) => {
-            AzureTables::account(endpoint, fresh_token(place, azure_tables::SCOPE)?)
-        }
-    };
-    let azure = Arc::new(azure.map_err(io::Error::other)?);
-    tokio::spawn(make_tables(Arc::clone(&azure)));
-    Ok(Some(azure))
-}
-
-/// Makes the tables before the first call needs them, so that a missing role shows at the start.
-async fn make_tables(store: Arc<AzureTables>) {
-    match store.make_tables().await {
-        Ok(()) => tracing::info!(?store, "the tables are there"),
-        Err(error) => tracing::error!(
-            ?store, %error,
-            "the tables can't be made or reached; each write tries again"
-        ),
-    }
-}
-
-/// The store of blobs that a configuration names; `None` where it names none. As [`open_store`].
-///
-/// # Errors
-/// As [`open_store`].
-pub fn open_blobs(place: Place, storage: &Storage) -> io::Result<Option<Arc<dyn Blobs>>> {
-    let azure = match &storage.blobs {
-        None => return Ok(None),
-        Some(StoragePlace::Embedded(folder)) => return Ok(Some(Arc::new(Files::open(folder)?))),
-        Some(StoragePlace::Emulator(endpoint)) => AzureBlobs::emulator(endpoint),
-        Some(StoragePlace::Account(endpoint)) => {
-            AzureBlobs::account(endpoint, fresh_token(place, azure_tables::SCOPE)?)
-        }
-    };
-    let azure = Arc::new(azure.map_err(io::Error::other)?);
-    tokio::spawn(make_containers(Arc::clone(&azure)));
-    Ok(Some(azure))
-}
-
-/// As [`make_tables`].
-async fn make_containers(blobs: Arc<AzureBlobs>) {
-    match blobs.make_containers().await {
-        Ok(()) => tracing::info!(?blobs, "the containers are there"),
-        Err(error) => tracing::error!(
-            ?blobs, %error,
-            "the containers can't be made or reached; each write tries again"
-        ),
-    }
-}
-
-/// A token of the gateway's own, which is fetched again and again in the runtime that this is called
-/// in.
-fn fresh_token(place: Place, scope: &str) -> io::Result<Arc<OwnToken>> {
-    let mut tokens = OwnTokens::new(surroundings(place));
-    let token = tokens.get(None, scope).map_err(io::Error::other)?;
-    tokio::spawn(Arc::clone(&token).keep_fresh(Clock::new()));
-    Ok(token)
-}
-
-fn surroundings(place: Place) -> Surroundings {
-    let env = |name: &str| std::env::var(name).ok();
-    Surroundings::read(&env, place == Place::Local)
-}
-
-/// What brings to the store, or to the hub, what calls leave behind. It ends when this is dropped.
-#[derive(Debug)]
-#[must_use = "what calls leave behind is lost without it"]
-pub struct Keeping {
-    stop: watch::Sender<bool>,
-    ended: oneshot::Receiver<()>,
-    prices: Current<Prices>,
-}
-
-impl Keeping {
-    /// What usage events are charged by.
-    pub const fn prices(&self) -> &Current<Prices> {
-        &self.prices
-    }
-
-    /// Waits, `patience` at most, until all that has come is delivered or in a file. Whether it is.
-    pub async fn finish(self, patience: Duration) -> bool {
-        self.stop.send_replace(true);
-        // An error is the end of the thread.
-        tokio::time::timeout(patience, self.ended).await.is_ok()
-    }
-}
-
-/// Brings what calls leave behind to the store, or to the hub, in a thread of its own. Tokens for the
-/// hub are fetched in the runtime that this is called in.
-///
-/// # Errors
-/// When the thread can't be started, or the system has no usable certificate roots.
-pub fn keep(
-    place: Place,
-    config: &Config,
-    inbox: Inbox,
-    store: Option<Arc<dyn Store>>,
-    ledger: Option<Arc<Ledger>>,
-) -> io::Result<Keeping> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let prices = Current::new(config.prices());
-    let ways = Ways {
-        hub: open_hub(place, config)?,
-        ledger,
-        prices: prices.clone(),
-    };
-    let outbox = Outbox::new(ways, outbox::Settings::new(config));
-    let (stop, stopped) = watch::channel(false);
-    let (end, ended) = oneshot::channel();
-    let Inbox { events, owners } = inbox;
-    let keeping = async move {
-        let owners = async {
-            if let Some(store) = store.as_deref() {
-                owners.keep(store).await;
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = outbox.run(events, stopped) => {}
-            () = owners => {}
-        }
-        // Whoever asked may not wait any more.
-        let _ = end.send(());
-    };
-    let thread = std::thread::Builder::new().name("keeper".into());
-    thread.spawn(move || runtime.block_on(keeping))?;
-    Ok(Keeping {
-        stop,
-        ended,
-        prices,
-    })
-}
-
-fn open_hub(place: Place, config: &Config) -> io::Result<Option<EventHub>> {
-    let Some(hub) = &config.chargeback.event_hub else {
-        return Ok(None);
-    };
-    EventHub::new(hub, fresh_token(place, event_hub::SCOPE)?)
-        .map(Some)
-        .map_err(io::Error::other)
-}
-
-/// Lets only the host's own invocations through. The host's proxy passes calls from outside to
-/// the same port and path space, always with headers that it sets itself (azure-functions-host,
-/// `DefaultHttpProxyService`), so that nobody outside can pose as a trigger.
-async fn from_the_host(request: Request, next: Next) -> Response {
-    if is_invocation(request.headers()) {
-        return next.run(request).await;
-    }
-    relay::no_such_path(request).await
-}
-
-fn is_invocation(headers: &HeaderMap) -> bool {
-    let is_proxied = PROXIED.iter().any(|name| headers.contains_key(*name));
-    !is_proxied && headers.contains_key(INVOCATION_ID)
-}
-
-/// What the host's proxy sets on each call that it passes on.
-const PROXIED: [&str; 4] = [
-    "x-ms-invocation-id",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-];
-
-/// The host asks `GET /` every 25 ms until anything answers (functions-host, readiness). The
-/// same path through the proxy is an app's mistake.
-async fn ready(request: Request) -> Response {
-    if request.headers().contains_key(INVOCATION_ID) {
-        return relay::no_such_path(request).await;
-    }
-    Response::default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(text: &str) -> HeaderMap {
-        let lines = text.lines().filter_map(|line| line.split_once(": "));
-        let headers = lines.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        headers.collect()
-    }
-
-    #[test]
-    fn only_the_host_invokes_a_trigger() {
-        let own = include_str!("../tests/fixtures/functions-host/eventhub_batch3_binary.http");
-        assert!(is_invocation(&headers(own)));
-        let proxied = include_str!("../tests/fixtures/functions-host/http_proxied_sse.http");
-        assert!(!is_invocation(&headers(proxied)));
-        assert!(!is_invocation(&HeaderMap::new()), "nobody else posts there");
-        for name in PROXIED {
-            let forged = format!("{own}{name}: x\n");
-            assert!(
-                !is_invocation(&headers(&forged.replace("\n\n", "\n"))),
-                "{name}"
-            );
-        }
     }
 }

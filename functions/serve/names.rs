@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Gateway, Place, fresh_token};
+use super::opening::fresh_token;
+use super::{Gateway, Place};
 use crate::azure::graph::{Graph, SCOPE, SERVICE};
 use crate::billing::names;
 use crate::config::Config;
