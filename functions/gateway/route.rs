@@ -135,8 +135,9 @@ impl<'a> Route<'a> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let operation = Operation::of(path);
         let is_plain = path.split('/').all(is_plain_segment) && !is_respelt(path, operation);
-        let named = model.as_deref().is_none_or(|m| !m.is_empty());
-        (is_plain && named).then_some(Self {
+        // In the backend's path the last two would lead elsewhere.
+        let is_name = |model: &str| !matches!(model, "" | "." | "..");
+        (is_plain && model.as_deref().is_none_or(is_name)).then_some(Self {
             priority: Priority::High,
             form,
             model,
@@ -434,6 +435,9 @@ mod tests {
             "/v1/%2e%2e/admin",
             "/v1/files//x",
             "/openai/deployments//chat",
+            "/openai/deployments/../v1/chat",
+            "/openai/deployments/%2e%2e/chat/completions",
+            "/openai/deployments/./chat/completions",
         ] {
             assert_eq!(Route::parse(path, ""), None, "{path}");
         }
