@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::{LEASE_MS, Seen};
-use super::worker::{Case, End, Worker, given_up};
+use super::worker::{Case, End, Worker};
 use crate::azure::service_bus::SendError;
 use crate::gateway::app::App;
 use crate::gateway::batch::fault::Fault;
@@ -122,10 +122,8 @@ impl<'a> Job<'a> {
                 Seen::Free(etag) => return Continue(etag),
                 // What was written without an answer is as good as taken; it is taken again.
                 Seen::Mine(etag) => return Continue(Some(etag)),
-                Seen::Done => return Break(End::Done),
-                Seen::GivenUp => return Break(given_up()),
-                Seen::Answered(kept) => {
-                    return Break(self.worker.deliver_kept(&self.case, &kept).await);
+                Seen::Settled(settled) => {
+                    return Break(self.worker.settled(&self.case, settled).await);
                 }
                 Seen::Busy(ms) if self.now() < self.hold_end() => self.sleep(ms.min(POLL_MS)).await,
                 Seen::Busy(ms) => return Break(self.put_off(self.now().plus_ms(ms)).await),

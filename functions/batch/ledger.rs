@@ -54,12 +54,28 @@ pub(super) enum Seen {
     Mine(Etag),
     /// Another delivery works on it, for so many ms at least.
     Busy(u64),
+    /// Nothing is left to find out.
+    Settled(Settled),
+}
+
+/// What has become of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Settled {
     /// It has an answer, whose reply may not have been sent.
     Answered(Kept),
     /// It was given up, and its sender told.
     GivenUp,
     /// Nothing is left to do.
     Done,
+}
+
+/// What came of keeping an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// It is kept.
+    Kept(Kept),
+    /// It is not: another delivery, which took the message when this one's claim had lapsed, was first.
+    Late(Settled),
 }
 
 /// Why an answer was not kept, or not found.
@@ -125,6 +141,15 @@ fn may_pass(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(_))
 }
 
+/// Of a write that is made again by what the row says then.
+fn may_pass_or_changed(error: &StoreError) -> bool {
+    may_pass(error)
+        || matches!(
+            error,
+            StoreError::Changed { .. } | StoreError::Exists { .. }
+        )
+}
+
 pub(super) fn blob_may_pass(error: &BlobError) -> bool {
     matches!(error, BlobError::Unavailable(_))
 }
@@ -139,13 +164,17 @@ impl Claim {
     ) -> Result<Seen, StoreError> {
         let read = || requests::read(&*self.store, &self.key);
         let found = again::until(&self.now, end, may_pass, read).await?;
+        Ok(self.seen(found, received))
+    }
+
+    fn seen(&self, found: Option<Found>, received: &Received) -> Seen {
         let Some(Found { request, etag }) = found else {
-            return Ok(Seen::Free(None));
+            return Seen::Free(None);
         };
         let now = (self.now)();
-        Ok(match request.state {
+        match request.state {
             State::Queued => Seen::Free(Some(etag)),
-            State::Cancelled => Seen::Done,
+            State::Cancelled => Seen::Settled(Settled::Done),
             State::Running { holder, .. } if holder == self.holder => Seen::Mine(etag),
             State::Running { until, .. } if until > now => Seen::Busy(until.ms_since(now)),
             State::Running { .. } => Seen::Free(Some(etag)),
@@ -155,10 +184,10 @@ impl Claim {
             | State::Replied(Kept {
                 dead: Some(dead), ..
             }) if is_sent_since(received, dead.at) => Seen::Free(Some(etag)),
-            State::Answered(kept) => Seen::Answered(kept),
-            State::Replied(kept) if kept.dead.is_some() => Seen::GivenUp,
-            State::Replied(_) => Seen::Done,
-        })
+            State::Answered(kept) => Seen::Settled(Settled::Answered(kept)),
+            State::Replied(kept) if kept.dead.is_some() => Seen::Settled(Settled::GivenUp),
+            State::Replied(_) => Seen::Settled(Settled::Done),
+        }
     }
 
     /// Takes the message on; `false` where somebody else did in between, or that is not known.
@@ -190,22 +219,35 @@ impl Claim {
         }
     }
 
-    /// Gives the message back, so that its next delivery need not wait for the lease's end.
+    /// Gives the message back, so that its next delivery need not wait for the lease's end; not where
+    /// somebody else has it by now.
     pub(super) async fn release(&self) {
         let end = (self.now)().plus_ms(NOTE_MS);
-        let write = || self.write(State::Queued, When::Mine);
-        if let Err(error) = again::until(&self.now, end, may_pass, write).await {
+        if let Err(error) = again::until(&self.now, end, may_pass, || self.give_back()).await {
             tracing::warn!(%error, "a batch message could not be given back; its next delivery waits");
+        }
+    }
+
+    async fn give_back(&self) -> Result<(), StoreError> {
+        let Some(found) = requests::read(&*self.store, &self.key).await? else {
+            return Ok(());
+        };
+        match found.request.state {
+            State::Running { holder, .. } if holder == self.holder => {
+                self.write(State::Queued, When::Same(&found.etag)).await
+            }
+            _ => Ok(()),
         }
     }
 
     /// Keeps an answer; `dead` is the message that is given up with it.
     pub(super) async fn keep(
         &self,
+        received: &Received,
         answer: &Answer,
         dead: Option<Dead>,
         end: Timestamp,
-    ) -> Result<Kept, KeepError> {
+    ) -> Result<Keeping, KeepError> {
         let (status, request_id, bytes, code) = match answer {
             Answer::Response {
                 status,
@@ -218,7 +260,14 @@ impl Claim {
         };
         let body = match std::str::from_utf8(&bytes) {
             Ok(text) if text.len() <= requests::MAX_INLINE => Body::Inline(text.to_owned()),
-            _ => self.put(bytes, end).await?,
+            _ => {
+                // The blob may hold the other delivery's answer by now.
+                let seen = self.look(received, end).await;
+                if let Seen::Settled(settled) = seen.map_err(KeepError::Store)? {
+                    return Ok(Keeping::Late(settled));
+                }
+                self.put(bytes, end).await?
+            }
         };
         let kept = Kept {
             status,
@@ -227,10 +276,25 @@ impl Claim {
             code,
             dead,
         };
-        let write = || self.write(State::Answered(kept.clone()), When::Mine);
-        let written = again::until(&self.now, end, may_pass, write).await;
-        written.map_err(KeepError::Store)?;
-        Ok(kept)
+        let settle = || self.settle(received, &kept);
+        let settled = again::until(&self.now, end, may_pass_or_changed, settle).await;
+        settled.map_err(KeepError::Store)
+    }
+
+    /// Writes an answer, unless another delivery has settled the message.
+    async fn settle(&self, received: &Received, kept: &Kept) -> Result<Keeping, StoreError> {
+        let found = requests::read(&*self.store, &self.key).await?;
+        let etag = found.as_ref().map(|found| found.etag.clone());
+        match self.seen(found, received) {
+            // By a write whose answer was lost.
+            Seen::Settled(Settled::Answered(own)) if own == *kept => {}
+            Seen::Settled(settled) => return Ok(Keeping::Late(settled)),
+            Seen::Free(_) | Seen::Mine(_) | Seen::Busy(_) => {
+                let when = etag.as_ref().map_or(When::New, When::Same);
+                self.write(State::Answered(kept.clone()), when).await?;
+            }
+        }
+        Ok(Keeping::Kept(kept.clone()))
     }
 
     async fn put(&self, bytes: Bytes, end: Timestamp) -> Result<Body, KeepError> {

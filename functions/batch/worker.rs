@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::again;
 use super::job::Job;
-use super::ledger::{Claim, Ledger, blob_bytes, blob_may_pass};
+use super::ledger::{Claim, KeepError, Keeping, Ledger, Settled, blob_bytes, blob_may_pass};
 use super::outbox::{Outbox, Reply};
 use super::settings::Settings;
 use crate::azure::service_bus::Sends;
@@ -200,8 +200,10 @@ impl Worker {
 
     /// Keeps an answer and sends it; `dead` says so where the message is given up.
     pub(super) async fn answer(&self, case: &Case<'_>, answer: &Answer, dead: Option<Dead>) -> End {
-        match case.claim.keep(answer, dead, self.soon()).await {
-            Ok(kept) => self.deliver(case, answer, Some(&kept)).await,
+        let keep = || case.claim.keep(case.received, answer, dead, self.soon());
+        match keep().await {
+            Ok(Keeping::Kept(kept)) => self.deliver(case, answer, Some(&kept)).await,
+            Ok(Keeping::Late(settled)) => self.settled(case, settled).await,
             Err(error) if case.sender.address.queue.is_none() => {
                 self.fail(case, &format!("its answer can't be kept: {error}"))
                     .await
@@ -214,12 +216,38 @@ impl Worker {
             Err(error) => {
                 let id = &case.sender.id;
                 tracing::error!(id, %error, "an answer can't be kept; it is sent all the same");
-                let end = self.deliver(case, answer, None).await;
+                let end = self.deliver_while(case, answer, keep()).await;
                 match dead {
                     Some(_) => given_up(),
                     None => end,
                 }
             }
+        }
+    }
+
+    /// Sends an answer that was not kept, and goes on trying to keep it while it can't be sent either:
+    /// another delivery, whose message's lock was lost, must not find the message unanswered.
+    async fn deliver_while(
+        &self,
+        case: &Case<'_>,
+        answer: &Answer,
+        keeping: impl Future<Output = Result<Keeping, KeepError>>,
+    ) -> End {
+        let sending = self.deliver(case, answer, None);
+        tokio::pin!(sending);
+        tokio::select! {
+            end = &mut sending => return end,
+            _ = keeping => {}
+        }
+        sending.await
+    }
+
+    /// Finishes a message of which nothing is left to find out.
+    pub(super) async fn settled(&self, case: &Case<'_>, settled: Settled) -> End {
+        match settled {
+            Settled::Answered(kept) => self.deliver_kept(case, &kept).await,
+            Settled::GivenUp => given_up(),
+            Settled::Done => End::Done,
         }
     }
 
@@ -229,7 +257,7 @@ impl Worker {
     }
 
     /// Sends an answer that was kept before.
-    pub(super) async fn deliver_kept(&self, case: &Case<'_>, kept: &Kept) -> End {
+    async fn deliver_kept(&self, case: &Case<'_>, kept: &Kept) -> End {
         let most = self.outbox.max_message();
         match case.claim.answer(kept, most, self.soon()).await {
             Ok(answer) => self.deliver(case, &answer, Some(kept)).await,

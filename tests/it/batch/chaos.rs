@@ -44,7 +44,7 @@ fn settings() -> Settings {
     }
 }
 
-fn worker(world: &Arc<World>) -> Arc<Worker> {
+pub(super) fn worker(world: &Arc<World>) -> Arc<Worker> {
     let relay = Relay {
         world: Arc::clone(world),
         kinds: Kinds {
@@ -63,7 +63,7 @@ fn worker(world: &Arc<World>) -> Arc<Worker> {
     ))
 }
 
-fn message(i: usize) -> Outgoing {
+pub(super) fn message(i: usize) -> Outgoing {
     let name = format!("message-{i}");
     let request = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": name}]});
     let line = json!({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": request});
@@ -157,7 +157,7 @@ async fn drain(world: &Arc<World>, process_kills: u32) {
 }
 
 /// All replies, by the name of what they answer.
-fn replies(world: &World) -> HashMap<String, Vec<Received>> {
+pub(super) fn replies(world: &World) -> HashMap<String, Vec<Received>> {
     let mut all: HashMap<String, Vec<Received>> = HashMap::new();
     let mut broker = world.broker.lock().unwrap();
     while let Some(reply) = broker.take("results", world.now()).unwrap() {

@@ -89,6 +89,12 @@ impl World {
         }
     }
 
+    /// Lets `what` be down for a while, ms from the start.
+    pub(crate) fn outage(&mut self, what: &'static str, from_ms: u64, to_ms: u64) {
+        let window = (START.plus_ms(from_ms), START.plus_ms(to_ms));
+        self.outages.entry(what).or_default().push(window);
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         let ms = self.start.elapsed().as_millis();
         START.plus_ms(u64::try_from(ms).unwrap())
