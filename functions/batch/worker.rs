@@ -35,6 +35,9 @@ const LONGEST: Duration = Duration::from_secs(14 * 60);
 /// How long it is tried to keep an answer, or to send it, ms.
 const TRY_MS: u64 = 60_000;
 
+/// The same in the last delivery, ms: no other one comes to do it.
+const LAST_TRY_MS: u64 = 10 * 60_000;
+
 /// How a message's handling ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -200,8 +203,11 @@ impl Worker {
 
     /// Keeps an answer and sends it; `dead` says so where the message is given up.
     pub(super) async fn answer(&self, case: &Case<'_>, answer: &Answer, dead: Option<Dead>) -> End {
-        let keep = || case.claim.keep(case.received, answer, dead, self.soon());
-        match keep().await {
+        let end = match case.sender.address.queue {
+            Some(_) => self.soon(),
+            None => self.reply_end(case.received),
+        };
+        match case.claim.keep(case.received, answer, dead, end).await {
             Ok(Keeping::Kept(kept)) => self.deliver(case, answer, Some(&kept)).await,
             Ok(Keeping::Late(settled)) => self.settled(case, settled).await,
             Err(error) if case.sender.address.queue.is_none() => {
@@ -216,7 +222,9 @@ impl Worker {
             Err(error) => {
                 let id = &case.sender.id;
                 tracing::error!(id, %error, "an answer can't be kept; it is sent all the same");
-                let end = self.deliver_while(case, answer, keep()).await;
+                let end = self.reply_end(case.received);
+                let keeping = case.claim.keep(case.received, answer, dead, end);
+                let end = self.deliver_while(case, answer, keeping).await;
                 match dead {
                     Some(_) => given_up(),
                     None => end,
@@ -278,7 +286,8 @@ impl Worker {
             dead: dead.map(|dead| dead.sequence),
             kept_bytes: kept.map(blob_bytes),
         };
-        if let Err(error) = self.outbox.reply(&reply, self.soon()).await {
+        let end = self.reply_end(case.received);
+        if let Err(error) = self.outbox.reply(&reply, end).await {
             return self
                 .fail(case, &format!("its reply can't be sent: {error}"))
                 .await;
@@ -308,6 +317,12 @@ impl Worker {
         let pause_ms = longest_ms / 2 + fastrand::u64(..longest_ms / 2);
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         End::Failed(format!("message {}: {why}", case.sender.id))
+    }
+
+    /// Until when it is tried to reply to a message.
+    fn reply_end(&self, received: &Received) -> Timestamp {
+        let is_last = self.is_last(received);
+        (self.now)().plus_ms(if is_last { LAST_TRY_MS } else { TRY_MS })
     }
 
     /// Until when something is tried.

@@ -1,7 +1,7 @@
 //! A world for the batch worker in simulated time: queues, a store and backends that fail, and
 //! handlers that are killed, as a seed says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) paid: Mutex<HashMap<String, u32>>,
     /// All calls, those that were refused too.
     pub(crate) calls: Mutex<u64>,
+    /// Messages whose last delivery was killed.
+    pub(crate) cut_off: Mutex<HashSet<String>>,
     slots: Arc<Semaphore>,
     pub(crate) store: Memory,
 }
@@ -84,6 +86,7 @@ impl World {
             outages,
             paid: Mutex::default(),
             calls: Mutex::default(),
+            cut_off: Mutex::default(),
             slots: Arc::new(Semaphore::new(slots)),
             store: Memory::default(),
         }
