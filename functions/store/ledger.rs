@@ -230,9 +230,11 @@ impl Ledger {
         if indexed().contains(&known) {
             return Ok(());
         }
-        self.store
-            .write(Table::Chargeback, &known.0, vec![write])
-            .await?;
+        let written = self.store.write(Table::Chargeback, &known.0, vec![write]);
+        match written.await {
+            Ok(()) | Err(StoreError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let mut indexed = indexed();
         if indexed.len() >= MAX_INDEXED {
             indexed.clear();

@@ -69,3 +69,4 @@ mod table_faults;
 mod tenant;
 mod tokens;
 mod transform;
+mod versions;
