@@ -15,7 +15,7 @@ use crate::gateway::{OPEN, backend, chat_body, header};
 use crate::identity_endpoint::HEADER;
 use crate::kills::{Answered, CLIENTS, load, summed};
 use crate::scripted::{Act, Scripted, parts};
-use crate::served::wait_for;
+use crate::served::wait_long;
 
 #[tokio::test]
 async fn whoever_asks_a_process_to_end_waits_for_its_events() {
@@ -130,7 +130,7 @@ async fn processes_that_relieve_each_other_lose_no_call_and_count_none_twice() {
 /// Waits for 40 more answers.
 async fn answers(load: &Answered) {
     let wanted = load.lock().unwrap().len() + 40;
-    wait_for(|| (load.lock().unwrap().len() >= wanted).then_some(())).await;
+    wait_long(|| load.lock().unwrap().len() >= wanted).await;
 }
 
 #[tokio::test]

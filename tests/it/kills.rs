@@ -20,7 +20,7 @@ use crate::gateway::{OPEN, backend, chat_body, header};
 use crate::identity_endpoint::{HEADER, IdentityEndpoint, Reply};
 use crate::process::package;
 use crate::scripted::{Act, Scripted, good, parts};
-use crate::served::wait_for;
+use crate::served::{wait_for, wait_long};
 
 pub(crate) const CLIENTS: usize = 8;
 
@@ -169,7 +169,7 @@ async fn hosted(config: &str, settings: &[(&str, &str)]) -> (tempfile::TempDir, 
 async fn killed_and_started_again(host: &Host) {
     let started = host.starts() + 1;
     host.kill();
-    wait_for(|| (host.starts() == started && host.address().is_some()).then_some(())).await;
+    wait_long(|| host.starts() == started && host.address().is_some()).await;
 }
 
 /// A call that got its whole answer.
@@ -226,7 +226,7 @@ impl Load {
     /// Waits for so many more whole answers.
     async fn more(&self, count: usize) {
         let wanted = self.whole().len() + count;
-        wait_for(|| (self.whole().len() >= wanted).then_some(())).await;
+        wait_long(|| self.whole().len() >= wanted).await;
     }
 
     /// Waits until it has gone on for so long.
@@ -247,6 +247,9 @@ impl Load {
     }
 }
 
+/// How often a handler is killed, so that the host does not give up.
+const KILLS: usize = 2;
+
 /// What all sums of the table say of the number of calls.
 pub(crate) async fn summed(store: &dyn Store) -> usize {
     let all = Pages::new(store, Table::Chargeback, Range::all());
@@ -259,17 +262,16 @@ pub(crate) async fn summed(store: &dyn Store) -> usize {
 #[tokio::test]
 async fn under_the_host_a_killed_handler_loses_no_answered_call_where_events_are_durable() {
     let azurite = Azurite::start();
-    let backend_ = Scripted::start(vec![good()]).await;
+    let asked = Scripted::start(vec![good()]).await;
     let spool = tempfile::tempdir().unwrap();
     let config = format!(
         "{OPEN}{}[storage]\ntables = \"http://{}/devstoreaccount1\"\n[chargeback]\ndurable = true\nspool = \"{}\"\n",
-        backend("a", backend_.address, "payg", ""),
+        backend("a", asked.address, "payg", ""),
         azurite.address,
         spool.path().display(),
     );
     let (_root, host) = hosted(&config, &[]).await;
     let load = Load::start(host.listen().await);
-    const KILLS: usize = 2;
     for _ in 0..KILLS {
         load.more(40).await;
         killed_and_started_again(&host).await;
@@ -277,17 +279,16 @@ async fn under_the_host_a_killed_handler_loses_no_answered_call_where_events_are
     load.more(40).await;
     let whole = load.stop().await;
     let store = azurite.store();
-    let mut kept = HashSet::new();
+    let (mut kept, mut sum) = (HashSet::new(), 0);
     for _ in 0..600 {
-        kept = rows(&store).await;
-        let all = whole.keys().all(|id| kept.contains(id));
-        if all && summed(&store).await == kept.len() {
+        (kept, sum) = (rows(&store).await, summed(&store).await);
+        if sum == kept.len() && whole.keys().all(|id| kept.contains(id)) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let lost: Vec<&String> = whole.keys().filter(|id| !kept.contains(*id)).collect();
-    let at_backend = backend_.calls();
+    let at_backend = asked.calls();
     let counts = format!(
         "{at_backend} calls at the backend, {} answered whole, {} rows",
         whole.len(),
@@ -295,7 +296,7 @@ async fn under_the_host_a_killed_handler_loses_no_answered_call_where_events_are
     );
     eprintln!("{counts}");
     assert!(lost.is_empty(), "answered, and lost: {lost:?}; {counts}");
-    assert_eq!(summed(&store).await, kept.len(), "{counts}");
+    assert_eq!(sum, kept.len(), "{counts}");
     // A call that was repeated would be two; one that was only answered would be none.
     assert!(kept.len() <= at_backend, "{counts}");
     // A client has one call at a time: those under way at a kill were not answered whole.
@@ -310,10 +311,10 @@ const IN_MEMORY: Duration = Duration::from_secs(5);
 async fn under_the_host_a_killed_handler_loses_only_what_it_answered_in_its_last_moments() {
     let hub = EventHub::start().await;
     let identity = IdentityEndpoint::start(&[Reply::Token(3600)]).await;
-    let backend_ = Scripted::start(vec![good()]).await;
+    let asked = Scripted::start(vec![good()]).await;
     let config = format!(
         "{OPEN}{}[chargeback]\n{}",
-        backend("a", backend_.address, "payg", ""),
+        backend("a", asked.address, "payg", ""),
         hub.key()
     );
     let url = identity.url();
@@ -328,11 +329,9 @@ async fn under_the_host_a_killed_handler_loses_only_what_it_answered_in_its_last
     let whole = load.stop().await;
     // What the new one has answered comes all.
     let of_the_new = || whole.iter().filter(|(_, whole)| whole.begun > restarted);
-    wait_for(|| {
+    wait_long(|| {
         let arrived = hub.ids();
-        of_the_new()
-            .all(|(id, _)| arrived.contains(id))
-            .then_some(())
+        of_the_new().all(|(id, _)| arrived.contains(id))
     })
     .await;
     let arrived = hub.ids();
@@ -342,7 +341,7 @@ async fn under_the_host_a_killed_handler_loses_only_what_it_answered_in_its_last
         .map(|(_, whole)| killed.saturating_duration_since(whole.at))
         .collect();
     let oldest = lost.iter().max().copied().unwrap_or_default();
-    let at_backend = backend_.calls();
+    let at_backend = asked.calls();
     let counts = format!(
         "{at_backend} calls at the backend, {} answered whole, {} events, {} lost, the oldest {oldest:?} before the kill",
         whole.len(),
