@@ -56,5 +56,6 @@ pub mod quota;
 pub mod relay;
 pub mod serve;
 pub mod store;
+mod sync;
 pub mod utilization;
 pub mod way;

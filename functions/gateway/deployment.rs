@@ -1,14 +1,13 @@
 //! A deployment as the gateway sees it now: calls in flight, speed, and whether it is marked.
 //!
-//! The state is per process. Every call reads it, so what a call reads is an atomic; what only
-//! a failure touches is behind a mutex. It outlives what the configuration says of the deployment
-//! ([`Deployment::after`]).
+//! The state is per process, and atomics: every call reads it. It outlives what the configuration says of
+//! the deployment ([`Deployment::after`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::event::Kind;
 use super::time::Timestamp;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What the configuration says of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ impl MarkReason {
         }
     }
 
-    const fn from_code(code: u8) -> Self {
+    const fn from_code(code: u64) -> Self {
         match code {
             0 => Self::Throttled,
             1 => Self::Failed,
@@ -71,7 +70,7 @@ impl MarkReason {
         }
     }
 
-    const fn code(self) -> u8 {
+    const fn code(self) -> u64 {
         match self {
             Self::Throttled => 0,
             Self::Failed => 1,
@@ -80,13 +79,39 @@ impl MarkReason {
     }
 }
 
-/// A mark that is in force.
+/// A mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// When it ends.
     pub until: Timestamp,
     /// Why it was set.
     pub reason: MarkReason,
+}
+
+impl Mark {
+    /// The lowest bits of a packed mark are its reason's code. Above them is its end, so that of two
+    /// the one that ends later is greater.
+    const REASON_BITS: u32 = 2;
+
+    const fn pack(self) -> u64 {
+        let until = self.until.unix_ms();
+        let most = u64::MAX >> Self::REASON_BITS;
+        let until = if until < most { until } else { most };
+        until << Self::REASON_BITS | self.reason.code()
+    }
+
+    const fn unpack(packed: u64) -> Self {
+        Self {
+            until: Timestamp::from_unix_ms(packed >> Self::REASON_BITS),
+            reason: MarkReason::from_code(packed & ((1 << Self::REASON_BITS) - 1)),
+        }
+    }
+
+    /// Whether it was for a throttle and ended a moment before `now`.
+    const fn is_throttle_of_late(self, now: Timestamp) -> bool {
+        let is_throttle = matches!(self.reason, MarkReason::Throttled);
+        is_throttle && self.until.unix_ms() > 0 && now.ms_since(self.until) <= RELAPSE_MS
+    }
 }
 
 /// A deployment and its state in this process.
@@ -102,10 +127,8 @@ struct State {
     in_flight: AtomicU32,
     /// Smoothed time to first byte, microseconds; 0 before the first answer.
     latency_us: AtomicU32,
-    marked_until: AtomicU64,
-    mark_reason: AtomicU8,
-    /// When a failed deployment came back and its share began to grow; 0 when it has it all.
-    ramp_from: AtomicU64,
+    /// The last mark, packed, so that its end and its reason change together; 0: there was none.
+    mark: AtomicU64,
     /// When the last throttle that calls of this instance met ends; 0: they met none.
     throttled_until: AtomicU64,
     /// This instance's turn, packed; 0: it is alone.
@@ -195,11 +218,8 @@ impl Deployment {
 
     /// The mark in force at `now`.
     pub fn mark(&self, now: Timestamp) -> Option<Mark> {
-        let until = self.state.marked_until.load(Relaxed);
-        (until > now.unix_ms()).then(|| Mark {
-            until: Timestamp::from_unix_ms(until),
-            reason: MarkReason::from_code(self.state.mark_reason.load(Relaxed)),
-        })
+        let last = Mark::unpack(self.state.mark.load(Relaxed));
+        (last.until > now).then_some(last)
     }
 
     /// Counts a call in, until the guard is dropped.
@@ -229,33 +249,39 @@ impl Deployment {
     ///
     /// A mark never shortens one that is in force.
     pub fn set_mark(&self, reason: MarkReason, ms: u64, now: Timestamp) -> Mark {
-        let in_force = self.mark(now);
-        // A call that was under way when the mark was set tells nothing new.
         let is_throttle = reason == MarkReason::Throttled;
-        let is_full = is_throttle && in_force.is_none() && self.relapses(now);
-        let ms = if is_full { ms.max(FULL_HOLD_MS) } else { ms };
-        let mut until = now.plus_ms(ms);
-        if is_throttle {
-            self.state
-                .throttled_until
-                .fetch_max(until.unix_ms(), Relaxed);
-            until = self.turn().at_or_after(until);
+        let turn = if is_throttle {
+            self.turn()
+        } else {
+            Turn::ALONE
+        };
+        let mut before = self.state.mark.load(Relaxed);
+        loop {
+            let last = Mark::unpack(before);
+            let in_force = last.until > now;
+            // A call that was under way when the mark was set tells nothing new.
+            let is_full = is_throttle && !in_force && last.is_throttle_of_late(now);
+            let end = now.plus_ms(if is_full { ms.max(FULL_HOLD_MS) } else { ms });
+            let until = turn.at_or_after(end);
+            let mark = Mark { until, reason };
+            let longest = if in_force && last.until >= until {
+                last
+            } else {
+                mark
+            };
+            let put = (self.state.mark).compare_exchange(before, longest.pack(), Relaxed, Relaxed);
+            match put {
+                Ok(_) => {
+                    if is_throttle {
+                        let throttled_until = &self.state.throttled_until;
+                        throttled_until.fetch_max(end.unix_ms(), Relaxed);
+                    }
+                    return longest;
+                }
+                // Another thread has marked it meanwhile.
+                Err(there) => before = there,
+            }
         }
-        if let Some(longer) = in_force.filter(|mark| mark.until >= until) {
-            return longer;
-        }
-        self.state.mark_reason.store(reason.code(), Relaxed);
-        self.state.marked_until.store(until.unix_ms(), Relaxed);
-        let ramp = if is_throttle { 0 } else { until.unix_ms() };
-        self.state.ramp_from.store(ramp, Relaxed);
-        Mark { until, reason }
-    }
-
-    /// Whether the last mark was for a throttle too and ended a moment before `now`.
-    fn relapses(&self, now: Timestamp) -> bool {
-        let ended = self.state.marked_until.load(Relaxed);
-        let throttled = self.state.mark_reason.load(Relaxed) == MarkReason::Throttled.code();
-        throttled && ended > 0 && now.unix_ms().saturating_sub(ended) <= RELAPSE_MS
     }
 
     /// When the last throttle that this instance's own calls met ends, where that is not long ago:
@@ -272,12 +298,11 @@ impl Deployment {
         let Some(until) = full_until.filter(|until| *until > now) else {
             return;
         };
-        let until = turn.at_or_after(until).unix_ms();
-        if self.state.marked_until.fetch_max(until, Relaxed) < until {
-            self.state
-                .mark_reason
-                .store(MarkReason::Throttled.code(), Relaxed);
-        }
+        let mark = Mark {
+            until: turn.at_or_after(until),
+            reason: MarkReason::Throttled,
+        };
+        self.state.mark.fetch_max(mark.pack(), Relaxed);
     }
 
     fn turn(&self) -> Turn {
@@ -287,16 +312,12 @@ impl Deployment {
     /// Whether the deployment takes a call at `now`: not marked, and, for `ramp_ms` after it
     /// came back from a failure, only a growing share of the calls (`draw` is uniform in 0..1000).
     pub fn admits(&self, now: Timestamp, ramp_ms: u64, draw: u32) -> bool {
-        if self.state.marked_until.load(Relaxed) > now.unix_ms() {
+        let last = Mark::unpack(self.state.mark.load(Relaxed));
+        if last.until > now {
             return false;
         }
-        let from = self.state.ramp_from.load(Relaxed);
-        if from == 0 {
-            return true;
-        }
-        let since = now.unix_ms().saturating_sub(from);
-        if since >= ramp_ms {
-            self.state.ramp_from.store(0, Relaxed);
+        let since = now.ms_since(last.until);
+        if last.reason == MarkReason::Throttled || since >= ramp_ms {
             return true;
         }
         // From a tenth of its share, so that the first call finds out cheaply.

@@ -42,6 +42,7 @@ pub mod realtime;
 pub mod reconcile;
 pub mod request;
 pub mod retry_after;
+pub mod room;
 pub mod route;
 pub mod share;
 pub mod skim;

@@ -2,7 +2,7 @@
 //! is counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -10,19 +10,19 @@ use tokio::sync::oneshot;
 
 use crate::gateway::event::UsageEvent;
 use crate::gateway::metrics::Shard;
+use crate::gateway::room::Room;
 
 /// The calls' end of the queue.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     queue: UnboundedSender<Queued>,
-    /// Events in the queue. It is bounded by this count: a channel that is bounded by itself
-    /// takes the memory of a full one from the start.
-    waiting: Arc<AtomicUsize>,
-    capacity: usize,
+    /// Events in the queue. It is bounded by this: a channel that is bounded by itself takes the
+    /// memory of a full one from the start.
+    waiting: Arc<Room>,
     dropped: Arc<AtomicU64>,
     is_durable: bool,
     /// Calls under way.
-    calls: Arc<AtomicUsize>,
+    calls: Arc<Room>,
     /// Where this end's calls are counted.
     shard: Option<Arc<Shard>>,
 }
@@ -43,28 +43,29 @@ pub struct Queued {
 #[derive(Debug)]
 pub struct Events {
     queue: UnboundedReceiver<Queued>,
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Room>,
     dropped: Arc<AtomicU64>,
 }
 
 /// Knows how many calls are under way.
 #[derive(Clone, Debug)]
-pub struct Calls(Arc<AtomicUsize>);
+pub struct Calls(Arc<Room>);
 
 impl Calls {
-    /// Calls whose events have not been recorded yet.
+    /// Calls whose events have not been recorded yet. The events of all others are in the queue for
+    /// whoever has looked.
     pub fn count(&self) -> usize {
-        self.0.load(Relaxed)
+        self.0.used()
     }
 }
 
 /// Held as long as a call is under way.
 #[derive(Debug)]
-pub struct UnderWay(Arc<AtomicUsize>);
+pub struct UnderWay(Arc<Room>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.give_back(1);
     }
 }
 
@@ -84,7 +85,7 @@ impl Events {
         let Some(first) = self.queue.recv().await else {
             return false;
         };
-        self.waiting.fetch_sub(1, Relaxed);
+        self.waiting.give_back(1);
         batch.push(first);
         if !gather.is_zero() {
             tokio::time::sleep(gather).await;
@@ -98,7 +99,7 @@ impl Events {
         while batch.len() < most
             && let Ok(next) = self.queue.try_recv()
         {
-            self.waiting.fetch_sub(1, Relaxed);
+            self.waiting.give_back(1);
             batch.push(next);
         }
     }
@@ -106,7 +107,7 @@ impl Events {
     /// The next event, where one waits.
     pub fn try_next(&mut self) -> Option<Box<UsageEvent>> {
         let next = self.queue.try_recv().ok()?;
-        self.waiting.fetch_sub(1, Relaxed);
+        self.waiting.give_back(1);
         Some(next.event)
     }
 
@@ -137,11 +138,10 @@ impl Recorder {
         let (queue, receiver) = unbounded_channel();
         let recorder = Self {
             queue,
-            waiting: Arc::default(),
-            capacity,
+            waiting: Arc::new(Room::new(capacity)),
             dropped: Arc::default(),
             is_durable: durable,
-            calls: Arc::default(),
+            calls: Arc::new(Room::unbounded()),
             shard: None,
         };
         let events = Events {
@@ -164,11 +164,12 @@ impl Recorder {
         } else {
             (None, None)
         };
-        let waiting = self.waiting.fetch_add(1, Relaxed);
-        if waiting < self.capacity && self.queue.send(Queued { event, lasts }).is_ok() {
-            return lasting;
+        if self.waiting.take(1) {
+            if self.queue.send(Queued { event, lasts }).is_ok() {
+                return lasting;
+            }
+            self.waiting.give_back(1);
         }
-        self.waiting.fetch_sub(1, Relaxed);
         count_dropped(&self.dropped, 1, "the queue is full");
         None
     }
@@ -194,7 +195,7 @@ impl Recorder {
 
     /// What a call holds until its event is recorded.
     pub fn under_way(&self) -> UnderWay {
-        self.calls.fetch_add(1, Relaxed);
+        self.calls.take(1);
         UnderWay(Arc::clone(&self.calls))
     }
 

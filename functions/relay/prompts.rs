@@ -5,7 +5,7 @@
 //! call is not kept, and counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::config;
 use crate::gateway::event::UsageEvent;
 use crate::gateway::prompt::{Exchange, Redaction, document};
+use crate::gateway::room::Room;
 use crate::gateway::route::Operation;
 use crate::store::blobs::{Blob, BlobError, Blobs, Container, When, encode_part};
 
@@ -33,7 +34,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Prompts {
     queue: UnboundedSender<Entry>,
-    memory: Arc<Memory>,
+    /// Bytes that calls hold.
+    memory: Arc<Room>,
     max_bytes: usize,
     dropped: Arc<AtomicU64>,
 }
@@ -47,35 +49,24 @@ pub struct PromptInbox {
     dropped: Arc<AtomicU64>,
 }
 
-/// Bytes that calls hold, and how many they may.
-#[derive(Debug)]
-struct Memory {
-    used: AtomicUsize,
-    most: usize,
-}
-
 /// A part of the memory; given back when it is dropped.
 #[derive(Debug)]
 struct Held {
-    memory: Arc<Memory>,
+    memory: Arc<Room>,
     bytes: usize,
 }
 
 impl Held {
     fn grow(&mut self, bytes: usize) -> bool {
-        let before = self.memory.used.fetch_add(bytes, Relaxed);
-        if before.saturating_add(bytes) > self.memory.most {
-            self.memory.used.fetch_sub(bytes, Relaxed);
-            return false;
-        }
-        self.bytes += bytes;
-        true
+        let taken = self.memory.take(bytes);
+        self.bytes += if taken { bytes } else { 0 };
+        taken
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.memory.used.fetch_sub(self.bytes, Relaxed);
+        self.memory.give_back(self.bytes);
     }
 }
 
@@ -105,10 +96,7 @@ impl Prompts {
     /// A queue, and its other end.
     pub fn new(settings: &config::Prompts) -> (Self, PromptInbox) {
         let (queue, receiver) = unbounded_channel();
-        let memory = Memory {
-            used: AtomicUsize::new(0),
-            most: settings.queue_mb.saturating_mul(1 << 20),
-        };
+        let memory = Room::new(settings.queue_mb.saturating_mul(1 << 20));
         let dropped = Arc::new(AtomicU64::new(0));
         let prompts = Self {
             queue,

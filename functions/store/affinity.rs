@@ -1,6 +1,6 @@
 //! The rows of table `affinity`: which backend owns a stored response, file or thread.
 
-use super::pages::delete_as_read;
+use super::pages::{delete_as_read, is_expired};
 use super::{Change, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, encode_key};
 use crate::gateway::time::Timestamp;
 
@@ -58,7 +58,7 @@ pub async fn sweep(store: &dyn Store, now: Timestamp) -> Result<usize, StoreErro
     let mut pages = Pages::new(store, Table::Affinity, Range::all());
     let mut deleted = 0;
     while let Some(rows) = pages.next().await? {
-        for row in rows.iter().filter(|row| owned(row).expires <= now) {
+        for row in rows.iter().filter(|row| is_expired(row, now)) {
             deleted += usize::from(delete_as_read(store, Table::Affinity, row).await?);
         }
     }

@@ -32,13 +32,14 @@ pub fn key(event: &UsageEvent) -> Key {
     }
 }
 
-/// The partition and the write that say that an app has calls in the month of `time`.
+/// The partition and the write that say that an app has calls in the month of `time`. One that is there
+/// already says the same.
 pub fn index(app: &str, time: Timestamp) -> (String, Write) {
     let mut month = time.day();
     month.truncate(MONTH);
     let write = Write {
         row: encode_key(app),
-        change: Change::Upsert(Fields::new().text("app", app).text("month", &*month)),
+        change: Change::Insert(Fields::new().text("app", app).text("month", &*month)),
     };
     (format!("{INDEX}{month}"), write)
 }

@@ -81,6 +81,13 @@ impl Fields {
         self
     }
 
+    /// These, and `newer` ones in the place of those of the same names.
+    #[must_use]
+    pub fn with(mut self, newer: Self) -> Self {
+        self.0.extend(newer.0);
+        self
+    }
+
     /// A field, whatever its sort.
     pub fn get(&self, name: &str) -> Option<&Field> {
         self.0.get(name)

@@ -230,9 +230,11 @@ impl Ledger {
         if indexed().contains(&known) {
             return Ok(());
         }
-        self.store
-            .write(Table::Chargeback, &known.0, vec![write])
-            .await?;
+        let written = self.store.write(Table::Chargeback, &known.0, vec![write]);
+        match written.await {
+            Ok(()) | Err(StoreError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let mut indexed = indexed();
         if indexed.len() >= MAX_INDEXED {
             indexed.clear();
@@ -291,13 +293,13 @@ impl Ledger {
         &self,
         partition: &str,
         batch: &[&Entry<'_>],
-    ) -> Result<HashMap<String, (Etag, Sum)>, StoreError> {
+    ) -> Result<HashMap<String, There>, StoreError> {
         let hours = batch.iter().flat_map(|entry| &entry.of);
         let first = hours.filter_map(|of| match of {
             Of::PtuHour { hour, .. } => Some(hour),
             Of::Model { .. } => None,
         });
-        // What comes after the hours are the sums, and nothing else.
+        // What comes after the hours are the sums, and whatever a later version puts beside them.
         let range = match first.min() {
             None => Range::of(partition, sums::SUM),
             Some(hour) => Range {
@@ -309,9 +311,14 @@ impl Ledger {
             },
         };
         let rows = Pages::new(self.store.as_ref(), Table::Chargeback, range);
-        let rows = rows.rest().await?;
-        let sum = |row: Row| Ok((row.key.row.clone(), (row.etag.clone(), Sum::read(&row)?)));
-        rows.into_iter().map(sum).collect()
+        let mut rows = rows.rest().await?;
+        rows.retain(|row| {
+            [sums::PTU, sums::SUM]
+                .iter()
+                .any(|of| row.key.row.starts_with(of))
+        });
+        let there = |row: Row| Ok((row.key.row.clone(), There::read(row)?));
+        rows.into_iter().map(there).collect()
     }
 
     /// The rows of a batch that are there.
@@ -425,6 +432,22 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// A sum that is there.
+struct There {
+    etag: Etag,
+    sum: Sum,
+    /// All of its row. What a later version counts in it has to stay: that version's calls are there.
+    fields: Fields,
+}
+
+impl There {
+    fn read(row: Row) -> Result<Self, StoreError> {
+        let sum = Sum::read(&row)?;
+        let Row { etag, fields, .. } = row;
+        Ok(Self { etag, sum, fields })
+    }
+}
+
 fn kept(amount: Decimal) -> Decimal {
     amount.round_dp(COST_DIGITS).normalize()
 }
@@ -491,11 +514,7 @@ fn batches<'e, 'a>(entries: &'e [Entry<'a>]) -> Vec<Vec<&'e Entry<'a>>> {
 }
 
 /// The batch's rows, and after them its sums in a shard. `None` where a sum can't be kept exactly.
-fn writes(
-    batch: &[&Entry<'_>],
-    there: &HashMap<String, (Etag, Sum)>,
-    shard: u32,
-) -> Option<Vec<Write>> {
+fn writes(batch: &[&Entry<'_>], there: &HashMap<String, There>, shard: u32) -> Option<Vec<Write>> {
     let mut added: BTreeMap<String, (&Of<'_>, &UsageEvent, Sum)> = BTreeMap::new();
     for entry in batch {
         for of in &entry.of {
@@ -512,7 +531,10 @@ fn writes(
     for (row, (of, event, added)) in added {
         let fields = |sum: &Sum| of.fields(&event.app, &event.time.day(), sum);
         let change = match there.get(&row) {
-            Some((etag, sum)) => Change::Replace(fields(&sum.plus(&added)?), etag.clone()),
+            Some(there) => {
+                let sum = fields(&there.sum.plus(&added)?);
+                Change::Replace(there.fields.clone().with(sum), there.etag.clone())
+            }
             None => Change::Insert(fields(&added)),
         };
         writes.push(Write { row, change });

@@ -1,6 +1,7 @@
 //! A range, page by page, and what sweeps do with the rows of it.
 
-use super::{Change, Key, Range, Row, Store, StoreError, Table, Write};
+use super::{Change, Field, Key, Range, Row, Store, StoreError, Table, Write};
+use crate::gateway::time::Timestamp;
 
 /// Reads a range a page at a time, so that its size does not matter.
 #[derive(Debug)]
@@ -48,6 +49,13 @@ impl<'a> Pages<'a> {
         }
         Ok(rows)
     }
+}
+
+/// Whether a row says that its time is over, in `expires_ms`. One that does not say when is not of this
+/// version, and whose it is sweeps it.
+pub(super) fn is_expired(row: &Row, now: Timestamp) -> bool {
+    let says = matches!(row.fields.get("expires_ms"), Some(Field::Int(_)));
+    says && row.fields.get_number("expires_ms") <= now.unix_ms()
 }
 
 /// Deletes a row as it was read; `false` where another instance has deleted or renewed it since.

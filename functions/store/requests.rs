@@ -8,7 +8,7 @@
 use sha2::{Digest, Sha256};
 
 use super::blobs::{Blob, BlobError, Blobs, Container};
-use super::pages::delete_as_read;
+use super::pages::{delete_as_read, is_expired};
 use super::{
     Change, Etag, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds,
     encode_key,
@@ -217,8 +217,7 @@ pub async fn sweep(
     let mut pages = Pages::new(store, Table::Requests, Range::all());
     let mut deleted = 0;
     while let Some(rows) = pages.next().await? {
-        let expired = |row: &&Row| row.fields.get_number("expires_ms") <= now.unix_ms();
-        for row in rows.iter().filter(expired) {
+        for row in rows.iter().filter(|row| is_expired(row, now)) {
             if delete_answer(row, blobs).await {
                 deleted += usize::from(delete_as_read(store, Table::Requests, row).await?);
             }

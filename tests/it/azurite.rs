@@ -18,6 +18,9 @@ use crate::store::{calls, check, event, unpriced};
 /// Azurite's services, below the folder that `npm ci` fills.
 const SERVICES: &str = "tests/azurite/node_modules/azurite/dist/src";
 
+/// Longest that it may take to listen, on a machine that does other things: it is a large program.
+const START: Duration = Duration::from_secs(60);
+
 /// A running Azurite; it ends with the test.
 pub(crate) struct Azurite {
     child: Child,
@@ -70,7 +73,7 @@ impl Azurite {
             Some(kept) => &["--location".as_ref(), kept.as_os_str()],
         };
         // It would report its use to Microsoft.
-        let mut child = Command::new("node")
+        let child = Command::new("node")
             .arg(main)
             .args(rows)
             .args([&format!("--{service}Host"), "127.0.0.1"])
@@ -82,18 +85,20 @@ impl Azurite {
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|e| panic!("Azurite needs node (Debian: nodejs): {e}"));
-        let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(child.try_wait().unwrap().is_none(), "Azurite has ended");
-            assert!(begun.elapsed() < PATIENCE, "Azurite does not listen");
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        Self {
+        let mut azurite = Self {
             child,
             address,
             kept,
             _folder: folder,
+        };
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            let has_ended = azurite.child.try_wait().unwrap().is_some();
+            assert!(!has_ended, "Azurite has ended");
+            assert!(begun.elapsed() < START, "Azurite does not listen");
+            std::thread::sleep(Duration::from_millis(25));
         }
+        azurite
     }
 
     /// The store on it.

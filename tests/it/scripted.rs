@@ -228,6 +228,16 @@ pub(crate) fn stream(chunks: &[&str], ends: bool) -> Vec<Vec<u8>> {
     parts
 }
 
+/// A stream of two chunks and its usage, in parts.
+pub(crate) fn parts() -> Vec<Vec<u8>> {
+    let chunks = [
+        "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"Hello\"}}]}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13}}\n\n",
+        "data: [DONE]\n\n",
+    ];
+    stream(&chunks, true)
+}
+
 /// A gateway over a PTU that plays `script` and a good PAYG deployment.
 pub(crate) async fn over(script: Vec<Act>, more: &str) -> (Running, Scripted, Scripted) {
     let (a, b) = (

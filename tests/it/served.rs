@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
@@ -139,11 +139,24 @@ async fn listening(written: &Mutex<String>) -> SocketAddr {
 
 /// Looks until there is something.
 pub(crate) async fn wait_for<T>(look: impl Fn() -> Option<T>) -> T {
-    for _ in 0..1000 {
+    within(Duration::from_secs(10), look).await
+}
+
+/// Looks until it is so: for what takes many calls, or a process that starts.
+pub(crate) async fn wait_long(is_so: impl Fn() -> bool) {
+    within(Duration::from_secs(90), || is_so().then_some(())).await;
+}
+
+async fn within<T>(patience: Duration, look: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
         if let Some(found) = look() {
             return found;
         }
+        assert!(
+            begun.elapsed() < patience,
+            "waited for {patience:?} in vain"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("waited for 10 s in vain");
 }

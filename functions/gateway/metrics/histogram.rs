@@ -1,6 +1,6 @@
 //! Histograms of fixed buckets.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Upper bounds of the buckets of times, ms. Those of OpenTelemetry's
 /// `gen_ai.client.operation.duration` (10 ms doubled thirteen times) and three between each two,

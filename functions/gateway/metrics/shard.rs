@@ -1,6 +1,6 @@
 //! One thread's counters.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -127,7 +127,7 @@ impl Meter {
     fn new(sizes: &[Size]) -> Self {
         let new = |size: &Size| Histogram::new(size.bounds());
         Self {
-            counts: [const { AtomicU64::new(0) }; Count::LEN],
+            counts: std::array::from_fn(|_| AtomicU64::default()),
             sizes: sizes.iter().map(new).collect(),
         }
     }

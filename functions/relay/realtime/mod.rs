@@ -9,7 +9,6 @@ mod way;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use axum::body::Body;
@@ -30,6 +29,7 @@ use super::{Relay, Worker, admission, begin, named, pace, refuse};
 use crate::gateway::event::Outcome;
 use crate::gateway::identity::Identity;
 use crate::gateway::realtime::{key, model, without_key};
+use crate::gateway::room::Room;
 use crate::gateway::route::{Operation, Route};
 
 const PROTOCOL: HeaderName = HeaderName::from_static("sec-websocket-protocol");
@@ -41,8 +41,7 @@ const REALTIME: &str = "realtime";
 /// The sessions of a process.
 #[derive(Debug)]
 pub struct Sessions {
-    open: AtomicUsize,
-    most: usize,
+    open: Room,
     ending: watch::Sender<bool>,
 }
 
@@ -50,15 +49,14 @@ impl Sessions {
     /// No session yet, and `most` at once.
     pub fn new(most: usize) -> Self {
         Self {
-            open: AtomicUsize::new(0),
-            most,
+            open: Room::new(most),
             ending: watch::Sender::new(false),
         }
     }
 
     /// Sessions that are open now.
     pub fn open(&self) -> usize {
-        self.open.load(Relaxed)
+        self.open.used()
     }
 
     /// Has all sessions end, each after the response that is under way in it.
@@ -67,9 +65,7 @@ impl Sessions {
     }
 
     fn enter(self: &Arc<Self>) -> Option<Place> {
-        let may = |open: usize| (open < self.most).then_some(open + 1);
-        let entered = self.open.fetch_update(Relaxed, Relaxed, may);
-        entered.ok().map(|_| Place(Arc::clone(self)))
+        self.open.take(1).then(|| Place(Arc::clone(self)))
     }
 }
 
@@ -79,7 +75,7 @@ struct Place(Arc<Sessions>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
+        self.0.open.give_back(1);
     }
 }
 

@@ -52,7 +52,8 @@ pub async fn write(
             row: row.clone(),
         };
         let known = store.get(Table::Utilization, &key).await?;
-        let before = known.map_or([None; MINUTES], |row| hour(&row.fields));
+        let known = known.map(|row| row.fields).unwrap_or_default();
+        let before = hour(&known);
         let mut hour = before;
         for one in same {
             if let Some(place) = hour.get_mut(place(one.minute)) {
@@ -62,7 +63,7 @@ pub async fn write(
         if hour == before {
             continue;
         }
-        let change = Change::Upsert(fields(&hour));
+        let change = Change::Upsert(known.with(fields(&hour)));
         let writes = vec![Write { row, change }];
         store.write(Table::Utilization, &partition, writes).await?;
     }
