@@ -469,7 +469,7 @@ impl Call<'_> {
                 &parts.headers,
             );
         }
-        let mut headers = to_client(&parts.headers, !is_events);
+        let mut headers = to_client(parts.headers, !is_events);
         // An answer with a URL of its own is another one than 200.
         if parts.status != StatusCode::OK
             && let Some(backend) = self.relay.settings.backends.get(&spec.backend)

@@ -204,7 +204,7 @@ fn open(
     record.event.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
     record.event.streamed = true;
     record.event.first_byte_ms = record.now().ms_since(record.event.time);
-    let mut headers = to_client(answered.response.headers(), false);
+    let mut headers = to_client(std::mem::take(answered.response.headers_mut()), false);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     let has_offered = offered(call.headers)
