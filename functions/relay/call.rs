@@ -422,7 +422,7 @@ impl Call<'_> {
             && self.relay.settings.passes_object_id
             && !principal.object_id.is_empty()
         {
-            set(&mut headers, "caller-objectid", &principal.object_id);
+            set(&mut headers, "caller-objectid", &*principal.object_id);
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(HOST, backend.place.host.clone());
@@ -483,7 +483,7 @@ impl Call<'_> {
                 headers.insert(CACHE, outcome);
             }
             if answered.model != record.event.model {
-                set(&mut headers, MODEL, &answered.model);
+                set(&mut headers, MODEL, &*answered.model);
             }
         }
         let makes = self.method == Method::POST

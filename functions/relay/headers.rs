@@ -201,9 +201,10 @@ pub(super) fn is_plain(headers: &HeaderMap, name: &str) -> bool {
     plain && start.is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
 
-/// Sets a header to a text; a text that is no header value is left out.
-pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+/// Sets a header to a text; a text that is no header value is left out. One that is given away is not
+/// copied.
+pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: impl TryInto<HeaderValue>) {
+    if let Ok(value) = value.try_into() {
         headers.insert(HeaderName::from_static(name), value);
     }
 }

@@ -99,7 +99,7 @@ pub(super) fn shown<'a>(headers: &'a HeaderMap, route: &Route<'_>) -> Cow<'a, He
         return Cow::Borrowed(headers);
     };
     let mut shown = headers.clone();
-    set(&mut shown, "api-key", &key);
+    set(&mut shown, "api-key", &*key);
     Cow::Owned(shown)
 }
 
