@@ -40,8 +40,8 @@ use spillway::relay::{self, Relay};
 /// answer (hyper, half of it), the route's and the body's boxes (axum), a usage event with its attempt.
 const A_CALL: u64 = 46;
 
-/// Allocations of a chunk of a stream that comes by itself: its place in the queue between the backend's
-/// connection and its reader, and the count of who shares the buffer that it was read into, both hyper's.
+/// Allocations of a chunk of a stream that comes by itself: the buffer that it is read into and the count of
+/// who shares that, both hyper's. Of chunks that come together many lie in one buffer.
 const A_CHUNK: u64 = 2;
 
 /// Calls that are counted, after as many that are not: lists, pools and buffers have their sizes then.
