@@ -7,6 +7,8 @@
 //!
 //! Whatever comes in, no state grows: bad JSON yields nothing or nonsense, never an error.
 
+use std::ops::Range;
+
 use memchr::memchr2;
 
 #[cfg(test)]
@@ -57,7 +59,7 @@ pub struct Skim {
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The last string: a key, if a colon follows.
+    /// The last string where it began in an earlier piece: a key, if a colon follows.
     last: LastString,
     next_is_text: bool,
     counts_text: bool,
@@ -122,16 +124,24 @@ impl Skim {
 
     /// Reads the next piece.
     pub fn push(&mut self, bytes: &[u8]) {
-        let mut piece = Piece { bytes, kept: 0 };
+        let mut piece = Piece {
+            bytes,
+            kept: 0,
+            last: None,
+        };
         let mut at = 0;
         while at < bytes.len() {
             at = if self.in_string {
-                self.string(bytes, at)
+                self.string(&mut piece, at)
             } else {
                 self.structure(&mut piece, at)
             };
         }
         self.keep(&mut piece, bytes.len());
+        if let Some(last) = piece.last() {
+            self.last = LastString::EMPTY;
+            self.last.push(last);
+        }
     }
 
     /// Forgets the document; the length of generated text goes on counting.
@@ -184,29 +194,29 @@ impl Skim {
     }
 
     /// Reads string content from `at` on; where it stopped.
-    fn string(&mut self, bytes: &[u8], at: usize) -> usize {
-        if std::mem::take(&mut self.escaped) {
-            self.content(bytes.get(at..at + 1).unwrap_or_default());
-            return at + 1;
-        }
-        let rest = bytes.get(at..).unwrap_or_default();
-        let length = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-        self.content(rest.get(..length).unwrap_or_default());
-        match rest.get(length) {
-            Some(b'"') => self.in_string = false,
-            Some(_) => self.escaped = true,
-            None => {}
-        }
-        at + length + 1
-    }
-
-    /// Bytes inside a string.
-    fn content(&mut self, bytes: &[u8]) {
+    fn string(&mut self, piece: &mut Piece<'_>, at: usize) -> usize {
+        let rest = piece.bytes.get(at..).unwrap_or_default();
+        let is_escaped = std::mem::take(&mut self.escaped);
+        let end = if is_escaped { None } else { string_end(rest) };
+        let length = match end {
+            Some(length) => length,
+            None if is_escaped => 1,
+            None => rest.len(),
+        };
         if self.counts_text {
-            let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            let count = u64::try_from(length).unwrap_or(u64::MAX);
             self.text_bytes = self.text_bytes.saturating_add(count);
         }
-        self.last.push(bytes);
+        let closing = end.and_then(|end| rest.get(end));
+        self.in_string = closing != Some(&b'"');
+        self.escaped = closing == Some(&b'\\');
+        // With its backslashes: a key looked for has none.
+        let read = length + usize::from(self.escaped);
+        match &mut piece.last {
+            Some(last) => last.end = at + read,
+            None => self.last.push(rest.get(..read).unwrap_or_default()),
+        }
+        at + length + usize::from(end.is_some())
     }
 
     /// Reads up to the next string; where it stopped.
@@ -223,7 +233,7 @@ impl Skim {
             match byte {
                 b'"' => {
                     self.in_string = true;
-                    self.last.length = 0;
+                    piece.last = Some(at + 1..at + 1);
                     self.counts_text = std::mem::take(&mut self.next_is_text);
                     return at + 1;
                 }
@@ -265,11 +275,12 @@ impl Skim {
     }
 
     fn colon(&mut self, piece: &mut Piece<'_>, at: usize) {
-        self.next_is_text = self.text_keys.contains(self.last.as_slice());
+        let key = piece.last().unwrap_or(self.last.as_slice());
+        self.next_is_text = self.text_keys.contains(key);
         if !self.is_tracked() {
             return;
         }
-        self.key = match self.last.as_slice() {
+        self.key = match key {
             b"usage" => Key::Usage,
             b"id" => Key::Id,
             b"error" => Key::Error,
@@ -335,6 +346,14 @@ struct Piece<'a> {
     bytes: &'a [u8],
     /// Up to where a captured value has been kept.
     kept: usize,
+    /// Where the last string stands that began in this piece: most are keys, which need no copy then.
+    last: Option<Range<usize>>,
+}
+
+impl<'a> Piece<'a> {
+    fn last(&self) -> Option<&'a [u8]> {
+        self.bytes.get(self.last.clone()?)
+    }
 }
 
 /// A string that may be a key: its start, which is enough to know one.
@@ -363,6 +382,32 @@ impl LastString {
     fn as_slice(&self) -> &[u8] {
         self.start.get(..self.length).unwrap_or_default()
     }
+}
+
+/// Where the first quote or backslash stands. Most strings here are short keys: for these the two
+/// calls that memchr takes cost more than looking at eight bytes at a time.
+fn string_end(bytes: &[u8]) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<8>();
+    let short = words.get(..MAX_KEY / 8).unwrap_or(words);
+    for (at, word) in short.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = equal_bytes(word, b'"') | equal_bytes(word, b'\\');
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let passed = short.len() * 8;
+    let rest = bytes.get(passed..).unwrap_or_default();
+    memchr2(b'"', b'\\', rest).map(|at| passed + at)
+}
+
+/// The high bit of the first byte of `word` that is `byte`, from the low end; what is above that bit
+/// tells nothing (Warren, "Hacker's Delight", section 6-1).
+const fn equal_bytes(word: u64, byte: u8) -> u64 {
+    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    let differs = word ^ (LOW * byte as u64);
+    differs.wrapping_sub(LOW) & !differs & HIGH
 }
 
 /// Appends; what goes beyond `max` is cut, and one byte more tells that it was.

@@ -24,6 +24,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// 32 KiB, Entra's tokens stay below 8.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// How often a worker's clock ticks. tokio wakes its own thread, by a write and one more wait, whenever
+/// a timer is set that is due before all others: without a tick that is each call whose connection
+/// waits for its next head again. Timers of a call last a second or more.
+const TICK: Duration = Duration::from_secs(1);
+
 /// How a server is run.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -179,6 +184,7 @@ fn run(
         Err(error) => return tracing::error!(%error, "a worker could not start"),
     };
     runtime.block_on(async move {
+        tokio::spawn(tick());
         let open = work(router, connections, head_timeout).await;
         open.send_replace(());
         tokio::select! {
@@ -189,6 +195,13 @@ fn run(
         let _ = ended.send(());
         let _ = released.await;
     });
+}
+
+/// Keeps the first timer that is due near ([`TICK`]), as long as the runtime runs.
+async fn tick() {
+    loop {
+        tokio::time::sleep(TICK).await;
+    }
 }
 
 /// Serves connections until no more can come. Those that are open then hear from what it returns that

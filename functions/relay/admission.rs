@@ -81,11 +81,7 @@ pub(super) fn tell(standing: &Standing, headers: &mut HeaderMap, tells_budget: b
         && tells_budget
         && budget.state > BudgetState::Fine
     {
-        set(
-            headers,
-            "x-spillway-budget",
-            &format!("{}%", budget.percent),
-        );
+        set(headers, "x-spillway-budget", format!("{}%", budget.percent));
     }
 }
 

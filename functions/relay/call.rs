@@ -422,7 +422,7 @@ impl Call<'_> {
             && self.relay.settings.passes_object_id
             && !principal.object_id.is_empty()
         {
-            set(&mut headers, "caller-objectid", &principal.object_id);
+            set(&mut headers, "caller-objectid", &*principal.object_id);
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(HOST, backend.place.host.clone());
@@ -469,7 +469,7 @@ impl Call<'_> {
                 &parts.headers,
             );
         }
-        let mut headers = to_client(&parts.headers, !is_events);
+        let mut headers = to_client(parts.headers, !is_events);
         // An answer with a URL of its own is another one than 200.
         if parts.status != StatusCode::OK
             && let Some(backend) = self.relay.settings.backends.get(&spec.backend)
@@ -483,7 +483,7 @@ impl Call<'_> {
                 headers.insert(CACHE, outcome);
             }
             if answered.model != record.event.model {
-                set(&mut headers, MODEL, &answered.model);
+                set(&mut headers, MODEL, &*answered.model);
             }
         }
         let makes = self.method == Method::POST

@@ -284,7 +284,7 @@ impl RelayError {
             set(headers, "x-should-retry", "false");
         }
         if let Some(ms) = self.retry_after_ms() {
-            set(headers, "retry-after-ms", &ms.to_string());
+            set(headers, "retry-after-ms", ms.to_string());
             headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
         }
         response

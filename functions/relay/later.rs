@@ -94,7 +94,7 @@ fn accepted(id: &str) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(RETRY_AFTER, HeaderValue::from(LOOK_AGAIN_S));
-    set(headers, LOCATION.as_str(), &fetch_path(id));
+    set(headers, LOCATION.as_str(), fetch_path(id));
     set(headers, "preference-applied", "respond-async");
     response
 }

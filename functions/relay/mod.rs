@@ -214,7 +214,7 @@ pub fn refused(why: Refusal) -> Response {
 fn unrecorded(error: RelayError) -> Response {
     let id = new_id(Clock::new().now(), &mut fastrand::Rng::new());
     let mut response = error.into_response();
-    set(response.headers_mut(), "x-spillway-request-id", &id);
+    set(response.headers_mut(), "x-spillway-request-id", id);
     response
 }
 
@@ -254,7 +254,7 @@ async fn handle(State(worker): State<Arc<Worker>>, request: Request) -> Response
     let now = relay.clock.now();
     let id = new_id(now, &mut fastrand::Rng::new());
     let mut response = answer(&worker, &relay, request, &id).await;
-    set(response.headers_mut(), "x-spillway-request-id", &id);
+    set(response.headers_mut(), "x-spillway-request-id", id);
     response
 }
 

@@ -109,7 +109,7 @@ impl CallRecord {
         event.backend = Arc::clone(&spec.backend);
         event.deployment = Arc::clone(&spec.name);
         event.kind = Some(spec.kind);
-        event.region = spec.region.clone().unwrap_or_else(|| "".into());
+        event.region = spec.region.clone().unwrap_or_default();
         event.spilled = self.passed_ptu && spec.kind == Kind::Payg;
     }
 

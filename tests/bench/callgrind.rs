@@ -14,7 +14,7 @@ use crate::peers::{Peer, Place, Scene, Who};
 
 /// What frees memory, in the system's allocator and in mimalloc: each allocation ends in one call
 /// of it, while the ways to allocate are many.
-const FREE: [&str; 2] = ["free", "mi_free"];
+pub(crate) const FREE: [&str; 2] = ["free", "mi_free"];
 
 /// Functions listed.
 const LISTED: usize = 40;
@@ -32,9 +32,7 @@ pub(crate) fn run(place: &Place, backend: &Mock, calls: u32) -> io::Result<Strin
         ..Behaviour::default()
     });
     let out = place.work.join("callgrind.out");
-    let out_file = format!("--callgrind-out-file={}", out.display());
-    let under = ["valgrind", "--tool=callgrind", "--dump-instr=no", &out_file];
-    let peer = place.start_under(&under, Who::Spillway, Scene::One)?;
+    let peer = start(place, Scene::One, &out)?;
     let streams = (calls * STREAMS_PER_100 / 100).max(1);
     let plain = counted(&peer, &out, &request(&chat_body(false)), calls)?;
     let streamed = counted(&peer, &out, &request(&chat_body(true)), streams)?;
@@ -53,8 +51,15 @@ pub(crate) fn run(place: &Place, backend: &Mock, calls: u32) -> io::Result<Strin
     ))
 }
 
+/// Starts Spillway under callgrind, whose files begin with `out`.
+pub(crate) fn start(place: &Place, scene: Scene, out: &Path) -> io::Result<Peer> {
+    let out_file = format!("--callgrind-out-file={}", out.display());
+    let under = ["valgrind", "--tool=callgrind", "--dump-instr=no", &out_file];
+    place.start_under(&under, Who::Spillway, scene)
+}
+
 /// Counts what the peer does for so many calls, after some that warm it up.
-fn counted(peer: &Peer, out: &Path, request: &[u8], calls: u32) -> io::Result<Dump> {
+pub(crate) fn counted(peer: &Peer, out: &Path, request: &[u8], calls: u32) -> io::Result<Dump> {
     let Some(process) = &peer.process else {
         return Err(io::Error::other("there is no process to count in"));
     };
@@ -87,7 +92,8 @@ fn dumps(out: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let folder = out.parent().unwrap_or(Path::new("."));
     let files = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
     let files = files.collect::<io::Result<BTreeSet<_>>>()?;
-    let is_dump = |path: &PathBuf| path.display().to_string().contains("callgrind.out.");
+    let dump = format!("{}.", out.display());
+    let is_dump = |path: &PathBuf| path.display().to_string().starts_with(&dump);
     Ok(files.into_iter().filter(is_dump).collect())
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::measure::{Bench, ms, turns};
-use crate::mock::Behaviour;
-use crate::peers::{Peer, Scene, Who};
+use crate::mock::{Behaviour, Mock};
+use crate::peers::{Peer, Place, Scene, Who};
 use crate::process::Memory;
 use crate::results::Figure;
 use crate::stream;
@@ -22,6 +22,29 @@ const LONG: Behaviour = Behaviour {
     gap: ms(250),
     admits: None,
 };
+
+/// Holds so many streams open at Spillway; what they take, beside what it takes idle.
+pub(crate) fn held(place: &Place, backend: &Mock, count: usize) -> io::Result<String> {
+    backend.play(LONG);
+    let peer = place.start(Who::Spillway, Scene::One)?;
+    let Some(process) = &peer.process else {
+        return Err(io::Error::other("there is no process to look at"));
+    };
+    std::thread::sleep(ms(500));
+    let (idle, idle_files) = (process.memory()?, process.open_files()?);
+    let (mut most, mut most_files) = (0.0_f64, 0);
+    stream::hold(peer.streams, count, ms(5000), || {
+        most = most.max(process.memory()?.rss);
+        most_files = most_files.max(process.open_files()?);
+        Ok(())
+    })?;
+    Ok(format!(
+        "{count} streams open, a chunk every {} ms on each: {most:.1} MB and {most_files} open files; \
+         idle {:.1} MB and {idle_files}\n",
+        LONG.gap.as_millis(),
+        idle.rss,
+    ))
+}
 
 impl Bench {
     /// Starts the peers again and again, then looks at the memory of each.

@@ -9,6 +9,7 @@ mod canned;
 mod chargeback;
 mod dump;
 mod footprint;
+mod growth;
 mod http;
 mod load;
 mod machine;
@@ -22,6 +23,7 @@ mod results;
 mod scene;
 mod spill;
 mod stream;
+mod syscalls;
 mod tenant;
 mod wrk;
 
@@ -49,7 +51,19 @@ enum Command {
     /// Measures and prints the tables.
     Measure(Measure),
     /// Counts the instructions of a call.
-    Callgrind(Callgrind),
+    Callgrind(Counted),
+    /// Counts the instructions of a call where there are many backends and apps.
+    Growth(Counted),
+    /// Counts the system calls of a call.
+    Syscalls(Counted),
+    /// Holds streams open and looks at what they take.
+    Held {
+        #[command(flatten)]
+        counted: Counted,
+        /// Streams.
+        #[arg(long, default_value_t = 5000)]
+        streams: usize,
+    },
     /// Runs the scene of pacing in simulated time and prints its table.
     Pacing {
         /// What is random goes by this.
@@ -88,8 +102,8 @@ enum Command {
 }
 
 #[derive(Args)]
-struct Callgrind {
-    /// The program, with its names in it.
+struct Counted {
+    /// The program; for callgrind one with its names in it.
     #[arg(long)]
     spillway: PathBuf,
     /// Calls counted.
@@ -123,7 +137,18 @@ struct Measure {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Measure(args) => measure(args),
-        Command::Callgrind(args) => callgrind(&args),
+        Command::Callgrind(args) => alone(&args, |place, backend| {
+            callgrind::run(place, backend, args.calls)
+        }),
+        Command::Growth(args) => alone(&args, |place, backend| {
+            growth::run(place, backend, args.calls)
+        }),
+        Command::Syscalls(args) => alone(&args, |place, backend| {
+            syscalls::run(place, backend, args.calls)
+        }),
+        Command::Held { counted, streams } => alone(&counted, |place, backend| {
+            footprint::held(place, backend, streams)
+        }),
         Command::Pacing { seed, plot } => pacing::run(seed, plot.as_deref())
             .and_then(|table| io::stdout().write_all(table.as_bytes()))
             .map(|()| ExitCode::SUCCESS),
@@ -226,7 +251,11 @@ fn measure(args: Measure) -> io::Result<ExitCode> {
     })
 }
 
-fn callgrind(args: &Callgrind) -> io::Result<ExitCode> {
+/// Runs a part in which there is Spillway only, in front of one backend, and prints what it found.
+fn alone(
+    args: &Counted,
+    part: impl FnOnce(&Place, &Mock) -> io::Result<String>,
+) -> io::Result<ExitCode> {
     let work = tempfile::tempdir()?;
     let backend = Mock::start(args.port)?;
     let place = Place {
@@ -241,7 +270,7 @@ fn callgrind(args: &Callgrind) -> io::Result<ExitCode> {
         backend: backend.address,
         ptu: backend.address,
     };
-    let text = callgrind::run(&place, &backend, args.calls)?;
+    let text = part(&place, &backend)?;
     io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

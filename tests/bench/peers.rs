@@ -11,6 +11,7 @@ use memchr::memmem;
 use sha2::{Digest as _, Sha256};
 
 use crate::canned::USAGE_MARK;
+use crate::growth;
 use crate::http::{Client, FLOOD_KEY, KEY, chat_body, request};
 use crate::process::{Launch, Process};
 use crate::tenant;
@@ -72,6 +73,8 @@ pub(crate) enum Scene {
     Apps,
     /// One backend, and answers that are kept; for Spillway only.
     Cache,
+    /// So many backends and apps; for Spillway only.
+    Grown { backends: u32, apps: u32 },
 }
 
 /// Where everything is.
@@ -122,13 +125,14 @@ impl Place {
         let at = |offset| local(self.port + offset);
         match (who, scene) {
             (Who::Direct, _) => (self.backend, self.backend),
-            (Who::Nginx, Scene::One | Scene::Apps | Scene::Cache) => (at(10), at(11)),
             (Who::Nginx, Scene::Spill) => (at(12), at(12)),
+            (Who::Nginx, _) => (at(10), at(11)),
             (Who::Envoy, _) => (at(20), at(20)),
             (Who::Spillway, Scene::One) => (at(30), at(30)),
             (Who::Spillway, Scene::Spill) => (at(31), at(31)),
             (Who::Spillway, Scene::Apps) => (at(32), at(32)),
             (Who::Spillway, Scene::Cache) => (at(34), at(34)),
+            (Who::Spillway, Scene::Grown { .. }) => (at(35), at(35)),
             (Who::Litellm, _) => (at(40), at(40)),
         }
     }
@@ -213,12 +217,21 @@ impl Place {
             }
             (Who::Spillway | Who::Direct, scene) => {
                 let (name, text) = match scene {
-                    Scene::One => ("spillway.toml", include_str!("peers/spillway.toml")),
-                    Scene::Spill => ("spill.toml", include_str!("peers/spillway-spill.toml")),
-                    Scene::Apps => ("apps.toml", include_str!("peers/spillway-apps.toml")),
-                    Scene::Cache => ("cache.toml", include_str!("peers/spillway-cache.toml")),
+                    Scene::One => ("spillway.toml", include_str!("peers/spillway.toml").into()),
+                    Scene::Spill => (
+                        "spill.toml",
+                        include_str!("peers/spillway-spill.toml").into(),
+                    ),
+                    Scene::Apps => ("apps.toml", include_str!("peers/spillway-apps.toml").into()),
+                    Scene::Cache => (
+                        "cache.toml",
+                        include_str!("peers/spillway-cache.toml").into(),
+                    ),
+                    Scene::Grown { backends, apps } => {
+                        ("grown.toml", growth::config(backends, apps))
+                    }
                 };
-                let file = self.write(name, text)?;
+                let file = self.write(name, &text)?;
                 let port = port.to_string();
                 Launch::new(spillway)
                     .args(["serve", "--port", port.as_str(), "--config", file.as_str()])

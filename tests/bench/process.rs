@@ -118,6 +118,15 @@ impl Process {
         Ok(memory)
     }
 
+    /// Files and sockets that it has open now.
+    pub(crate) fn open_files(&self) -> io::Result<usize> {
+        let mut files = 0;
+        for pid in self.tree()? {
+            files += fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        }
+        Ok(files)
+    }
+
     /// Stops the clock for it, so that it takes nothing from the peer under test.
     pub(crate) fn pause(&self) -> io::Result<()> {
         self.signal("STOP")

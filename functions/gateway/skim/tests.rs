@@ -75,6 +75,17 @@ fn what_is_too_long_is_not_taken_for_something_else() {
 }
 
 #[test]
+fn a_key_with_an_escape_is_none_that_is_looked_for_wherever_it_is_cut() {
+    let text = br#"{"i\d":"a","con\tent":"b","id":"c"}"#;
+    for at in 0..text.len() {
+        let mut cut = Skim::new(TextKeys::Chat);
+        cut.push(&text[..at]);
+        cut.push(&text[at..]);
+        assert_eq!((cut.id(), cut.text_bytes()), (Some("c"), 0), "cut at {at}");
+    }
+}
+
+#[test]
 fn a_reset_forgets_the_document_and_keeps_the_length_of_text() {
     let mut s = skim(
         r#"{"id":"a","content":"four","usage":{"x":1},"#,
@@ -116,6 +127,13 @@ proptest! {
         prop_assert_eq!(pieces.usage(), Some(br#"{"n":[{}],"s":"},"}"#.as_slice()));
         prop_assert_eq!(pieces.text_bytes(), whole.text_bytes());
         prop_assert!(pieces.choices_are_empty());
+    }
+
+    #[test]
+    fn a_string_ends_at_its_first_quote_or_backslash(text in r#"[ -~]{0,40}["\\\\!#\[\]\x00-\xff]{0,20}"#) {
+        let bytes = text.as_bytes();
+        let first = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+        prop_assert_eq!(string_end(bytes), first);
     }
 
     #[test]

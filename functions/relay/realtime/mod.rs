@@ -95,7 +95,7 @@ pub(super) fn shown<'a>(headers: &'a HeaderMap, route: &Route<'_>) -> Cow<'a, He
         return Cow::Borrowed(headers);
     };
     let mut shown = headers.clone();
-    set(&mut shown, "api-key", &key);
+    set(&mut shown, "api-key", &*key);
     Cow::Owned(shown)
 }
 
@@ -200,7 +200,7 @@ fn open(
     record.event.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
     record.event.streamed = true;
     record.event.first_byte_ms = record.now().ms_since(record.event.time);
-    let mut headers = to_client(answered.response.headers(), false);
+    let mut headers = to_client(std::mem::take(answered.response.headers_mut()), false);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     let has_offered = offered(call.headers)
