@@ -359,7 +359,12 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 fn log(event: &UsageEvent) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         match serde_json::to_string(event) {
-            Ok(event) => tracing::debug!(event, "call"),
+            Ok(json) => tracing::debug!(
+                request_id = event.id,
+                trace_id = event.trace_digits(),
+                event = json,
+                "call"
+            ),
             Err(error) => tracing::error!(%error, "a usage event could not be written"),
         }
     }
