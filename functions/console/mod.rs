@@ -7,6 +7,7 @@ mod capacity;
 mod chargeback;
 mod configuration;
 mod days;
+mod families;
 mod history;
 mod live;
 mod money;
@@ -47,6 +48,7 @@ use crate::billing::Billing;
 use crate::config::Config;
 use crate::current::Current;
 use crate::gateway::deployment::Deployment;
+use crate::gateway::metrics::family::Family;
 use crate::gateway::time::Timestamp;
 use crate::live::standing::Standing;
 use crate::relay::{Relay, refused};
@@ -117,6 +119,19 @@ impl Console {
             configuration: Some(configuration),
             ..self.clone()
         }
+    }
+
+    /// All metrics, as they are now.
+    pub async fn families(&self) -> Vec<Family> {
+        let now = now::look(self).await;
+        let newest = match (&self.newest, &self.store) {
+            (Some(newest), Some(store)) => {
+                let now = self.relay.clock.now();
+                newest.get(store.as_ref(), now).await
+            }
+            _ => Arc::default(),
+        };
+        families::of(self, &now, &newest)
     }
 
     /// The console of the next generation, which is `relay`.
@@ -249,15 +264,8 @@ fn is_person(request: &Request) -> bool {
 async fn metrics(
     State(console): State<Console>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    let now = now::look(&console).await;
-    let newest = match (&console.newest, &console.store) {
-        (Some(newest), Some(store)) => {
-            let now = console.relay.clock.now();
-            newest.get(store.as_ref(), now).await
-        }
-        _ => Arc::default(),
-    };
-    let text = off_the_worker(move || prometheus::text(&console, &now, &newest)).await;
+    let families = console.families().await;
+    let text = off_the_worker(move || prometheus::text(&families)).await;
     let kind = prometheus::CONTENT_TYPE;
     ([(CONTENT_TYPE, kind)], text.unwrap_or_default())
 }
