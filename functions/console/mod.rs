@@ -53,6 +53,7 @@ use crate::gateway::time::Timestamp;
 use crate::live::standing::Standing;
 use crate::relay::{Relay, refused};
 use crate::store::Store;
+use crate::telemetry::Dropped;
 
 /// The address that Azure Front Door and Application Gateway ask.
 pub const STATUS_PATH: &str = "/status-0123456789abcdef";
@@ -79,6 +80,8 @@ pub struct Console {
     queue: Option<Arc<Queue>>,
     /// How the configuration stands, where it is watched.
     configuration: Option<Arc<Standing>>,
+    /// Spans that could not be sent, where they are sent.
+    dropped_spans: Option<Arc<Dropped>>,
 }
 
 impl Console {
@@ -97,6 +100,7 @@ impl Console {
             billing: store.clone().map(|store| Billing::new(config, store)),
             queue: None,
             configuration: None,
+            dropped_spans: None,
             relay,
             store,
         }
@@ -119,6 +123,20 @@ impl Console {
             configuration: Some(configuration),
             ..self.clone()
         }
+    }
+
+    /// This console, which shows how many spans could not be sent.
+    #[must_use]
+    pub fn counting(&self, dropped_spans: Option<Arc<Dropped>>) -> Self {
+        Self {
+            dropped_spans,
+            ..self.clone()
+        }
+    }
+
+    /// When this process began to count.
+    pub fn started(&self) -> Timestamp {
+        self.watch.started()
     }
 
     /// All metrics, as they are now.

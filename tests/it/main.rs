@@ -64,6 +64,7 @@ mod slots;
 mod spillover;
 mod store;
 mod table_faults;
+mod telemetry;
 mod tenant;
 mod tokens;
 mod transform;

@@ -81,11 +81,21 @@ fn itself(console: &Console) -> Vec<Family> {
         Counter,
         "Calls whose prompt was to be kept and was not.",
     );
-    vec![
+    let mut all = vec![
         one(info, &version, 1),
         one(events, &[], relay.dropped_events()),
         one(prompts, &[], relay.dropped_prompts()),
-    ]
+    ];
+    if let Some(dropped) = &console.dropped_spans {
+        let spans = family(
+            "spillway.dropped_spans",
+            "{span}",
+            Counter,
+            "Spans that were to be sent over OTLP and were not.",
+        );
+        all.push(one(spans, &[], dropped.count()));
+    }
+    all
 }
 
 fn of_deployment(name: &DeploymentName) -> [Attribute<'_>; 4] {
