@@ -129,8 +129,11 @@ pub(crate) async fn start(
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
     let ledger = store.clone().map(|store| gateway.ledger(store));
     let ledger = ledger.map(Arc::new);
-    let telemetry = config.telemetry.as_ref().map(Telemetry::new).transpose();
-    let telemetry = telemetry.map_err(io::Error::other)?;
+    // A `traceparent` that comes through the Functions host is the host's.
+    let follows_client = place == Place::Local || trigger == Trigger::Absent;
+    let telemetry = config.telemetry.as_ref();
+    let telemetry = telemetry.map(|settings| Telemetry::new(settings, follows_client));
+    let telemetry = telemetry.transpose().map_err(io::Error::other)?;
     let traces = telemetry.as_ref().and_then(Telemetry::queue);
     let keeping = keep(place, config, inbox, traces, store.clone(), ledger.clone())?;
     gateway = gateway.charging_by(keeping.prices().clone());

@@ -36,10 +36,12 @@ pub struct Telemetry {
     /// Further attributes of the resource, in the form of OTEL_RESOURCE_ATTRIBUTES: as `headers`.
     #[schemars(length(max = 4096))]
     pub resource_attributes: Option<String>,
-    /// How many of 100 traces that begin here are sent. One that a client began is sent where the client
-    /// records it.
+    /// How many of 100 traces are sent of those that nobody else decides about.
     #[schemars(range(min = 0, max = 100))]
     pub sample_percent: u32,
+    /// Whether a trace that comes with a call's `traceparent` is sent if that says it is recorded, and else
+    /// not. Absent: yes, but not below the Functions host, whose proxy writes a `traceparent` of its own.
+    pub follow_client: Option<bool>,
     /// Time from one sending of the metrics to the next, seconds.
     #[schemars(range(min = 1, max = 3600))]
     pub metrics_interval_seconds: u64,
@@ -55,6 +57,7 @@ impl Default for Telemetry {
             service_name: "spillway".into(),
             resource_attributes: None,
             sample_percent: 100,
+            follow_client: None,
             metrics_interval_seconds: 60,
         }
     }

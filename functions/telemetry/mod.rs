@@ -25,7 +25,7 @@ use self::complaints::Complaints;
 use self::messages::metrics::{Request as MetricsRequest, ResourceMetrics, ScopeMetrics};
 use self::messages::trace::{Request as TraceRequest, ResourceSpans, ScopeSpans};
 use self::messages::{KeyValue, Resource, Scope};
-use self::queue::{CAPACITY, Traced};
+use self::queue::{CAPACITY, Sampling, Traced};
 pub use self::queue::{Dropped, Queue};
 pub use self::spans::Target;
 use crate::config::Telemetry as Settings;
@@ -59,11 +59,12 @@ struct Traces {
 }
 
 impl Telemetry {
-    /// What sends what these settings say.
+    /// What sends what these settings say. `follows_client`: whether a client decides about its traces where
+    /// they do not say.
     ///
     /// # Errors
     /// When a header can't stand in a request, or the system has no usable certificate roots.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub fn new(settings: &Settings, follows_client: bool) -> Result<Self, String> {
         let headers = settings
             .headers
             .as_ref()
@@ -71,7 +72,11 @@ impl Telemetry {
         let headers = pairs(headers)?;
         let collector =
             |url: Option<String>| url.map(|url| Collector::new(url, &headers)).transpose();
-        let (queue, calls) = Queue::new(CAPACITY, settings.sample_percent);
+        let sampling = Sampling {
+            percent: settings.sample_percent,
+            follows_client: settings.follow_client.unwrap_or(follows_client),
+        };
+        let (queue, calls) = Queue::new(CAPACITY, sampling);
         let traces = collector(settings.traces_url())?;
         let clock = Clock::new();
         Ok(Self {

@@ -24,8 +24,16 @@ pub(super) struct Traced {
 pub struct Queue {
     calls: Sender<Traced>,
     dropped: Arc<Dropped>,
-    /// How many of 100 traces that begin here are recorded.
-    sample_percent: u32,
+    sampling: Sampling,
+}
+
+/// Which traces are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sampling {
+    /// How many of 100 that nobody else decides about.
+    pub(super) percent: u32,
+    /// Whether the client decides about those that it named.
+    pub(super) follows_client: bool,
 }
 
 /// Counts spans that were to be sent and were not.
@@ -44,12 +52,12 @@ impl Dropped {
 }
 
 impl Queue {
-    pub(super) fn new(capacity: usize, sample_percent: u32) -> (Self, Receiver<Traced>) {
+    pub(super) fn new(capacity: usize, sampling: Sampling) -> (Self, Receiver<Traced>) {
         let (calls, receiver) = channel(capacity);
         let queue = Self {
             calls,
             dropped: Arc::default(),
-            sample_percent,
+            sampling,
         };
         (queue, receiver)
     }
@@ -58,9 +66,10 @@ impl Queue {
     pub fn offer(&self, event: Box<UsageEvent>) {
         // Each call has an id that is a number.
         let trace_id = event.trace().unwrap_or_else(|| fastrand::u128(1..));
-        let is_sampled = match event.parent {
+        let parent = event.parent.filter(|_| self.sampling.follows_client);
+        let is_sampled = match parent {
             Some(parent) => parent.is_sampled,
-            None => is_among(trace_id, self.sample_percent),
+            None => is_among(trace_id, self.sampling.percent),
         };
         if !is_sampled {
             return;
@@ -91,6 +100,11 @@ mod tests {
     use crate::gateway::event::Attempt;
     use crate::gateway::trace::Parent;
 
+    const ALL: Sampling = Sampling {
+        percent: 100,
+        follows_client: true,
+    };
+
     fn call(id: u64) -> Box<UsageEvent> {
         Box::new(UsageEvent {
             trace_id: format!("{id:032x}"),
@@ -100,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_counts_the_spans_that_it_drops() {
-        let (queue, mut calls) = Queue::new(1, 100);
+        let (queue, mut calls) = Queue::new(1, ALL);
         queue.offer(call(1));
         let mut tried = call(2);
         tried.attempts = vec![Attempt {
@@ -123,7 +137,11 @@ mod tests {
 
     #[test]
     fn a_client_says_whether_its_trace_is_recorded() {
-        let (queue, mut calls) = Queue::new(9, 0);
+        let sampling = |follows_client| Sampling {
+            percent: 0,
+            follows_client,
+        };
+        let (queue, mut calls) = Queue::new(9, sampling(true));
         queue.offer(call(u64::MAX));
         for (id, is_sampled) in [(1, false), (2, true)] {
             let mut event = call(id);
@@ -135,6 +153,14 @@ mod tests {
         }
         assert_eq!(calls.try_recv().unwrap().trace_id, 2);
         assert!(calls.try_recv().is_err());
+        let (deaf, mut none) = Queue::new(9, sampling(false));
+        let mut recorded = call(3);
+        recorded.parent = Some(Parent {
+            span_id: 1,
+            is_sampled: true,
+        });
+        deaf.offer(recorded);
+        assert!(none.try_recv().is_err(), "it is not asked");
         assert_eq!(
             queue.dropped().count(),
             0,

@@ -440,6 +440,25 @@ async fn only_traces_that_are_recorded_are_sent() {
     assert_eq!(collector.spans().len(), 2, "{:?}", collector.spans());
 }
 
+#[tokio::test]
+async fn below_the_functions_host_its_own_traceparent_decides_nothing() {
+    let collector = Collector::start().await;
+    let a = Scripted::start(vec![good()]).await;
+    let config = [
+        OPEN,
+        &section(&collector, ""),
+        &backend("a", a.address, "payg", ""),
+    ];
+    let env = [("FUNCTIONS_CUSTOMHANDLER_PORT", "1")];
+    let gateway = Served::serve(&config.concat(), &env).await;
+    let call = gateway.chat().header("traceparent", traceparent("00"));
+    let answer = call.send().await.unwrap();
+    let id = header(&answer, "x-spillway-request-id");
+    let spans = collector.call(&id).await;
+    let trace = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes();
+    assert_eq!(spans[0].trace_id, trace, "it names the trace all the same");
+}
+
 /// A metric's name in Prometheus text: written down once more, to check the gateway's.
 fn prometheus_name(metric: &Metric) -> String {
     let mut name = metric.name.replace('.', "_");
