@@ -22,6 +22,8 @@ struct Complained {
     last: Option<Instant>,
     /// Spans whose loss was said.
     known: u64,
+    /// Why others were lost since then.
+    unsaid: Option<String>,
 }
 
 impl Complaints {
@@ -39,8 +41,10 @@ impl Complaints {
     pub(super) fn hear(&self, signal: &str, why: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.last.is_some_and(|last| last.elapsed() < EVERY) {
+            state.unsaid = Some(why.to_owned());
             return;
         }
+        state.unsaid = None;
         state.last = Some(Instant::now());
         state.known = self.dropped.count();
         let dropped_spans = state.known;
@@ -49,12 +53,16 @@ impl Complaints {
 
     /// Says that spans were dropped of which nothing was said yet.
     pub(super) fn look(&self) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = self.dropped.count() == state.known;
-        drop(state);
-        if !is_known {
-            self.hear("traces", "more calls come than can be sent");
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.dropped.count() == state.known {
+            return;
         }
+        let why = state.unsaid.take();
+        drop(state);
+        self.hear(
+            "traces",
+            why.as_deref().unwrap_or("more calls come than can be sent"),
+        );
     }
 
     /// Hears what the collector did not take, of so many spans, or said all the same.
@@ -66,5 +74,41 @@ impl Complaints {
             let why = format!("the collector has rejected {rejected}: {message}");
             self.hear(signal, &why);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_said_within_the_minute_is_said_after_it_with_its_reason() {
+        let complaints = Complaints::new(Arc::default());
+        let state = || {
+            let state = complaints.state.lock().unwrap();
+            (state.known, state.unsaid.clone())
+        };
+        complaints.hear("traces", "first");
+        complaints.dropped(2);
+        complaints.hear("traces", "second");
+        complaints.look();
+        assert_eq!(state(), (0, Some("second".into())));
+        tokio::time::advance(EVERY).await;
+        complaints.look();
+        assert_eq!(state(), (2, None));
+    }
+
+    #[test]
+    fn no_more_spans_are_counted_than_were_sent() {
+        let complaints = Complaints::new(Arc::default());
+        let said = |rejected| PartialSuccess {
+            rejected,
+            error_message: String::new(),
+        };
+        for rejected in [3, 100, -1] {
+            complaints.rejected("traces", &said(rejected), 5);
+        }
+        complaints.rejected("metrics", &said(7), 0);
+        assert_eq!(complaints.dropped.count(), 3 + 5);
     }
 }
