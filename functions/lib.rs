@@ -22,6 +22,7 @@
 //! | [`azure`] | thin clients for Azure's services: Entra's keys, the gateway's own tokens |
 //! | [`host`] | the process: clock, listener, worker threads, readiness |
 //! | [`live`] | the configuration, changed while the gateway runs |
+//! | [`telemetry`] | traces of calls and metrics, sent over OTLP |
 //! | [`store`] | what is kept: the store's trait, Azure Tables behind it, a file behind it |
 //! | [`local`] | the embedded Azure of `spillway local`: simulated deployments |
 //! | [`current`] | a value that is replaced as a whole while others read it |
@@ -30,7 +31,7 @@
 //!
 //! Who may import whom, top to bottom: `main` > `local` > the functions (`relay`, `batch`, `batches`,
 //! `chargeback`, `console`, `utilization`, `alert`) > `door`, `outbox`, `quota`, `pacing`, `billing`,
-//! `async_calls`, `way`, `live` > `store` > `azure` > `host` > `gateway`, `config`, `current`. `gateway` does
+//! `async_calls`, `way`, `live`, `telemetry` > `store` > `azure` > `host` > `gateway`, `config`, `current`. `gateway` does
 //! no I/O and reads no clock.
 
 pub mod alert;
@@ -57,5 +58,6 @@ pub mod relay;
 pub mod serve;
 pub mod store;
 mod sync;
+pub mod telemetry;
 pub mod utilization;
 pub mod way;

@@ -10,6 +10,8 @@ mod names;
 mod opening;
 mod requests;
 pub mod swap;
+mod telemetry;
+mod thread;
 mod utilization;
 
 use std::io;
@@ -29,6 +31,7 @@ pub use self::keeping::{Keeping, keep};
 use self::opening::surroundings;
 pub use self::opening::{open_blobs, open_store};
 use self::swap::Swap;
+use self::thread::Thread;
 use crate::alert::{self, Alerts};
 use crate::azure::own_token::{OwnToken, OwnTokens};
 use crate::batches::{self as batch_api, Batches, Kept};
@@ -74,6 +77,8 @@ pub struct Gateway {
     prices: Option<Arc<dyn Store>>,
     /// Where instances tell each other of full deployments, where they do.
     marks: Option<Arc<dyn Store>>,
+    /// What sends traces and metrics, where they are sent.
+    telemetry: Option<Thread>,
 }
 
 /// A gateway that serves; it ends with this.
@@ -82,6 +87,7 @@ pub struct Serving {
     server: Server,
     /// What goes on beside the calls.
     beside: [JoinSet<()>; 2],
+    telemetry: Option<Thread>,
 }
 
 /// Largest invocation of a trigger, bytes: a Service Bus message of 100 MB in base64, and what the
@@ -166,6 +172,7 @@ impl Gateway {
             slots,
             background: JoinSet::new(),
             batches: None,
+            telemetry: None,
             marks: store.clone().filter(|_| config.gateway.share_marks),
             prices: store.filter(|_| config.chargeback.check_prices),
         };
@@ -291,6 +298,7 @@ impl Gateway {
         Ok(Serving {
             server,
             beside: [beside, self.background],
+            telemetry: self.telemetry,
         })
     }
 

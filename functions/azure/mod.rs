@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest that an answer of one may take, whole.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The HTTP client for Azure's services. It follows no redirects, as none of them redirects, and
+/// The HTTP client for Azure's services, and for a collector of telemetry. It follows no redirects, as none of them redirects, and
 /// uses no proxy: the identity endpoint is on this machine.
 ///
 /// # Errors
@@ -41,7 +41,7 @@ pub fn http_client() -> Result<reqwest::Client, String> {
         .build()
         .map_err(|error| {
             let cause = describe(&error);
-            format!("no HTTP client for Azure's services; it needs the system's CA certificates: {cause}")
+            format!("no HTTP client; it needs the system's CA certificates: {cause}")
         })
 }
 

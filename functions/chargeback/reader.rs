@@ -90,6 +90,7 @@ pub(super) fn read(delivered: &Delivered, apps: &Apps) -> Result<UsageEvent, Str
             .unwrap_or_else(|| fields.model_time()),
         attempts: fields.word("attempts").unwrap_or_default(),
         trace_id: fields.text(&["trace_id"]).unwrap_or_default(),
+        parent: None,
         prompt_log: String::new(),
         cache: None,
         saving: None,

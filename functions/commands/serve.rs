@@ -16,6 +16,7 @@ use spillway::serve::batch::Trigger;
 use spillway::serve::ending::{Asked, Starter, serve_until_asked};
 use spillway::serve::live;
 use spillway::serve::{Gateway, Keeping, Place, keep, may_listen, may_run, open_blobs, open_store};
+use spillway::telemetry::Telemetry;
 
 use super::args::ServeArgs;
 use super::{Packaged, env, run};
@@ -128,8 +129,17 @@ pub(crate) async fn start(
     let (mut gateway, inbox) = Gateway::at(place, config, store.clone())?;
     let ledger = store.clone().map(|store| gateway.ledger(store));
     let ledger = ledger.map(Arc::new);
-    let keeping = keep(place, config, inbox, store.clone(), ledger.clone())?;
+    // A `traceparent` that comes through the Functions host is the host's.
+    let follows_client = place == Place::Local || trigger == Trigger::Absent;
+    let telemetry = config.telemetry.as_ref();
+    let telemetry = telemetry.map(|settings| Telemetry::new(settings, follows_client));
+    let telemetry = telemetry.transpose().map_err(io::Error::other)?;
+    let traces = telemetry.as_ref().and_then(Telemetry::queue);
+    let keeping = keep(place, config, inbox, traces, store.clone(), ledger.clone())?;
     gateway = gateway.charging_by(keeping.prices().clone());
+    if let Some(telemetry) = telemetry {
+        gateway = gateway.with_telemetry(telemetry)?;
+    }
     if let Some(blobs) = &blobs {
         gateway = gateway.with_blobs(config, blobs, store.as_ref());
     }

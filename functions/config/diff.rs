@@ -110,7 +110,7 @@ impl Difference {
     }
 
     fn is_secret(&self) -> bool {
-        self.path.ends_with("].key")
+        self.path.ends_with("].key") || self.path == "telemetry.headers"
     }
 }
 

@@ -116,7 +116,7 @@ impl Service {
 }
 
 /// The URL up to the end of its port, and the rest.
-fn split_path(text: &str) -> (&str, &str) {
+pub(super) fn split_path(text: &str) -> (&str, &str) {
     let host = text.find("://").map_or(0, |at| at + 3);
     let rest = text.get(host..).unwrap_or_default();
     let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());

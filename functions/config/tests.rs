@@ -11,6 +11,7 @@ mod identities;
 mod limits;
 mod prices;
 mod prompts;
+mod telemetry;
 mod transform;
 
 const GOOD: &str = r#"

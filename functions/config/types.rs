@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     AppLimit, Auth, Batch, BatchApi, Cache, Chargeback, Day, Endpoint, Fallback, KeyHash, Live,
-    Money, Pacing, Price, Prompts, Secret, StoragePlace, Transform,
+    Money, Pacing, Price, Prompts, Secret, StoragePlace, Telemetry, Transform,
 };
 use crate::gateway::budget::OnExhausted;
 use crate::gateway::cache::Scope;
@@ -57,6 +57,8 @@ pub struct Config {
     pub batch_api: Option<BatchApi>,
     /// Watches the configuration while the gateway runs. Absent: it is read once, at the start.
     pub live: Option<Live>,
+    /// Traces and metrics over OTLP. Absent: nothing is sent.
+    pub telemetry: Option<Telemetry>,
 }
 
 /// Time-outs, bounds and what the gateway says of itself.

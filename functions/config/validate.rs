@@ -22,6 +22,7 @@ mod pacing;
 mod prices;
 mod prompts;
 mod reconcile;
+mod telemetry;
 mod transform;
 
 /// Checks texts that have a format of their own.
@@ -80,6 +81,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.batch_api();
     check.shared_marks();
     check.live();
+    check.telemetry();
     let tables = tree
         .value
         .pointer("/storage/tables")

@@ -7,6 +7,7 @@ mod capacity;
 mod chargeback;
 mod configuration;
 mod days;
+mod families;
 mod history;
 mod live;
 mod money;
@@ -47,10 +48,12 @@ use crate::billing::Billing;
 use crate::config::Config;
 use crate::current::Current;
 use crate::gateway::deployment::Deployment;
+use crate::gateway::metrics::family::Family;
 use crate::gateway::time::Timestamp;
 use crate::live::standing::Standing;
 use crate::relay::{Relay, refused};
 use crate::store::Store;
+use crate::telemetry::Dropped;
 
 /// The address that Azure Front Door and Application Gateway ask.
 pub const STATUS_PATH: &str = "/status-0123456789abcdef";
@@ -77,6 +80,8 @@ pub struct Console {
     queue: Option<Arc<Queue>>,
     /// How the configuration stands, where it is watched.
     configuration: Option<Arc<Standing>>,
+    /// Spans that could not be sent, where they are sent.
+    dropped_spans: Option<Arc<Dropped>>,
 }
 
 impl Console {
@@ -95,6 +100,7 @@ impl Console {
             billing: store.clone().map(|store| Billing::new(config, store)),
             queue: None,
             configuration: None,
+            dropped_spans: None,
             relay,
             store,
         }
@@ -117,6 +123,33 @@ impl Console {
             configuration: Some(configuration),
             ..self.clone()
         }
+    }
+
+    /// This console, which shows how many spans could not be sent.
+    #[must_use]
+    pub fn counting(&self, dropped_spans: Option<Arc<Dropped>>) -> Self {
+        Self {
+            dropped_spans,
+            ..self.clone()
+        }
+    }
+
+    /// When this process began to count.
+    pub fn started(&self) -> Timestamp {
+        self.watch.started()
+    }
+
+    /// All metrics, as they are now.
+    pub async fn families(&self) -> Vec<Family> {
+        let now = now::look(self).await;
+        let newest = match (&self.newest, &self.store) {
+            (Some(newest), Some(store)) => {
+                let now = self.relay.clock.now();
+                newest.get(store.as_ref(), now).await
+            }
+            _ => Arc::default(),
+        };
+        families::of(self, &now, &newest)
     }
 
     /// The console of the next generation, which is `relay`.
@@ -249,15 +282,8 @@ fn is_person(request: &Request) -> bool {
 async fn metrics(
     State(console): State<Console>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    let now = now::look(&console).await;
-    let newest = match (&console.newest, &console.store) {
-        (Some(newest), Some(store)) => {
-            let now = console.relay.clock.now();
-            newest.get(store.as_ref(), now).await
-        }
-        _ => Arc::default(),
-    };
-    let text = off_the_worker(move || prometheus::text(&console, &now, &newest)).await;
+    let families = console.families().await;
+    let text = off_the_worker(move || prometheus::text(&families)).await;
     let kind = prometheus::CONTENT_TYPE;
     ([(CONTENT_TYPE, kind)], text.unwrap_or_default())
 }

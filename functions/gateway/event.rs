@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::id::number_of;
 use super::priority::Priority;
 use super::time::Timestamp;
+use super::trace::Parent;
 
 /// How a deployment is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -133,6 +135,9 @@ pub struct Attempt {
     /// What went wrong, in one word; absent when nothing did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// From the call's arrival to the start of the try. Only telemetry needs it, and only in this process.
+    #[serde(skip)]
+    pub after_ms: u64,
     /// From the start of the try to its end or first body byte.
     pub ms: u64,
     /// Whether the backend charged for it.
@@ -204,6 +209,9 @@ pub struct UsageEvent {
     /// The trace that the call belongs to (W3C trace-id), when the client named one.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub trace_id: String,
+    /// The client's span in that trace. Only telemetry needs it, and only in this process.
+    #[serde(skip)]
+    pub parent: Option<Parent>,
     /// The blob that has the request and the answer, with its container, where the app's prompts are
     /// logged; it is written soon after. Empty where they are not.
     #[serde(skip_serializing_if = "String::is_empty", default)]
@@ -226,6 +234,20 @@ impl UsageEvent {
 }
 
 impl UsageEvent {
+    /// The trace that the call's spans are in: the client's. Where it named none, the trace's id is the call's
+    /// own as a number: whoever knows one knows the other. `None` where the call has no such id.
+    pub fn trace(&self) -> Option<u128> {
+        let named = u128::from_str_radix(&self.trace_id, 16).ok();
+        let known = named.or_else(|| number_of(&self.id));
+        known.filter(|id| *id != 0)
+    }
+
+    /// That trace's id as 32 hexadecimal digits; empty where there is none.
+    pub fn trace_digits(&self) -> String {
+        let digits = |id| format!("{id:032x}");
+        self.trace().map_or_else(String::new, digits)
+    }
+
     /// The attempt that a backend charges for. Of several, which others may report, it is the last: the
     /// tokens of a call are known once.
     pub fn billed(&self) -> Option<&Attempt> {
@@ -297,6 +319,7 @@ mod tests {
             kind,
             status: None,
             error: None,
+            after_ms: 0,
             ms: 1,
             billed,
         };
@@ -330,6 +353,21 @@ mod tests {
     }
 
     #[test]
+    fn without_a_clients_trace_the_calls_own_id_is_one() {
+        let mut event = UsageEvent {
+            id: "00000000000000000000000011".into(),
+            ..UsageEvent::default()
+        };
+        assert_eq!(event.trace(), Some(33));
+        event.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736".into();
+        assert_eq!(
+            event.trace(),
+            Some(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)
+        );
+        assert_eq!(UsageEvent::default().trace(), None);
+    }
+
+    #[test]
     fn an_event_comes_back_from_json_as_it_went() {
         let event = UsageEvent {
             id: "01J".into(),
@@ -347,6 +385,7 @@ mod tests {
                 kind: Kind::Payg,
                 status: None,
                 error: Some("reset".into()),
+                after_ms: 0,
                 ms: 5,
                 billed: false,
             }],

@@ -43,6 +43,18 @@ pub fn time_of(id: &str) -> Option<Timestamp> {
     Some(Timestamp::from_unix_ms(ms))
 }
 
+/// The number that an id writes: its time and its random digits, 128 bits. `None` where it is none.
+pub fn number_of(id: &str) -> Option<u128> {
+    let digit = |c| ALPHABET.iter().position(|one| *one == c);
+    // 26 digits could write 130 bits.
+    let fits = id.len() == LENGTH && id.as_bytes().first().is_some_and(|first| *first <= b'7');
+    let mut digits = id.chars().filter(|_| fits).map(digit);
+    let number = digits.try_fold(0, |sum: u128, digit| {
+        Some((sum << 5) | u128::try_from(digit?).ok()?)
+    });
+    number.filter(|_| fits)
+}
+
 /// A key by which later ids come first; `None` where it is no id.
 pub fn newest_first(id: &str) -> Option<String> {
     let digit = |c| ALPHABET.iter().position(|one| *one == c);
@@ -75,5 +87,24 @@ mod tests {
         assert_eq!(id.len(), LENGTH);
         assert_eq!(time_of(&id), Some(at));
         assert_eq!(time_of("01J!"), None);
+        let random = id.len() - TIME;
+        assert_eq!(
+            number_of(&id).map(|number| number >> (5 * random)),
+            Some(at.unix_ms().into())
+        );
+    }
+
+    #[test]
+    fn an_id_is_a_number_of_128_bits() {
+        assert_eq!(number_of("7ZZZZZZZZZZZZZZZZZZZZZZZZZ"), Some(u128::MAX));
+        assert_eq!(number_of("00000000000000000000000011"), Some(33));
+        for odd in [
+            "",
+            "1",
+            "80000000000000000000000000",
+            "0000000000000000000000000u",
+        ] {
+            assert_eq!(number_of(odd), None, "{odd}");
+        }
     }
 }

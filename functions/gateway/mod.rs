@@ -50,6 +50,7 @@ pub mod spillover;
 pub mod sse;
 pub mod strategy;
 pub mod time;
+pub mod trace;
 pub mod transform;
 pub mod usage;
 pub mod websocket;

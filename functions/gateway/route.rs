@@ -45,7 +45,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn of(path: &str) -> Self {
+    /// The operation of a path such as `chat/completions`.
+    pub fn of(path: &str) -> Self {
         match path {
             "chat/completions" => Self::ChatCompletions,
             "completions" => Self::Completions,
@@ -284,7 +285,7 @@ fn is_respelt(path: &str, operation: Operation) -> bool {
 }
 
 /// Decodes `%XX`; what is no valid escape or no UTF-8 stays as it is.
-pub(super) fn percent_decode(text: &str) -> Cow<'_, str> {
+pub fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

@@ -179,6 +179,7 @@ mod tests {
             kind: Kind::Ptu,
             status: Some(200),
             error: None,
+            after_ms: 0,
             ms: 90,
             billed: false,
         };

@@ -27,6 +27,7 @@ use crate::host::clock::Clock;
 use crate::store::StoreError;
 use crate::store::ledger::Ledger;
 use crate::store::rejects::{self, Reject, digest};
+use crate::telemetry::Queue;
 
 /// Most events that are taken from the queue at once.
 const MAX_BATCH: usize = 5000;
@@ -102,6 +103,8 @@ pub struct Ways {
     pub ledger: Option<Arc<Ledger>>,
     /// What calls cost, where the table is written.
     pub prices: Current<Prices>,
+    /// Where they are traced, after that.
+    pub traces: Option<Queue>,
 }
 
 /// Why events were not delivered.
@@ -215,6 +218,9 @@ impl Outbox {
             if let Some(lasts) = queued.lasts {
                 // The call may have lost its client.
                 let _ = lasts.send(());
+            }
+            if let Some(traces) = &self.ways.traces {
+                traces.offer(queued.event);
             }
         }
     }
@@ -359,7 +365,12 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 fn log(event: &UsageEvent) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         match serde_json::to_string(event) {
-            Ok(event) => tracing::debug!(event, "call"),
+            Ok(json) => tracing::debug!(
+                request_id = event.id,
+                trace_id = event.trace_digits(),
+                event = json,
+                "call"
+            ),
             Err(error) => tracing::error!(%error, "a usage event could not be written"),
         }
     }

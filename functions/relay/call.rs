@@ -160,7 +160,8 @@ impl Call<'_> {
                     let tried = self.attempt(&deployment, left_ms, record).await?;
                     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                     let spillover = spillover_of(&deployment, &tried);
-                    let noted = note(&deployment, &tried, ms);
+                    let after_ms = now.ms_since(record.event.time);
+                    let noted = note(&deployment, &tried, after_ms, ms);
                     match &spillover {
                         Some(spillover) => {
                             let attempts = spillover.attempts(noted).into_iter();
@@ -235,10 +236,21 @@ impl Call<'_> {
         let (status, error) = (failure.status, failure.error);
         match failure.reason {
             MarkReason::Throttled => {
-                tracing::debug!(backend, deployment = name, reason, ms, status, "marked");
+                tracing::debug!(
+                    request_id = record.event.id,
+                    trace_id = record.event.trace_digits(),
+                    backend,
+                    deployment = name,
+                    reason,
+                    ms,
+                    status,
+                    "marked"
+                );
             }
             MarkReason::Failed => {
                 tracing::warn!(
+                    request_id = record.event.id,
+                    trace_id = record.event.trace_digits(),
                     backend,
                     deployment = name,
                     reason,
@@ -249,6 +261,8 @@ impl Call<'_> {
                 );
             }
             MarkReason::Misconfigured => tracing::error!(
+                request_id = record.event.id,
+                trace_id = record.event.trace_digits(),
                 backend,
                 deployment = name,
                 reason,
@@ -571,6 +585,7 @@ fn spillover_of(
 fn note(
     deployment: &Deployment,
     tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+    after_ms: u64,
     ms: u64,
 ) -> Attempt {
     let (status, error) = match tried {
@@ -583,6 +598,7 @@ fn note(
         kind: deployment.spec.kind,
         status,
         error,
+        after_ms,
         ms,
         billed: false,
     }

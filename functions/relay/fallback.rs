@@ -32,6 +32,8 @@ impl Progress {
         self.passed = passed;
         let pool = call.relay.settings.pool.model(model)?;
         tracing::debug!(
+            request_id = record.event.id,
+            trace_id = record.event.trace_digits(),
             model = &*record.event.model,
             substitute = &**model,
             ?reason,

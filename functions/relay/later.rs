@@ -71,7 +71,12 @@ pub(super) async fn accept(
             refuse(RelayError::TooLarge { max_mb }, record)
         }
         Err(AsyncError::Unavailable(why)) => {
-            tracing::error!(why, "an asynchronous call can't be taken in");
+            tracing::error!(
+                request_id = record.event.id,
+                trace_id = record.event.trace_digits(),
+                why,
+                "an asynchronous call can't be taken in"
+            );
             refuse(RelayError::StoreUnavailable, record)
         }
     }

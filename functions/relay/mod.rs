@@ -70,7 +70,7 @@ use crate::gateway::identity::{Identity, Refusal};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
-use crate::gateway::time::Timestamp;
+use crate::gateway::trace::TraceParent;
 use crate::host::clock::Clock;
 use crate::outbox::recorder::{Calls, Recorder};
 use crate::pacing::Slots;
@@ -270,7 +270,7 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
     let caller = match relay.door.identify(&shown, relay.clock.now()).await {
         Ok(caller) => caller,
         Err(why) => {
-            tracing::debug!(?why, "a caller was turned away");
+            tracing::debug!(request_id = id, ?why, "a caller was turned away");
             client_body::let_go(body);
             return RelayError::Refused(why).into_response();
         }
@@ -367,8 +367,10 @@ fn begin(
     let trace = headers
         .get("traceparent")
         .and_then(|value| value.to_str().ok());
-    let trace = trace.and_then(record::trace_id).unwrap_or_default();
-    trace.clone_into(&mut record.event.trace_id);
+    if let Some(trace) = trace.and_then(TraceParent::parse) {
+        trace.trace_id.clone_into(&mut record.event.trace_id);
+        record.event.parent = Some(trace.parent);
+    }
     let priority = caller::priority(&caller.app, headers, route);
     let begun = priority.map(|priority| record.event.priority = priority);
     (record, begun)
@@ -433,7 +435,7 @@ async fn prepare<'a>(
     let in_path = call.route.stored_id().map(str::to_owned);
     let stored: Vec<String> = in_path.into_iter().chain(in_body).collect();
     for id in &stored {
-        let owner = owning_backend(&call, id, record.now()).await?;
+        let owner = owning_backend(&call, id, record).await?;
         call.pinned = call.pinned.or(owner);
     }
     call.model = match &model {
@@ -458,11 +460,16 @@ async fn prepare<'a>(
 async fn owning_backend(
     call: &Call<'_>,
     id: &str,
-    now: Timestamp,
+    record: &CallRecord,
 ) -> Result<Option<Arc<str>>, RelayError> {
-    let owner = call.relay.affinity.owner(id, now).await;
+    let owner = call.relay.affinity.owner(id, record.now()).await;
     let owner = owner.map_err(|error| {
-        tracing::error!(%error, "the owner of a stored object can't be read");
+        tracing::error!(
+            request_id = record.event.id,
+            trace_id = record.event.trace_digits(),
+            %error,
+            "the owner of a stored object can't be read"
+        );
         RelayError::StoreUnavailable
     })?;
     match owner {

@@ -134,6 +134,7 @@ impl CallRecord {
             kind: spec.kind,
             status: None,
             error: Some(Outcome::ClientGone.as_str().to_owned()),
+            after_ms: begun.ms_since(self.event.time),
             ms: self.now().ms_since(begun),
             billed: false,
         });
@@ -154,6 +155,7 @@ impl CallRecord {
             kind: self.event.kind.unwrap_or(Kind::Payg),
             status: Some(self.event.status),
             error: None,
+            after_ms: 0,
             ms: 0,
             billed: false,
         };
@@ -245,14 +247,6 @@ fn estimated(prompt_tokens: u64, text_bytes: u64) -> Tokens {
     }
 }
 
-/// The trace-id of a `traceparent` (W3C Trace Context).
-pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
-    let mut parts = traceparent.trim().split('-');
-    let (_version, id) = (parts.next()?, parts.next()?);
-    let hex = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    (hex && id.bytes().any(|b| b != b'0')).then_some(id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,13 +263,5 @@ mod tests {
         let event = events.try_next().unwrap();
         assert_eq!((event.tokens.input, event.tokens.output), (100, 10));
         assert_eq!(event.usage, UsageSource::Estimated);
-    }
-
-    #[test]
-    fn only_a_valid_trace_is_taken() {
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(trace_id(&format!("00-{id}-00f067aa0ba902b7-01")), Some(id));
-        assert_eq!(trace_id("00-xyz-1-01"), None);
-        assert_eq!(trace_id(&format!("00-{}-1-01", "0".repeat(32))), None);
     }
 }

@@ -65,6 +65,13 @@ impl Place {
         })
     }
 
+    /// Its host, an IPv6 address without brackets, and its port.
+    pub fn address(&self) -> (&str, u16) {
+        let host = self.authority.host().trim_matches(['[', ']']);
+        let port = if self.scheme == Scheme::HTTP { 80 } else { 443 };
+        (host, self.authority.port_u16().unwrap_or(port))
+    }
+
     /// The URL of a path there; `None` where it has characters that no URL may have.
     pub fn url(&self, path: String) -> Option<Uri> {
         let mut parts = http::uri::Parts::default();

@@ -11,10 +11,11 @@ use super::{Gateway, Keeping, Serving};
 use crate::host::server::Ending;
 use crate::outbox::recorder::Calls;
 
-/// Longest wait for the calls under way, and then for their events. Container Apps kills 30 s after
-/// it has asked.
+/// Longest wait for the calls under way, then for their events, and then for their telemetry. Container Apps
+/// kills 30 s after it has asked.
 const CALLS: Duration = Duration::from_secs(15);
 const EVENTS: Duration = Duration::from_secs(8);
+const TELEMETRY: Duration = Duration::from_secs(4);
 
 /// How often is looked whether calls are under way.
 const LOOK: Duration = Duration::from_millis(20);
@@ -70,7 +71,11 @@ pub async fn serve_until_asked(
     mut asked: Asked,
 ) -> io::Result<()> {
     let (calls, sessions) = (gateway.calls(), gateway.sessions());
-    let Serving { server, beside } = gateway.start(listener.local_addr()?.ip())?;
+    let Serving {
+        server,
+        beside,
+        telemetry,
+    } = gateway.start(listener.local_addr()?.ip())?;
     tokio::select! {
         done = server.serve(&listener) => return done,
         () = asked.heard() => {}
@@ -81,6 +86,11 @@ pub async fn serve_until_asked(
         sessions.end();
     }
     finish(&calls, ending, keeping).await;
+    if let Some(telemetry) = telemetry
+        && !telemetry.finish(TELEMETRY).await
+    {
+        tracing::warn!("telemetry may be lost: it could not be sent in time");
+    }
     drop(beside);
     match starter {
         Starter::Other => Ok(()),

@@ -4,10 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
-
 use super::Place;
 use super::opening::fresh_token;
+use super::thread::Thread;
 use crate::azure::event_hub::{self, EventHub};
 use crate::config::Config;
 use crate::current::Current;
@@ -16,13 +15,13 @@ use crate::outbox::{self, Outbox, Ways};
 use crate::relay::keeper::Inbox;
 use crate::store::Store;
 use crate::store::ledger::Ledger;
+use crate::telemetry::Queue;
 
 /// What brings to the store, or to the hub, what calls leave behind. It ends when this is dropped.
 #[derive(Debug)]
 #[must_use = "what calls leave behind is lost without it"]
 pub struct Keeping {
-    stop: watch::Sender<bool>,
-    ended: oneshot::Receiver<()>,
+    thread: Thread,
     prices: Current<Prices>,
 }
 
@@ -34,14 +33,12 @@ impl Keeping {
 
     /// Waits, `patience` at most, until all that has come is delivered or in a file. Whether it is.
     pub async fn finish(self, patience: Duration) -> bool {
-        self.stop.send_replace(true);
-        // An error is the end of the thread.
-        tokio::time::timeout(patience, self.ended).await.is_ok()
+        self.thread.finish(patience).await
     }
 }
 
-/// Brings what calls leave behind to the store, or to the hub, in a thread of its own. Tokens for the
-/// hub are fetched in the runtime that this is called in.
+/// Brings what calls leave behind to the store, or to the hub, in a thread of its own, and then to `traces`,
+/// where they are traced. Tokens for the hub are fetched in the runtime that this is called in.
 ///
 /// # Errors
 /// When the thread can't be started, or the system has no usable certificate roots.
@@ -49,23 +46,20 @@ pub fn keep(
     place: Place,
     config: &Config,
     inbox: Inbox,
+    traces: Option<Queue>,
     store: Option<Arc<dyn Store>>,
     ledger: Option<Arc<Ledger>>,
 ) -> io::Result<Keeping> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let prices = Current::new(config.prices());
     let ways = Ways {
         hub: open_hub(place, config)?,
         ledger,
         prices: prices.clone(),
+        traces,
     };
     let outbox = Outbox::new(ways, outbox::Settings::new(config));
-    let (stop, stopped) = watch::channel(false);
-    let (end, ended) = oneshot::channel();
     let Inbox { events, owners } = inbox;
-    let keeping = async move {
+    let thread = Thread::start("keeper", move |stop| async move {
         let owners = async {
             if let Some(store) = store.as_deref() {
                 owners.keep(store).await;
@@ -73,19 +67,11 @@ pub fn keep(
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = outbox.run(events, stopped) => {}
+            () = outbox.run(events, stop) => {}
             () = owners => {}
         }
-        // Whoever asked may not wait any more.
-        let _ = end.send(());
-    };
-    let thread = std::thread::Builder::new().name("keeper".into());
-    thread.spawn(move || runtime.block_on(keeping))?;
-    Ok(Keeping {
-        stop,
-        ended,
-        prices,
-    })
+    })?;
+    Ok(Keeping { thread, prices })
 }
 
 fn open_hub(place: Place, config: &Config) -> io::Result<Option<EventHub>> {

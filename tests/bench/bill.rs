@@ -199,6 +199,7 @@ fn call(app: u64, day: u64, n: u64, of: u64) -> UsageEvent {
             kind,
             status: Some(200),
             error: None,
+            after_ms: 0,
             ms: 180,
             billed: true,
         }],

@@ -130,7 +130,7 @@ fn gateway(config: &Config, store: &Arc<dyn Store>) -> io::Result<(Gateway, Keep
     let (gateway, inbox) = Gateway::at(Place::Local, config, Some(Arc::clone(store)))?;
     let ledger = Arc::new(gateway.ledger(Arc::clone(store)));
     let keep_in = Some(Arc::clone(store));
-    let keeping = keep(Place::Local, config, inbox, keep_in, Some(ledger))?;
+    let keeping = keep(Place::Local, config, inbox, None, keep_in, Some(ledger))?;
     Ok((gateway, keeping))
 }
 

@@ -424,6 +424,7 @@ fn random_calls(seed: u64) -> Vec<UsageEvent> {
                     kind: Kind::Ptu,
                     status: None,
                     error: Some("client_gone".into()),
+                    after_ms: 0,
                     ms: 7,
                     billed: true,
                 }];

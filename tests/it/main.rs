@@ -66,6 +66,7 @@ mod slots;
 mod spillover;
 mod store;
 mod table_faults;
+mod telemetry;
 mod tenant;
 mod tokens;
 mod transform;

@@ -122,6 +122,7 @@ fn attempts(random: &mut fastrand::Rng) -> Vec<Attempt> {
         kind,
         status: None,
         error: Some("reset".into()),
+        after_ms: 0,
         ms: 1,
         billed,
     };

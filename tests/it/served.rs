@@ -98,6 +98,20 @@ impl Served {
         self.written.lock().unwrap().clone()
     }
 
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn terminated(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(asked.unwrap().success());
+        for _ in 0..2000 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not end: {}", self.written());
+    }
+
     /// Waits until it has written this.
     pub(crate) async fn writes(&self, text: &str) {
         wait_for(|| self.written().contains(text).then_some(())).await;

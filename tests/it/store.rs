@@ -234,6 +234,7 @@ pub(crate) fn event(id: &str) -> UsageEvent {
             kind: Kind::Ptu,
             status: Some(200),
             error: None,
+            after_ms: 0,
             ms: 12,
             billed: true,
         }],

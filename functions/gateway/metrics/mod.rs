@@ -10,6 +10,7 @@
 //! [`Rollup`] is what is kept of a minute or an hour, [`notable`] the calls that somebody may ask
 //! about: failures and slow ones.
 
+pub mod family;
 pub mod histogram;
 pub mod names;
 pub mod notable;

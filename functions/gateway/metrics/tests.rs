@@ -32,6 +32,7 @@ fn attempt(backend: &str, deployment: &str, status: Option<u16>, ms: u64) -> Att
         kind: Kind::Payg,
         status,
         error: None,
+        after_ms: 0,
         ms,
         billed: false,
     }

@@ -279,6 +279,7 @@ mod tests {
                 kind: Kind::Ptu,
                 status: Some(200),
                 error: None,
+                after_ms: 0,
                 ms: 300,
                 billed: true,
             }],

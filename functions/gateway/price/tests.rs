@@ -251,6 +251,7 @@ fn only_the_attempt_that_was_billed_costs() {
         kind,
         status: Some(429),
         error: None,
+        after_ms: 0,
         ms: 1,
         billed,
     };

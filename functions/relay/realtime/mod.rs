@@ -221,7 +221,12 @@ fn open(
                     .await;
             }
             Err(error) => {
-                tracing::warn!(%error, "a realtime session could not begin");
+                tracing::warn!(
+                    request_id = record.event.id,
+                    trace_id = record.event.trace_digits(),
+                    %error,
+                    "a realtime session could not begin"
+                );
                 record.finish(Outcome::Cut, None, 0);
             }
         }

@@ -106,6 +106,7 @@ fn attempts(random: &mut fastrand::Rng) -> Vec<Attempt> {
         kind,
         status: Some(429),
         error: None,
+        after_ms: 0,
         ms: 1,
         billed: at == billed,
     };

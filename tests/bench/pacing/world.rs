@@ -405,6 +405,7 @@ fn usage(call: &Call, now: Timestamp, began: Timestamp) -> UsageEvent {
             kind: Kind::Ptu,
             status: Some(200),
             error: None,
+            after_ms: 0,
             ms,
             billed: true,
         }],

@@ -331,6 +331,7 @@ fn attempt(at: &DeploymentName, status: Option<u16>, ms: u64) -> Attempt {
         kind: at.kind,
         status,
         error: None,
+        after_ms: 0,
         ms,
         billed: status == Some(200),
     }
