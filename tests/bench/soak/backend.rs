@@ -10,7 +10,7 @@ use std::time::Duration;
 use memchr::memmem;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::lock;
 use crate::mock::request_length;
@@ -27,6 +27,9 @@ const DELAY: Duration = Duration::from_millis(20);
 
 /// Before it, by a deployment that is slow.
 const SLOW: Duration = Duration::from_secs(2);
+
+/// Connections that are idle for so long are closed, so that those that are open are those in use.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 
 /// What is wrong with a deployment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,7 +164,7 @@ async fn serve(
             match request_length(&buffer)? {
                 Some(length) if buffer.len() >= length => break length,
                 _ if buffer.len() > MAX_REQUEST => return Err(io::ErrorKind::InvalidData.into()),
-                _ if stream.read_buf(&mut buffer).await? == 0 => return Ok(()),
+                _ if timeout(IDLE, stream.read_buf(&mut buffer)).await?? == 0 => return Ok(()),
                 _ => {}
             }
         };

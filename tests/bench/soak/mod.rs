@@ -43,8 +43,8 @@ const MOST_ROWS: f64 = 150_000.0;
 /// Longest wait for rows, replies and connections to settle.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// By then clients that have left are gone at the gateway, too.
-const A_MOMENT: Duration = Duration::from_secs(2);
+/// By then connections of clients that have left are closed, and so are idle ones to backends.
+const A_MOMENT: Duration = Duration::from_secs(12);
 
 /// Descriptors above those before the soak that may be open after it: pools to backends and store.
 const MORE_DESCRIPTORS: f64 = 16.0;

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::backend::{is_cut, name, tokens};
+use super::backend::{IDLE, is_cut, name, tokens};
 use super::lock;
 
 /// Most calls in flight. What comes beyond waits, which counts as latency.
@@ -21,8 +21,9 @@ const MOST_IN_FLIGHT: usize = 512;
 /// The longest that a call may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Clients of the measurement of what the machine carries.
-const CLOSED_LOOP: usize = 32;
+/// Clients of the measurement of what the machine carries: as many as are likely to have calls under
+/// way later, so that the process has had its connections and their memory once.
+const CLOSED_LOOP: usize = 128;
 
 /// Wrong things that are told; further ones are counted.
 const TOLD: usize = 20;
@@ -103,9 +104,8 @@ impl Seen {
     /// Takes in what others saw.
     pub(super) fn join(&mut self, other: Self) {
         self.got.extend(other.got);
-        for what in other.wrong.told {
-            self.wrong.add(what);
-        }
+        self.wrong.count += other.wrong.count;
+        self.wrong.told.extend(other.wrong.told);
     }
 }
 
@@ -123,7 +123,10 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(gateway: SocketAddr, next: u64) -> io::Result<Arc<Self>> {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .pool_idle_timeout(IDLE);
         Ok(Arc::new(Self {
             http: http.build().map_err(io::Error::other)?,
             gateway,
