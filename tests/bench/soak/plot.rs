@@ -7,6 +7,7 @@ use super::watch::Sample;
 
 const WIDTH: f64 = 900.0;
 const LEFT: f64 = 60.0;
+const RIGHT: f64 = 40.0;
 const PANEL: f64 = 120.0;
 const GAP: f64 = 46.0;
 const TOP: f64 = 60.0;
@@ -25,7 +26,7 @@ const BANDS: [(&str, &str); 2] = [
 type Panel = (&'static str, fn(&Sample) -> f64);
 
 const PANELS: [Panel; 4] = [
-    ("memory (RSS), MB", |at| at.vitals.rss),
+    ("memory (anonymous pages), MB", |at| at.vitals.anonymous),
     ("file descriptors", |at| at.vitals.descriptors),
     ("good answers a second", |at| at.calls),
     ("p99 of each second, ms", |at| at.p99),
@@ -36,7 +37,7 @@ pub(super) fn svg(samples: &[Sample], bands: &[Band], seconds: f64) -> String {
     let height = TOP + crate::load::count(PANELS.len()) * (PANEL + GAP);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
-        LEFT + WIDTH + 20.0
+        LEFT + WIDTH + RIGHT
     );
     let mut x = LEFT;
     for (colour, name) in BANDS {
@@ -79,7 +80,7 @@ fn draw(
         let (from, to) = (x(band.begins_s()), x(band.ends_s()));
         let _ = writeln!(
             svg,
-            "<rect x=\"{from:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{PANEL}\" fill=\"{colour}\"/>",
+            "<rect x=\"{from:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"{PANEL}\" fill=\"{colour}\" fill-opacity=\"0.7\"/>",
             to - from
         );
     }
@@ -99,7 +100,8 @@ fn draw(
             y = y(most * part),
         );
     }
-    for part in [0.0, 0.25, 0.5, 0.75, 1.0] {
+    for sixth in 0..=6 {
+        let part = f64::from(sixth) / 6.0;
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{:.1} min</text>",

@@ -54,15 +54,16 @@ pub(super) fn settled(seconds: f64) -> f64 {
     SETTLES_S.min(seconds / 3.0)
 }
 
-/// Memory does not grow. By the line of least squares from when it has settled on; where that is too
-/// short for a line, by the medians of the second and the last third.
+/// Memory does not grow: that which is not the program's own, whose pages come as they first run. By the
+/// line of least squares from when it has settled on; where that is too short for a line, by the medians
+/// of the second and the last third.
 pub(super) fn memory(samples: &[Sample], seconds: f64) -> Check {
     let rule = "memory does not grow once it has settled";
     let from = settled(seconds);
     let late: Vec<&Sample> = samples.iter().filter(|at| at.at >= from).collect();
-    let slope = slope(late.iter().map(|at| (at.at, at.vitals.rss)));
+    let slope = slope(late.iter().map(|at| (at.at, at.vitals.anonymous)));
     let per_hour = slope * 3600.0;
-    let of = |from: f64, to: f64| of(samples, [from, to], MEDIAN, |at| at.vitals.rss);
+    let of = |from: f64, to: f64| of(samples, [from, to], MEDIAN, |at| at.vitals.anonymous);
     let (second, last) = (
         of(from, seconds * 2.0 / 3.0),
         of(seconds * 2.0 / 3.0, seconds),
@@ -125,7 +126,7 @@ fn slope(points: impl Iterator<Item = (f64, f64)> + Clone) -> f64 {
 /// The soak by parts of its time.
 pub(super) fn figures(samples: &[Sample], seconds: f64) -> String {
     let mut text = String::from(
-        "| minute | calls/s | p50, ms | p99, ms | in flight | memory, MB | descriptors | threads |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "| minute | calls/s | p50, ms | p99, ms | in flight | RSS, MB | anonymous, MB | descriptors | threads |\n| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     let parts = 12.0;
     let mut from = 0.0;
@@ -134,13 +135,14 @@ pub(super) fn figures(samples: &[Sample], seconds: f64) -> String {
         let median = |value: fn(&Sample) -> f64| of(samples, [begin, end], MEDIAN, value);
         let _ = writeln!(
             text,
-            "| {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} |",
+            "| {:.1} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} | {:.0} |",
             end / 60.0,
             median(|at| at.calls),
             median(|at| at.p50),
             median(|at| at.p99),
             median(|at| at.in_flight),
             median(|at| at.vitals.rss),
+            median(|at| at.vitals.anonymous),
             median(|at| at.vitals.descriptors),
             median(|at| at.vitals.threads),
         );

@@ -12,8 +12,10 @@ use super::traffic::Clients;
 /// What a process holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Vitals {
-    /// Resident memory, MB (10^6 bytes).
+    /// Resident memory, MB (10^6 bytes): what it has written, and the parts of its program that have run.
     pub(super) rss: f64,
+    /// The first of the two: anonymous pages, MB.
+    pub(super) anonymous: f64,
     pub(super) descriptors: f64,
     pub(super) threads: f64,
 }
@@ -42,6 +44,7 @@ pub(super) fn vitals(pid: u32) -> io::Result<Vitals> {
     };
     Ok(Vitals {
         rss: number("VmRSS:")? * 1024.0 / 1e6,
+        anonymous: number("RssAnon:")? * 1024.0 / 1e6,
         threads: number("Threads:")?,
         descriptors: crate::load::count(fs::read_dir(format!("/proc/{pid}/fd"))?.count()),
     })
