@@ -15,15 +15,13 @@ use tokio::time::{Instant, sleep_until};
 use super::backend::{IDLE, is_cut, name, tokens};
 use super::lock;
 
-/// Most calls in flight. What comes beyond waits, which counts as latency.
-const MOST_IN_FLIGHT: usize = 512;
+/// Most calls in flight. What comes beyond waits, which counts as latency. So many are in flight when it
+/// is measured what the machine carries, so that the process has had their connections and their memory
+/// once before it is watched.
+const IN_FLIGHT: usize = 256;
 
 /// The longest that a call may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Clients of the measurement of what the machine carries: as many as are likely to have calls under
-/// way later, so that the process has had its connections and their memory once.
-const CLOSED_LOOP: usize = 128;
 
 /// Wrong things that are told; further ones are counted.
 const TOLD: usize = 20;
@@ -156,7 +154,7 @@ impl Clients {
         let end = Instant::now() + lasting;
         let before = self.next.load(Relaxed);
         let mut clients = JoinSet::new();
-        for _ in 0..CLOSED_LOOP {
+        for _ in 0..IN_FLIGHT {
             let all = Arc::clone(self);
             clients.spawn(async move {
                 while Instant::now() < end {
@@ -171,7 +169,7 @@ impl Clients {
     /// So many calls a second, each when it is due, until `end`; then waits for the last answers.
     pub(super) async fn open_loop(self: Arc<Self>, rate: f64, end: Instant) {
         let begin = Instant::now();
-        let places = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
+        let places = Arc::new(Semaphore::new(IN_FLIGHT));
         let mut sent = 0.0;
         loop {
             let due = begin + Duration::from_secs_f64(sent / rate);
@@ -190,7 +188,7 @@ impl Clients {
             });
             sent += 1.0;
         }
-        let all = u32::try_from(MOST_IN_FLIGHT).unwrap_or(u32::MAX);
+        let all = u32::try_from(IN_FLIGHT).unwrap_or(u32::MAX);
         // As above. Each call ends by itself, in a minute at the most.
         let _ = places.acquire_many(all).await;
     }
