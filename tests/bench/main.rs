@@ -21,6 +21,7 @@ mod process;
 mod report;
 mod results;
 mod scene;
+mod soak;
 mod spill;
 mod stream;
 mod syscalls;
@@ -75,6 +76,8 @@ enum Command {
     },
     /// Runs the scene of pacing in real time and prints its tables.
     Scene(scene::Scene),
+    /// Mixed traffic for minutes, with faults, and all accounts settled at the end.
+    Soak(soak::Soak),
     /// Writes a month of calls into an embedded store and makes its bill.
     Bill(bill::Bill),
     /// Measures how fast usage events become rows and sums.
@@ -155,6 +158,14 @@ fn main() -> ExitCode {
         Command::Scene(args) => scene::run(&args)
             .and_then(|text| io::stdout().write_all(text.as_bytes()))
             .map(|()| ExitCode::SUCCESS),
+        Command::Soak(args) => soak::run(&args).and_then(|(text, holds)| {
+            io::stdout().write_all(text.as_bytes())?;
+            Ok(if holds {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }),
         Command::Bill(args) => bill::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Chargeback {
             azurite,

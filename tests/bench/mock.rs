@@ -186,7 +186,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 /// Bytes of the request at the start of `bytes`, once its head is there.
-fn request_length(bytes: &[u8]) -> io::Result<Option<usize>> {
+pub(crate) fn request_length(bytes: &[u8]) -> io::Result<Option<usize>> {
     let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
         return Ok(None);
     };

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ pub(crate) struct Launch {
     program: PathBuf,
     args: Vec<String>,
     env: Vec<(&'static str, &'static str)>,
+    folder: Option<PathBuf>,
 }
 
 impl Launch {
@@ -24,6 +25,7 @@ impl Launch {
             program: program.to_owned(),
             args: Vec::new(),
             env: Vec::new(),
+            folder: None,
         }
     }
 
@@ -34,6 +36,12 @@ impl Launch {
 
     pub(crate) fn env(mut self, name: &'static str, value: &'static str) -> Self {
         self.env.push((name, value));
+        self
+    }
+
+    /// In this folder, in place of the benchmark's own.
+    pub(crate) fn inside(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
         self
     }
 }
@@ -58,7 +66,11 @@ impl Process {
     /// `log`. It ends when the benchmark's main thread does, however that ends.
     pub(crate) fn start(under: &[&str], launch: &Launch, log: &Path) -> io::Result<Self> {
         let out = File::create(log)?;
-        let child = Command::new("setpriv")
+        let mut command = Command::new("setpriv");
+        if let Some(folder) = &launch.folder {
+            command.current_dir(folder);
+        }
+        let child = command
             .args(["--pdeathsig", "TERM", "--"])
             .args(under)
             .arg(&launch.program)
@@ -89,6 +101,19 @@ impl Process {
     /// Whether it ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end; how it did, or nothing where it runs on.
+    pub(crate) fn ask_to_end(&mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+        self.signal("TERM")?;
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(None)
     }
 
     /// CPU time used so far, seconds: all threads, in user and kernel mode.
@@ -171,6 +196,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.has_ended() {
+            return;
+        }
         // Whatever fails here, the process is gone or the benchmark's end takes it along.
         let _ = self.resume();
         let _ = self.signal("TERM");
