@@ -1,6 +1,7 @@
 //! Processes that are asked to end: calls under way finish, no others are taken, and no event is left.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ async fn ends_in_a_stream(scene: &mut Scene, config: impl Fn(&Scene) -> String) 
     // A connection without a call is closed; new ones find nobody.
     let mut idle = TcpStream::connect(address).await.unwrap();
     let rest = async {
-        assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+        // One that nobody had accepted yet is reset.
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
         let refused = async || TcpStream::connect(address).await.is_err().then_some(());
         while refused().await.is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -57,7 +59,19 @@ async fn ends_in_a_stream(scene: &mut Scene, config: impl Fn(&Scene) -> String) 
     let text = String::from_utf8(text).unwrap();
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     assert_eq!(scene.backend.calls(), 1);
+    bring_files(scene, &config(scene)).await;
     id
+}
+
+/// What can't be delivered within a second, as on a machine that is busy, is in files when a process has ended:
+/// the next one brings it.
+async fn bring_files(scene: &Scene, config: &str) {
+    let waits = |(name, _): &(String, u64)| Path::new(name).extension() == Some("spool".as_ref());
+    if scene.spooled().iter().any(waits) {
+        let next = scene.start(config);
+        wait_long(|| !scene.spooled().iter().any(waits)).await;
+        assert_eq!(next.terminate().await, 0);
+    }
 }
 
 #[tokio::test]
@@ -70,8 +84,12 @@ async fn a_process_that_is_asked_to_end_lets_calls_finish_and_takes_no_others() 
 /// A gateway without a hub, whose tables are there.
 fn with_tables(scene: &Scene, tables: &str) -> String {
     let backend = backend("a", scene.backend.address, "payg", "");
+    let spool = scene.folder.path().join("spool");
     // Events would gather for longer than the test takes.
-    format!("{OPEN}{backend}[storage]\ntables = \"{tables}\"\n[chargeback]\ngather_ms = 10000\n")
+    format!(
+        "{OPEN}{backend}[storage]\ntables = \"{tables}\"\n[chargeback]\ngather_ms = 10000\nspool = \"{}\"\n",
+        spool.display()
+    )
 }
 
 #[tokio::test]
@@ -116,6 +134,7 @@ async fn processes_that_relieve_each_other_lose_no_call_and_count_none_twice() {
     let (relay, load) = before.unwrap();
     assert_eq!(relay.terminate().await, 0);
     answered.extend(load.lock().unwrap().keys().cloned());
+    bring_files(&scene, &config).await;
     let store = azurite.store();
     let kept = rows(&store).await;
     assert!(
