@@ -7,8 +7,6 @@
 //!
 //! Whatever comes in, no state grows: bad JSON yields nothing or nonsense, never an error.
 
-use std::ops::Range;
-
 use memchr::memchr2;
 
 #[cfg(test)]
@@ -59,7 +57,7 @@ pub struct Skim {
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The last string where it began in an earlier piece: a key, if a colon follows.
+    /// The last string: a key, if a colon follows.
     last: LastString,
     next_is_text: bool,
     counts_text: bool,
@@ -124,24 +122,16 @@ impl Skim {
 
     /// Reads the next piece.
     pub fn push(&mut self, bytes: &[u8]) {
-        let mut piece = Piece {
-            bytes,
-            kept: 0,
-            last: None,
-        };
+        let mut piece = Piece { bytes, kept: 0 };
         let mut at = 0;
         while at < bytes.len() {
             at = if self.in_string {
-                self.string(&mut piece, at)
+                self.string(bytes, at)
             } else {
                 self.structure(&mut piece, at)
             };
         }
         self.keep(&mut piece, bytes.len());
-        if let Some(last) = piece.last() {
-            self.last = LastString::EMPTY;
-            self.last.push(last);
-        }
     }
 
     /// Forgets the document; the length of generated text goes on counting.
@@ -194,29 +184,33 @@ impl Skim {
     }
 
     /// Reads string content from `at` on; where it stopped.
-    fn string(&mut self, piece: &mut Piece<'_>, at: usize) -> usize {
-        let rest = piece.bytes.get(at..).unwrap_or_default();
-        let is_escaped = std::mem::take(&mut self.escaped);
-        let end = if is_escaped { None } else { string_end(rest) };
-        let length = match end {
-            Some(length) => length,
-            None if is_escaped => 1,
-            None => rest.len(),
-        };
+    fn string(&mut self, bytes: &[u8], at: usize) -> usize {
+        if std::mem::take(&mut self.escaped) {
+            self.content(bytes.get(at..).unwrap_or_default(), 1);
+            return at + 1;
+        }
+        let rest = bytes.get(at..).unwrap_or_default();
+        let length = string_end(rest).unwrap_or(rest.len());
+        self.content(rest, length);
+        match rest.get(length) {
+            Some(b'"') => self.in_string = false,
+            Some(_) => {
+                self.escaped = true;
+                // No key that is looked for has one.
+                self.last.push(b"\\", 1);
+            }
+            None => {}
+        }
+        at + length + 1
+    }
+
+    /// The first `length` of these bytes, which are inside a string.
+    fn content(&mut self, bytes: &[u8], length: usize) {
         if self.counts_text {
             let count = u64::try_from(length).unwrap_or(u64::MAX);
             self.text_bytes = self.text_bytes.saturating_add(count);
         }
-        let closing = end.and_then(|end| rest.get(end));
-        self.in_string = closing != Some(&b'"');
-        self.escaped = closing == Some(&b'\\');
-        // With its backslashes: a key looked for has none.
-        let read = length + usize::from(self.escaped);
-        match &mut piece.last {
-            Some(last) => last.end = at + read,
-            None => self.last.push(rest.get(..read).unwrap_or_default()),
-        }
-        at + length + usize::from(end.is_some())
+        self.last.push(bytes, length);
     }
 
     /// Reads up to the next string; where it stopped.
@@ -233,7 +227,7 @@ impl Skim {
             match byte {
                 b'"' => {
                     self.in_string = true;
-                    piece.last = Some(at + 1..at + 1);
+                    self.last.length = 0;
                     self.counts_text = std::mem::take(&mut self.next_is_text);
                     return at + 1;
                 }
@@ -275,12 +269,11 @@ impl Skim {
     }
 
     fn colon(&mut self, piece: &mut Piece<'_>, at: usize) {
-        let key = piece.last().unwrap_or(self.last.as_slice());
-        self.next_is_text = self.text_keys.contains(key);
+        self.next_is_text = self.text_keys.contains(self.last.as_slice());
         if !self.is_tracked() {
             return;
         }
-        self.key = match key {
+        self.key = match self.last.as_slice() {
             b"usage" => Key::Usage,
             b"id" => Key::Id,
             b"error" => Key::Error,
@@ -346,14 +339,6 @@ struct Piece<'a> {
     bytes: &'a [u8],
     /// Up to where a captured value has been kept.
     kept: usize,
-    /// Where the last string stands that began in this piece: most are keys, which need no copy then.
-    last: Option<Range<usize>>,
-}
-
-impl<'a> Piece<'a> {
-    fn last(&self) -> Option<&'a [u8]> {
-        self.bytes.get(self.last.clone()?)
-    }
 }
 
 /// A string that may be a key: its start, which is enough to know one.
@@ -370,10 +355,18 @@ impl LastString {
         length: 0,
     };
 
-    fn push(&mut self, bytes: &[u8]) {
-        let end = self.length.saturating_add(bytes.len());
+    /// Appends the first `length` of these bytes.
+    fn push(&mut self, bytes: &[u8], length: usize) {
+        // A whole key, mostly. What is copied beyond it is cheaper than a copy of just its length.
+        if let (0, 0..=MAX_KEY, Some(start)) = (self.length, length, bytes.first_chunk()) {
+            self.start = *start;
+            self.length = length;
+            return;
+        }
+        let part = bytes.get(..length).unwrap_or_default();
+        let end = self.length.saturating_add(part.len());
         if let Some(room) = self.start.get_mut(self.length..end) {
-            room.copy_from_slice(bytes);
+            room.copy_from_slice(part);
         }
         self.length = end.min(MAX_KEY + 1);
     }
