@@ -124,6 +124,7 @@ impl Clients {
         let http = reqwest::Client::builder()
             .no_proxy()
             .timeout(PATIENCE)
+            // The gateway closes idle ones after 30 s, perhaps while a call is on its way.
             .pool_idle_timeout(IDLE);
         Ok(Arc::new(Self {
             http: http.build().map_err(io::Error::other)?,

@@ -49,6 +49,11 @@ pub(super) fn table(checks: &[Check]) -> String {
     text
 }
 
+/// Whether it is long enough for a line, and for a busy machine's minutes not to count as growth.
+pub(super) fn is_long(seconds: f64) -> bool {
+    seconds >= SETTLES_S * 2.0
+}
+
 /// When memory is taken to have settled, s from the beginning of so many.
 pub(super) fn settled(seconds: f64) -> f64 {
     SETTLES_S.min(seconds / 3.0)
@@ -68,7 +73,7 @@ pub(super) fn memory(samples: &[Sample], seconds: f64) -> Check {
         of(from, seconds * 2.0 / 3.0),
         of(seconds * 2.0 / 3.0, seconds),
     );
-    if seconds >= SETTLES_S * 2.0 {
+    if is_long(seconds) {
         let growth = slope * (seconds - from);
         let bound = (0.05 * second).max(4.0);
         let found = format!(

@@ -26,6 +26,9 @@ use crate::process::{Launch, Process};
 /// Batch messages beside each call of the clients.
 const BATCH_SHARE: f64 = 0.02;
 
+/// The longest that a page may take: it reads several ranges, each of which may wait for the store.
+const TO_ANSWER: Duration = Duration::from_secs(180);
+
 /// The longest that the gateway may take to end: calls have 15 s, events 8 s.
 const TO_END: Duration = Duration::from_secs(40);
 
@@ -102,14 +105,11 @@ impl World {
         let begin = Instant::now();
         let end = begin + Duration::from_secs(seconds);
         let http = || {
-            reqwest::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(60))
-                .build()
+            let client = reqwest::Client::builder().no_proxy().timeout(TO_ANSWER);
+            client.build().map_err(io::Error::other)
         };
-        let batch = Arc::new(Batch::new(http().map_err(io::Error::other)?, self.queues));
-        let reader = http().map_err(io::Error::other)?;
-        let reader = Arc::new(Reader::new(reader, self.gateway, begin, bands.clone()));
+        let batch = Arc::new(Batch::new(http()?, self.queues));
+        let reader = Arc::new(Reader::new(http()?, self.gateway, begin, bands.clone()));
         let calls = tokio::spawn(Arc::clone(clients).open_loop(rate, end));
         let sending = tokio::spawn(Arc::clone(&batch).send(rate * BATCH_SHARE, end));
         let receiving = tokio::spawn(Arc::clone(&batch).receive());
