@@ -17,8 +17,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-/// How long a client may take to send a request's headers, a connection without a call included.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may be without a whole head of a request, idle between two calls included.
+/// Longer than clients keep idle connections, one of whose calls would else meet the connection's end:
+/// .NET's client, which the Functions host's proxy is, keeps them for 60 s, before .NET 6 for 120 s. Kestrel
+/// keeps them for 130 s for that reason (learn: SocketsHttpHandler.PooledConnectionIdleTimeout; github:
+/// dotnet/aspnetcore, pull request 32636).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Largest head of a request, bytes: a call with a larger one gets 431. The Functions host takes
 /// 32 KiB, Entra's tokens stay below 8.
