@@ -24,6 +24,12 @@ def flaws(page):
     return [f"{one['id']}: {one['help']}: {one['nodes'][0]['html']}" for one in found]
 
 
+def follow(page, link):
+    """Clicks what leads to another page, and waits until that is there."""
+    with page.expect_navigation():
+        link.click()
+
+
 def is_too_wide(page):
     return page.evaluate(
         "document.documentElement.scrollWidth > document.documentElement.clientWidth"
@@ -109,9 +115,9 @@ def test_history_draws_what_was(open_page):
     utilization = page.get_by_role("img", name="PTU utilization").get_attribute("aria-label")
     assert "Azure Monitor: at most" in utilization and "alert: at most 97 %" in utilization
     assert page.get_by_text("upper limit 90 %").count() == 1
-    page.get_by_role("link", name="hour").click()
+    follow(page, page.get_by_role("link", name="hour"))
     page.get_by_label("Model").select_option("gpt-4o")
-    page.get_by_role("button", name="Show").click()
+    follow(page, page.get_by_role("button", name="Show"))
     assert "reach=hour" in page.url and "model=gpt-4o" in page.url
     page.get_by_text("The figures").click()
     assert page.get_by_role("region", name="The figures").locator("tbody tr").count() > 50
@@ -132,7 +138,7 @@ def test_money_adds_up(open_page, scenes):
     assert lines[0].startswith("month,app,calls,") and len(lines) == 1 + len(apps)
     month = page.get_by_label("Month").locator("option").nth(1).inner_text()
     page.get_by_label("Month").select_option(month)
-    page.get_by_role("button", name="Show").click()
+    follow(page, page.get_by_role("button", name="Show"))
     assert f"month={month}" in page.url
 
 
@@ -144,7 +150,7 @@ def test_what_if_replays(open_page):
     page = open_page("week", "/spillway/what-if?model=gpt-4o")
     assert "15 PTUs instead of 15" in page.locator("main").inner_text()
     page.get_by_label("PTUs", exact=True).fill("1")
-    page.get_by_role("button", name="Replay").click()
+    follow(page, page.get_by_role("button", name="Replay"))
     assert "ptus=1" in page.url and "1 PTUs instead of 15" in page.locator("main").inner_text()
     rows = page.get_by_role("region", name="From none to enough").locator("tbody tr")
     spilled = [number(text.split()[0]) for text in rows.locator("td:nth-child(7)").all_inner_texts()]
@@ -154,12 +160,12 @@ def test_what_if_replays(open_page):
     page.get_by_label("Upper limit, %").fill("40")
     page.get_by_label("Slots").fill("7")
     page.get_by_label("PAYG tokens/min").fill("1000")
-    page.get_by_role("button", name="Replay").click()
+    follow(page, page.get_by_role("button", name="Replay"))
     said = page.locator("main").inner_text()
     assert "7 slots are open up to 20 % utilization, none from 40 % on" in said
     assert "Pay-as-you-go serves 1,000 tokens a minute" in said and "REFUSED BY PAYG" in said.upper()
     page.get_by_label("Slots").fill("")
-    page.get_by_role("button", name="Replay").click()
+    follow(page, page.get_by_role("button", name="Replay"))
     assert "10 slots are open" in page.locator("main").inner_text()
     assert "Within an hour demand counts as even" in page.locator("main").inner_text()
 
@@ -169,12 +175,12 @@ def test_calls_are_searched(open_page):
     rows = page.locator("main > .scroll tbody > tr")
     assert rows.count() > 0
     page.get_by_label("Status").select_option("slow")
-    page.get_by_role("button", name="Search").click()
+    follow(page, page.get_by_role("button", name="Search"))
     assert 0 < rows.count() and "14.0 s" in rows.first.inner_text()
     rows.first.locator("summary").click()
     assert "simulated-" in rows.first.locator("li").first.inner_text()
     page.get_by_label("Request id").fill("nonsense")
-    page.get_by_role("button", name="Search").click()
+    follow(page, page.get_by_role("button", name="Search"))
     assert "26 letters" in page.get_by_role("alert").inner_text()
 
 
@@ -192,7 +198,8 @@ def test_an_administrator_signs_in_and_out(open_page):
     assert flaws(page) == []
     key = page.get_by_label("Admin key or access token")
     key.fill("not it")
-    key.press("Enter")
+    with page.expect_navigation():
+        key.press("Enter")
     assert "no administrator" in page.get_by_role("alert").inner_text()
     assert flaws(page) == []
     key.fill(ADMIN_KEY)
@@ -204,7 +211,7 @@ def test_an_administrator_signs_in_and_out(open_page):
     assert page.evaluate("document.cookie") == ""
     page.goto(page.url.split("/spillway")[0] + "/spillway/")
     page.wait_for_function("() => !document.querySelector('#pause').hidden")
-    page.get_by_role("button", name="Sign out").click()
+    follow(page, page.get_by_role("button", name="Sign out"))
     page.goto(page.url.split("/spillway")[0] + "/spillway/")
     assert "/spillway/sign-in" in page.url
 
