@@ -148,6 +148,10 @@ impl Past {
             for number in 0..calls {
                 let at = start.plus_ms(number * span.ms() / calls.max(1));
                 let mut call = self.call(pair, at, &mut random);
+                // Whatever the hour, its minutes have calls of each fate.
+                if span == Span::Minute && number == 0 {
+                    befall(&mut call, start.unix_ms() / MINUTE_MS % 10);
+                }
                 // Few calls, each for many: so that a PTU's day has its peaks.
                 let many = if span == Span::Hour { 14 } else { 6 };
                 call.tokens.input *= many;
@@ -292,21 +296,26 @@ impl Past {
         event
             .attempts
             .push(attempt(served, Some(200), first_byte_ms.saturating_sub(15)));
-        match fate {
-            0 => fail(&mut event, 503, None),
-            1 => fail(&mut event, 429, Some(429)),
-            2 => (event.outcome, event.total_ms) = (Outcome::Cut, 9_000),
-            3 => (event.first_byte_ms, event.total_ms) = (14_000, 31_000),
-            4 => event.outcome = Outcome::ClientGone,
-            5 => event.status = 400,
-            _ => {}
-        }
+        befall(&mut event, fate.into());
         event
     }
 
     const fn floor(&self, step: u64) -> Timestamp {
         let ms = self.now.unix_ms();
         Timestamp::from_unix_ms(ms - ms % step)
+    }
+}
+
+/// What goes wrong with a call, by a number; most numbers stand for nothing.
+fn befall(event: &mut UsageEvent, fate: u64) {
+    match fate {
+        0 => fail(event, 503, None),
+        1 => fail(event, 429, Some(429)),
+        2 => (event.outcome, event.total_ms) = (Outcome::Cut, 9_000),
+        3 => (event.first_byte_ms, event.total_ms) = (14_000, 31_000),
+        4 => event.outcome = Outcome::ClientGone,
+        5 => event.status = 400,
+        _ => {}
     }
 }
 
