@@ -312,6 +312,49 @@ mod tests {
     }
 
     #[test]
+    fn every_choice_of_few_has_one_word_in_rows_and_in_json() {
+        let word = |value: serde_json::Value| value.as_str().map(str::to_owned);
+        for usage in [
+            UsageSource::Reported,
+            UsageSource::Estimated,
+            UsageSource::None,
+        ] {
+            let json = serde_json::to_value(usage).unwrap();
+            assert_eq!(word(json).as_deref(), Some(usage.as_str()));
+        }
+        for cache in [Cache::Hit, Cache::Miss, Cache::Coalesced] {
+            let json = serde_json::to_value(cache).unwrap();
+            assert_eq!(word(json).as_deref(), Some(cache.as_str()));
+        }
+        for outcome in [
+            Outcome::Completed,
+            Outcome::ClientGone,
+            Outcome::Cut,
+            Outcome::Failed,
+        ] {
+            let json = serde_json::to_value(outcome).unwrap();
+            assert_eq!(word(json).as_deref(), Some(outcome.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_call_is_in_its_clients_trace_or_in_one_by_its_own_id() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let id = "01KB6F0000000000000000000A";
+        let mut event = UsageEvent {
+            id: id.into(),
+            trace_id: trace.into(),
+            ..UsageEvent::default()
+        };
+        assert_eq!(event.trace_digits(), trace);
+        event.trace_id.clear();
+        assert_eq!(event.trace(), number_of(id));
+        assert_eq!(event.trace_digits().len(), 32);
+        event.id = "none".into();
+        assert_eq!((event.trace(), &*event.trace_digits()), (None, ""));
+    }
+
+    #[test]
     fn the_attempt_that_was_billed_says_who_charges() {
         let attempt = |deployment: &str, kind, billed| Attempt {
             backend: "b".into(),

@@ -121,3 +121,56 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_a_word_for_programs_and_says_what_to_do() {
+        let faults = [
+            (
+                Fault::TooLarge { bytes: 9, max: 5 },
+                "body_too_large",
+                "max_request_mb",
+            ),
+            (Fault::Shapeless, "invalid_body", "`model`"),
+            (Fault::Method("PUT".into()), "invalid_method", "`POST`"),
+            (
+                Fault::Url("/v1/files".into()),
+                "invalid_url",
+                "/v1/embeddings",
+            ),
+            (Fault::Ambiguous, "invalid_url", "say which in `url`"),
+            (Fault::NoModel, "model_missing", "`model`"),
+            (Fault::Streams, "stream_not_possible", "leave `stream` out"),
+            (Fault::NoApp, "app_missing", "property `app`"),
+            (Fault::UnknownApp("x".into()), "unknown_app", "`x`"),
+            (
+                Fault::ReplyTo("q".into()),
+                "reply_address_not_allowed",
+                "reply_queues",
+            ),
+            (
+                Fault::Property {
+                    name: "priority",
+                    expected: "`low` or `high`",
+                },
+                "invalid_property",
+                "`priority` must be `low` or `high`",
+            ),
+            (Fault::Expired, "batch_expired", "deadline"),
+        ];
+        for (fault, code, says) in faults {
+            let said = fault.to_string();
+            assert_eq!(fault.code(), code, "{said}");
+            assert!(said.contains(says) && said.ends_with(['.', ')']), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_senders_own_text_is_repeated_in_part_only() {
+        let said = Fault::UnknownApp("\u{fc}".repeat(5000)).to_string();
+        assert_eq!(said.matches('\u{fc}').count(), MAX_SHOWN);
+    }
+}

@@ -49,3 +49,38 @@ pub fn filename(text: &str) -> String {
         .take(MAX_FILENAME)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_sees_a_file_as_the_api_has_it() {
+        let record = FileRecord {
+            id: "file-1".into(),
+            bytes: 7,
+            created_at: 1_795_000_000,
+            filename: "calls.jsonl".into(),
+            purpose: INPUT.into(),
+        };
+        let object = record.object();
+        assert_eq!(object["object"], "file");
+        assert_eq!(object["created_at"], 1_795_000_000_u64);
+        // What is kept is read again.
+        let kept = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<FileRecord>(&kept).unwrap(), record);
+        for field in ["id", "bytes", "filename", "purpose"] {
+            let same = serde_json::from_str::<Value>(&kept).unwrap();
+            assert_eq!(object[field], same[field], "{field}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_no_control_characters_and_an_end() {
+        assert_eq!(filename("a\r\n\u{0}b.jsonl"), "ab.jsonl");
+        assert_eq!(
+            filename(&"\u{fc}".repeat(1000)).chars().count(),
+            MAX_FILENAME
+        );
+    }
+}

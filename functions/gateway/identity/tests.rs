@@ -121,3 +121,25 @@ proptest! {
         prop_assert!(rules().judge(claims, now).is_err());
     }
 }
+
+#[test]
+fn each_fault_of_a_token_is_told_in_words_of_its_own() {
+    let faults = [
+        TokenFault::TooLong,
+        TokenFault::Malformed,
+        TokenFault::Algorithm,
+        TokenFault::UnknownKey,
+        TokenFault::Signature,
+        TokenFault::Expired,
+        TokenFault::NotYetValid,
+        TokenFault::Issuer,
+        TokenFault::Tenant,
+        TokenFault::Audience,
+        TokenFault::NoApp,
+    ];
+    let mut told: Vec<&str> = faults.iter().map(|fault| fault.as_str()).collect();
+    assert!(told.iter().all(|words| words.starts_with("the token")));
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), faults.len());
+}

@@ -113,3 +113,50 @@ impl Family {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::histogram::MS;
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_what_was_counted_at_the_bounds_that_are_asked_for() {
+        let mut tally = Tally::none(MS);
+        tally.fill(0, 3);
+        tally.sum = 12;
+        let mut family = Family {
+            name: "spillway.call.duration",
+            unit: "s",
+            sort: Sort::Histogram,
+            help: "How long calls took.",
+            samples: Vec::new(),
+        };
+        let bounds = MS.get(..1).unwrap();
+        family.sample(&[("spillway.app", "a")], Buckets::of(&tally, bounds, true));
+        let sample = family.samples.pop().unwrap();
+        assert_eq!(sample.attributes, [("spillway.app", "a".to_owned())]);
+        let Value::Buckets(buckets) = sample.value else {
+            panic!("{sample:?}");
+        };
+        assert_eq!(
+            (buckets.at_most, buckets.count, buckets.sum),
+            (vec![3], 3, 12)
+        );
+    }
+
+    #[test]
+    fn a_figure_keeps_its_sort() {
+        let mut family = Family {
+            name: "spillway.slots.open",
+            unit: "",
+            sort: Sort::Gauge,
+            help: "Slots that are open.",
+            samples: Vec::new(),
+        };
+        family.sample(&[], 7_u64);
+        family.sample(&[], 7_u32);
+        family.sample(&[], 0.5);
+        let values: Vec<Value> = family.samples.into_iter().map(|one| one.value).collect();
+        assert_eq!(values, [Value::Whole(7), Value::Whole(7), Value::Real(0.5)]);
+    }
+}

@@ -109,3 +109,36 @@ impl TryFrom<String> for HeaderValue {
         text.parse()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_tokens_that_are_nobody_elses_to_set() {
+        let name: HeaderName = "OpenAI-Project".parse().unwrap();
+        assert_eq!(name.as_str(), "openai-project");
+        for (text, why) in [
+            ("", "is no name"),
+            ("a b", "is no name"),
+            ("a:", "is no name"),
+            ("Authorization", "the gateway's own"),
+            ("X-Spillway-App", "the gateway's own"),
+            ("x-forwarded-for", "the gateway's own"),
+        ] {
+            let said = HeaderName::try_from(text.to_owned()).unwrap_err();
+            assert!(said.contains(why), "{text}: {said}");
+        }
+        assert!("a".repeat(MAX + 1).parse::<HeaderName>().is_err());
+    }
+
+    #[test]
+    fn values_are_visible_text_that_can_not_end_a_line() {
+        let value = HeaderValue::try_from("a b".to_owned()).unwrap();
+        assert_eq!(value.as_str(), "a b");
+        for text in ["", " a", "a ", "a\r\nb: c", "\u{fc}", &"a".repeat(MAX + 1)] {
+            let said = text.parse::<HeaderValue>().unwrap_err();
+            assert!(said.contains("1 to 1024 visible"), "{text:?}: {said}");
+        }
+    }
+}

@@ -154,3 +154,84 @@ impl Parameter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_parameter_has_the_name_that_its_operation_has() {
+        use Operation::{ChatCompletions, Completions, Embeddings, Images, Responses};
+        use Parameter::{BestOf, Dimensions, MaxTokens, N, ReasoningEffort, Store, User};
+        for (parameter, operation, names) in [
+            (
+                MaxTokens,
+                ChatCompletions,
+                &["max_completion_tokens", "max_tokens"][..],
+            ),
+            (MaxTokens, Completions, &["max_tokens"]),
+            (MaxTokens, Responses, &["max_output_tokens"]),
+            (MaxTokens, Embeddings, &[]),
+            (N, Images, &["n"]),
+            (N, Responses, &[]),
+            (BestOf, Completions, &["best_of"]),
+            (ReasoningEffort, ChatCompletions, &["reasoning_effort"]),
+            (Store, Responses, &["store"]),
+            (User, Embeddings, &["user"]),
+            (Dimensions, Embeddings, &["dimensions"]),
+            (Dimensions, ChatCompletions, &[]),
+        ] {
+            assert_eq!(
+                parameter.names(operation),
+                names,
+                "{parameter:?} of {operation:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_are_of_the_parameters_type_and_range() {
+        use Parameter::{
+            FrequencyPenalty, MaxTokens, N, ParallelToolCalls, Seed, Temperature, TopLogprobs, User,
+        };
+        for (parameter, good, bad, wanted) in [
+            (MaxTokens, json!(1), json!(0), "a whole number from 1 to"),
+            (N, json!(128), json!(1.5), "a whole number from 1 to 128"),
+            (TopLogprobs, json!(0), json!("0"), "from 0 to 20"),
+            (Seed, json!(-7), json!(null), "a whole number"),
+            (Temperature, json!(2), json!(2.1), "a number from 0 to 2"),
+            (FrequencyPenalty, json!(-2.0), json!([]), "from -2 to 2"),
+            (User, json!("u"), json!(""), "not empty"),
+            (
+                ParallelToolCalls,
+                json!(false),
+                json!("no"),
+                "true or false",
+            ),
+        ] {
+            assert_eq!(parameter.check(&good), Ok(()), "{parameter:?}");
+            let said = parameter.check(&bad).unwrap_err();
+            assert!(said.contains(wanted), "{parameter:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_size_can_be_capped_where_it_is_left_out_too() {
+        use Operation::{ChatCompletions, Completions};
+        assert!(Parameter::N.has_size() && Parameter::Temperature.has_size());
+        assert!(!Parameter::Seed.has_size() && !Parameter::User.has_size());
+        assert_eq!(Parameter::MaxTokens.absent(Completions), Some(16.0));
+        assert_eq!(
+            Parameter::MaxTokens.absent(ChatCompletions),
+            Some(f64::INFINITY)
+        );
+        assert_eq!(
+            Parameter::PresencePenalty.absent(ChatCompletions),
+            Some(0.0)
+        );
+        assert_eq!(Parameter::TopP.absent(ChatCompletions), Some(1.0));
+        assert_eq!(Parameter::User.absent(ChatCompletions), None);
+    }
+}
