@@ -170,13 +170,8 @@ fn work(shared: &Arc<Shared>, mut streams: mpsc::UnboundedReceiver<std::net::Tcp
 async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(4096);
     loop {
-        let length = loop {
-            match request_length(&buffer)? {
-                Some(length) if buffer.len() >= length => break length,
-                _ if buffer.len() > MAX_REQUEST => return Err(io::ErrorKind::InvalidData.into()),
-                _ if stream.read_buf(&mut buffer).await? == 0 => return Ok(()),
-                _ => {}
-            }
+        let Some(length) = next_request(&mut stream, &mut buffer).await? else {
+            return Ok(());
         };
         let wants_stream = memmem::find(&buffer, br#""stream":true"#).is_some()
             || memmem::find(&buffer, br#""stream": true"#).is_some();
@@ -185,8 +180,24 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
+/// Reads on until a whole request stands at the start of `buffer`: its bytes; `None` where the client has
+/// left.
+pub(crate) async fn next_request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<usize>> {
+    loop {
+        match request_length(buffer)? {
+            Some(length) if buffer.len() >= length => return Ok(Some(length)),
+            _ if buffer.len() > MAX_REQUEST => return Err(io::ErrorKind::InvalidData.into()),
+            _ if stream.read_buf(buffer).await? == 0 => return Ok(None),
+            _ => {}
+        }
+    }
+}
+
 /// Bytes of the request at the start of `bytes`, once its head is there.
-pub(crate) fn request_length(bytes: &[u8]) -> io::Result<Option<usize>> {
+fn request_length(bytes: &[u8]) -> io::Result<Option<usize>> {
     let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
         return Ok(None);
     };

@@ -8,15 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use memchr::memmem;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::lock;
-use crate::mock::request_length;
-
-/// The largest request, bytes.
-const MAX_REQUEST: usize = 1 << 20;
+use crate::mock::next_request;
 
 /// Chunks of a stream beside the one with the usage, and between two of them.
 const CHUNKS: usize = 8;
@@ -160,13 +157,9 @@ async fn serve(
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(4096);
     loop {
-        let length = loop {
-            match request_length(&buffer)? {
-                Some(length) if buffer.len() >= length => break length,
-                _ if buffer.len() > MAX_REQUEST => return Err(io::ErrorKind::InvalidData.into()),
-                _ if timeout(IDLE, stream.read_buf(&mut buffer)).await?? == 0 => return Ok(()),
-                _ => {}
-            }
+        let next = timeout(IDLE, next_request(&mut stream, &mut buffer));
+        let Some(length) = next.await?? else {
+            return Ok(());
         };
         let request: Vec<u8> = buffer.drain(..length).collect();
         let Some(call) = read(&request) else {

@@ -17,9 +17,9 @@ use spillway::gateway::batch::patience::Patience;
 use spillway::local::queue::broker::{Broker, Delivery, Limits};
 use spillway::way::Kinds;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
-use super::world::{Bus, KILL, Rates, Relay, Tables, World};
+use super::world::{Bus, KILL, Rates, Relay, Tables, World, simulated};
 
 /// Deliveries at the same time: host.json's maxConcurrentCalls.
 const CONCURRENCY: usize = 16;
@@ -235,13 +235,7 @@ fn run(
     process_kills: u32,
     detects_duplicates: bool,
 ) -> Counts {
-    fastrand::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, async {
+    simulated(seed, async {
         let input = Limits {
             duplicates_ms: if detects_duplicates {
                 Limits::default().duplicates_ms

@@ -7,10 +7,10 @@ use std::time::Duration;
 use spillway::batch::worker::{End, Worker};
 use spillway::gateway::batch::message::Received;
 use spillway::local::queue::broker::{Broker, Limits};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::JoinHandle;
 
 use super::chaos::{message, replies, worker};
-use super::world::{Rates, World};
+use super::world::{Rates, World, simulated};
 
 /// The message as its `deliveries`th delivery.
 fn delivery(world: &World, deliveries: u64) -> Received {
@@ -32,13 +32,7 @@ fn start(worker: &Arc<Worker>, received: Received) -> JoinHandle<End> {
 /// second delivery comes `after_ms` after the store came back at `store_ms`. The ways in which the
 /// deliveries ended, and how many replies there are.
 fn run(seed: u64, store_ms: u64, bus_ms: u64, after_ms: u64) -> ([End; 2], usize) {
-    fastrand::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, async {
+    simulated(seed, async {
         let queues = ["batch", "results"].map(|name| (name, Limits::default()));
         let mut world = World::new(seed, Rates::default(), Broker::new(queues), 10);
         world.outage("store", 150, store_ms);

@@ -15,6 +15,7 @@ use spillway::local::queue::broker::Broker;
 use spillway::store::{Answer, Key, Page, Range, Row, Store, StoreError, Table, Write};
 use spillway::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::memory::Memory;
@@ -55,6 +56,17 @@ pub(crate) struct World {
     pub(crate) cut_off: Mutex<HashSet<String>>,
     slots: Arc<Semaphore>,
     pub(crate) store: Memory,
+}
+
+/// Runs a story in simulated time, whose chances are those of `seed`.
+pub(crate) fn simulated<T>(seed: u64, story: impl Future<Output = T>) -> T {
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, story)
 }
 
 pub(crate) const START: Timestamp = Timestamp::from_unix_ms(1_795_000_000_000);
