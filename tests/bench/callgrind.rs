@@ -32,18 +32,24 @@ pub(crate) fn run(place: &Place, backend: &Mock, calls: u32) -> io::Result<Strin
         ..Behaviour::default()
     });
     let out = place.work.join("callgrind.out");
-    let peer = start(place, Scene::One, &out)?;
+    let bare = place.work.join("callgrind-bare.out");
+    let peer = start(place, Who::Bare, Scene::One, &bare)?;
+    let bare = counted(&peer, &bare, &request(&chat_body(false)), calls)?;
+    drop(peer);
+    let peer = start(place, Who::Spillway, Scene::One, &out)?;
     let streams = (calls * STREAMS_PER_100 / 100).max(1);
     let plain = counted(&peer, &out, &request(&chat_body(false)), calls)?;
     let streamed = counted(&peer, &out, &request(&chat_body(true)), streams)?;
     let (calls, chunks) = (f64::from(calls), f64::from(streams) * f64::from(CHUNKS));
     Ok(format!(
-        "{:.0} instructions and {:.1} allocations a call, in {calls} calls\n\
+        "{:.0} instructions and {:.1} allocations a call, in {calls} calls; {:.0} instructions where \
+         its libraries alone pass it on\n\
          {:.0} instructions and {:.2} allocations a chunk, in {streams} streams of {CHUNKS} chunks\n\n\
          A call: instructions of the function itself, with what it calls, times called\n{}\n\
          A chunk:\n{}",
         plain.instructions / calls,
         plain.calls_of(&FREE) / calls,
+        bare.instructions / calls,
         streamed.instructions / chunks,
         streamed.calls_of(&FREE) / chunks,
         plain.list(LISTED, calls),
@@ -51,11 +57,11 @@ pub(crate) fn run(place: &Place, backend: &Mock, calls: u32) -> io::Result<Strin
     ))
 }
 
-/// Starts Spillway under callgrind, whose files begin with `out`.
-pub(crate) fn start(place: &Place, scene: Scene, out: &Path) -> io::Result<Peer> {
+/// Starts a peer under callgrind, whose files begin with `out`.
+pub(crate) fn start(place: &Place, who: Who, scene: Scene, out: &Path) -> io::Result<Peer> {
     let out_file = format!("--callgrind-out-file={}", out.display());
     let under = ["valgrind", "--tool=callgrind", "--dump-instr=no", &out_file];
-    place.start_under(&under, Who::Spillway, scene)
+    place.start_under(&under, who, scene)
 }
 
 /// Counts what the peer does for so many calls, after some that warm it up.

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::callgrind::{self, FREE};
 use crate::http::{chat_body, request};
 use crate::mock::{Behaviour, Mock};
-use crate::peers::{Place, Scene};
+use crate::peers::{Place, Scene, Who};
 
 /// Backends and apps of the configurations that are compared.
 const SIZES: [(u32, u32); 6] = [
@@ -64,7 +64,7 @@ pub(crate) fn run(place: &Place, backend: &Mock, calls: u32) -> io::Result<Strin
     );
     for (backends, apps) in SIZES {
         let out = place.work.join(format!("callgrind.out.{backends}.{apps}"));
-        let peer = callgrind::start(place, Scene::Grown { backends, apps }, &out)?;
+        let peer = callgrind::start(place, Who::Spillway, Scene::Grown { backends, apps }, &out)?;
         let mut least = (f64::INFINITY, f64::INFINITY);
         for _ in 0..COUNTED {
             let counted = callgrind::counted(&peer, &out, &request, calls)?;

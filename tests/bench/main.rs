@@ -2,6 +2,7 @@
 //! in one run. `tests/bench/run` installs what it takes and calls it.
 
 mod apps;
+mod bare;
 mod bill;
 mod cache;
 mod callgrind;
@@ -29,6 +30,7 @@ mod tenant;
 mod wrk;
 
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -93,6 +95,13 @@ enum Command {
         /// Seconds for each size of batch.
         #[arg(long, default_value_t = 5)]
         seconds: u64,
+    },
+    /// Passes calls on by the libraries alone: a peer that the parts start.
+    Bare {
+        #[arg(long)]
+        port: u16,
+        /// Where they go.
+        backend: SocketAddr,
     },
     /// Serves the backend alone, for a look by hand.
     Mock {
@@ -175,6 +184,7 @@ fn main() -> ExitCode {
             io::stdout().write_all(text.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Bare { port, backend } => bare::serve(port, backend).map(|()| ExitCode::SUCCESS),
         Command::Mock { port, chunks } => Mock::start(port).map(|mock| {
             mock.play(Behaviour {
                 chunks,

@@ -23,15 +23,18 @@ pub(crate) enum Who {
     Direct,
     Nginx,
     Envoy,
+    /// The libraries that Spillway is made of.
+    Bare,
     Spillway,
     Litellm,
 }
 
 impl Who {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Direct,
         Self::Nginx,
         Self::Envoy,
+        Self::Bare,
         Self::Spillway,
         Self::Litellm,
     ];
@@ -43,6 +46,7 @@ impl fmt::Display for Who {
             Self::Direct => "direct",
             Self::Nginx => "nginx",
             Self::Envoy => "Envoy",
+            Self::Bare => "bare",
             Self::Spillway => "Spillway",
             Self::Litellm => "LiteLLM",
         })
@@ -108,7 +112,7 @@ impl Place {
     /// Whether a peer can be run; why not, where it can't.
     pub(crate) fn has(&self, who: Who) -> Result<(), String> {
         let program = match who {
-            Who::Direct | Who::Spillway => return Ok(()),
+            Who::Direct | Who::Bare | Who::Spillway => return Ok(()),
             Who::Nginx => &self.programs.nginx,
             Who::Envoy => &self.programs.envoy,
             Who::Litellm => &self.programs.litellm,
@@ -128,6 +132,7 @@ impl Place {
             (Who::Nginx, Scene::Spill) => (at(12), at(12)),
             (Who::Nginx, _) => (at(10), at(11)),
             (Who::Envoy, _) => (at(20), at(20)),
+            (Who::Bare, _) => (at(25), at(25)),
             (Who::Spillway, Scene::One) => (at(30), at(30)),
             (Who::Spillway, Scene::Spill) => (at(31), at(31)),
             (Who::Spillway, Scene::Apps) => (at(32), at(32)),
@@ -214,6 +219,11 @@ impl Place {
                     // Prices from the package, not from the network.
                     .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
                     .env("LITELLM_LOG", "ERROR")
+            }
+            (Who::Bare, _) => {
+                let (port, backend) = (port.to_string(), self.backend.to_string());
+                let own = std::env::current_exe()?;
+                Launch::new(&own).args(["bare", "--port", port.as_str(), backend.as_str()])
             }
             (Who::Spillway | Who::Direct, scene) => {
                 let (name, text) = match scene {
