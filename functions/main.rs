@@ -15,6 +15,9 @@ use self::commands::configuration::{
 use self::commands::local::local;
 use self::commands::serve::serve;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     let done = match command.unwrap_or_else(|| Command::Serve(ServeArgs::default())) {

@@ -42,6 +42,10 @@ use self::mock::{Behaviour, Mock};
 use self::peers::{Place, Programs, Who};
 use self::results::Results;
 
+/// As Spillway's: what the libraries take by themselves ([`bare`]) is to differ from it in nothing else.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Cli {
