@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::door::new_key;
 use crate::gateway::event::UsageEvent;
 use crate::gateway::metrics::window::Lately;
 use crate::gateway::metrics::{Metrics, Rollup, Totals, Window};
@@ -59,9 +58,9 @@ impl Watch {
     pub(super) fn new(metrics: &Metrics, now: Timestamp) -> Self {
         let mut state = State::default();
         state.window.look(now, &metrics.totals());
-        let random = new_key().unwrap_or_default();
         Self {
-            instance: format!("{}-{}", now.unix_ms(), random.get(4..12).unwrap_or("0")),
+            // Nobody gains by guessing it: the cryptography's randomness takes 24 ms to seed itself, of each start.
+            instance: format!("{}-{:08x}", now.unix_ms(), fastrand::u32(..)),
             started: now,
             state: Mutex::new(state),
             others: tokio::sync::Mutex::default(),
