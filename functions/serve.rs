@@ -292,7 +292,6 @@ impl Gateway {
                 .merge(self.api())
                 .merge(console::router(&self.swap.console))
                 .merge(self.triggers.clone())
-                .fallback(relay::no_such_path)
         };
         let server = Server::start(self.server, router)?;
         Ok(Serving {

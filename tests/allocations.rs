@@ -38,7 +38,7 @@ use spillway::relay::{self, Relay};
 
 /// Allocations of a call that is not streamed: what the backend's connection needs for a request and an
 /// answer (hyper, half of it), the route's and the body's boxes (axum), a usage event with its attempt.
-const A_CALL: u64 = 46;
+const A_CALL: u64 = 37;
 
 /// Allocations of a chunk of a stream that comes by itself: the buffer that it is read into and the count of
 /// who shares that, both hyper's. Of chunks that come together many lie in one buffer.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use hyper::body::{Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Relay;
 use super::affinity::Owner;
@@ -125,7 +125,8 @@ pub(super) struct RelayBody {
     waiting: u64,
     /// Turns that a stream's connection has had since the last chunk came.
     turns: u8,
-    timer: Pin<Box<Sleep>>,
+    /// Set when a chunk is waited for: most answers are there with their head.
+    timer: Option<Pin<Box<Sleep>>>,
     last_chunk: Instant,
     idle: Duration,
     heartbeat: Option<Duration>,
@@ -154,17 +155,18 @@ impl RelayBody {
         let heartbeat = (is_stream && gateway.heartbeat_ms > 0)
             .then(|| Duration::from_millis(gateway.heartbeat_ms));
         let idle = Duration::from_millis(gateway.idle_timeout_ms);
+        let chunks = first.len();
         let mut body = Self {
             upstream,
             reader,
-            out: VecDeque::new(),
+            out: first.into(),
             waiting: 0,
             turns: 0,
-            timer: Box::pin(tokio::time::sleep(heartbeat.unwrap_or(idle).min(idle))),
+            timer: None,
             last_chunk: Instant::now(),
             idle,
             heartbeat,
-            ended: first.is_empty(),
+            ended: chunks == 0,
             made,
             relay,
             is_durable: record.is_durable(),
@@ -174,8 +176,11 @@ impl RelayBody {
         if body.ended {
             body.finish(Outcome::Completed);
         }
-        for chunk in first {
-            body.take(chunk);
+        // What is read of them takes their places.
+        for _ in 0..chunks {
+            if let Some(chunk) = body.out.pop_front() {
+                body.take(chunk);
+            }
         }
         body.end_with_the_last_byte();
         body.waiting = body.out.iter().map(length).sum();
@@ -251,8 +256,20 @@ impl RelayBody {
 
     /// What the timer says: nothing yet, a heartbeat, or that the backend is silent for too long.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
+        let first = self.heartbeat.unwrap_or(self.idle).min(self.idle);
+        let start = self.last_chunk + first;
+        let mut timer = match self.timer.take() {
+            Some(timer) => timer,
+            None => Box::pin(sleep_until(start)),
+        };
+        let said = self.ask(&mut timer, cx);
+        self.timer = Some(timer);
+        said
+    }
+
+    fn ask(&mut self, timer: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
         loop {
-            if self.timer.as_mut().poll(cx).is_pending() {
+            if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             let silent = self.last_chunk.elapsed();
@@ -269,7 +286,7 @@ impl RelayBody {
                 Reader::Json(_) | Reader::Opaque => false,
             };
             let due = self.heartbeat.is_some_and(|heartbeat| silent >= heartbeat);
-            self.timer.as_mut().reset(next.min(idle_end));
+            timer.as_mut().reset(next.min(idle_end));
             if due && at_boundary {
                 self.out.push_back(Bytes::from_static(b": keep-alive\n\n"));
                 return Poll::Ready(None);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response as HttpResponse, StatusCode};
 use hyper::body::Incoming;
 
@@ -96,12 +96,12 @@ struct Failure {
 
 impl Call<'_> {
     /// Tries deployments until one answers.
-    pub(super) async fn run(mut self, mut record: CallRecord) -> (CallEnd, Option<CallRecord>) {
+    pub(super) async fn run(&mut self, mut record: CallRecord) -> (CallEnd, Option<CallRecord>) {
         let mut substitutes = fallback::Progress::default();
         let mut first = None;
         let ended = loop {
             let ended = self.answer(&mut record, substitutes.has_begun()).await;
-            let Some(model) = substitutes.next(&self, &ended, &record) else {
+            let Some(model) = substitutes.next(self, &ended, &record) else {
                 break ended;
             };
             record.in_flight = None;
@@ -440,6 +440,13 @@ impl Call<'_> {
         }
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(HOST, backend.place.host.clone());
+        // The client's own length of a body that is as long as it was, which the server has counted: a new
+        // one takes memory.
+        if let Some(length) = self.headers.get(CONTENT_LENGTH)
+            && is_number(length, request.body().left())
+        {
+            headers.insert(CONTENT_LENGTH, length.clone());
+        }
         *request.headers_mut() = headers;
         Ok(request)
     }
@@ -554,7 +561,21 @@ impl Call<'_> {
             headers.insert(BACKEND, backend.name.clone());
         }
         headers.insert(KIND, HeaderValue::from_static(kind.as_str()));
-        headers.insert(ATTEMPTS, attempts.into());
+        headers.insert(ATTEMPTS, numbered(attempts));
+    }
+}
+
+/// Whether a header says this number.
+fn is_number(value: &HeaderValue, number: u64) -> bool {
+    let text = value.to_str().ok();
+    text.and_then(|text| text.parse().ok()) == Some(number)
+}
+
+/// The number of an attempt. Most calls need one, and that takes no memory.
+fn numbered(attempts: usize) -> HeaderValue {
+    match attempts {
+        1 => HeaderValue::from_static("1"),
+        more => more.into(),
     }
 }
 

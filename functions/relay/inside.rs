@@ -76,7 +76,7 @@ impl Inside {
         record.event.priority = errand.priority;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let call = Call {
+        let mut call = Call {
             relay,
             upstream: &self.worker.upstream,
             method: Method::POST,
@@ -91,8 +91,8 @@ impl Inside {
             caller,
             started: Instant::now(),
         };
-        match prepare(call, &errand.body, &mut record).await {
-            Ok(call) => admit_and_run(call, record).await,
+        match prepare(&mut call, &errand.body, &mut record).await {
+            Ok(()) => admit_and_run(&mut call, record).await,
             Err(error) => refuse(error, record),
         }
     }

@@ -239,14 +239,12 @@ impl Worker {
     }
 }
 
-/// The relay's routes, for one worker with connections of its own.
+/// The relay, for one worker with connections of its own. It takes whatever no other route does, and
+/// says of what is no path of its own that there is none: a route with a part that varies would have
+/// axum copy that part for each call.
 pub fn router(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Router {
     let worker = Arc::new(Worker::new(relay, tls));
-    Router::new()
-        .route("/openai/{*path}", axum::routing::any(handle))
-        .route("/v1/{*path}", axum::routing::any(handle))
-        .route("/low/{*path}", axum::routing::any(handle))
-        .with_state(worker)
+    Router::new().fallback(handle).with_state(worker)
 }
 
 async fn handle(State(worker): State<Arc<Worker>>, request: Request) -> Response {
@@ -308,7 +306,7 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
         let capture = prompts.capture(route.operation, bytes.clone());
         record.prompt = Some(Box::new(capture));
     }
-    let call = Call {
+    let mut call = Call {
         relay,
         upstream: &worker.upstream,
         method: parts.method.clone(),
@@ -323,16 +321,15 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
         caller,
         started,
     };
-    let call = match prepare(call, &bytes, &mut record).await {
-        Ok(call) => call,
-        Err(error) => return refuse(error, record),
-    };
+    if let Err(error) = prepare(&mut call, &bytes, &mut record).await {
+        return refuse(error, record);
+    }
     if let Some(calls) = relay.async_calls.get()
         && let Some(path) = later::wanted(&call, &record)
     {
         return later::accept(calls, &path, &call, record).await;
     }
-    admit_and_run(call, record).await
+    admit_and_run(&mut call, record).await
 }
 
 /// Whether the call is one that a backend may be sent. TRACE asks for the request back, the gateway's key
@@ -377,26 +374,32 @@ fn begin(
 }
 
 /// Tries deployments, where the app's limits and budget allow that; the answer says how it stands.
-async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
-    let changed = match transform::changed(&call) {
-        Ok(changed) => changed,
+async fn admit_and_run(call: &mut Call<'_>, mut record: CallRecord) -> Response {
+    let body = match transform::changed(call) {
+        Ok(None) => return run(call, record).await,
+        Ok(Some(body)) => body,
         Err(error) => return refuse(error, record),
     };
-    let call = match transform::with(call, changed.as_ref(), &mut record) {
-        Ok(call) => call,
-        Err(error) => return refuse(error, record),
-    };
+    match transform::with(call, &body, &mut record) {
+        // Boxed: most calls stay as they are.
+        Ok(mut changed) => Box::pin(run(&mut changed, record)).await,
+        Err(error) => refuse(error, record),
+    }
+}
+
+/// As [`admit_and_run`], a call that is as its app's rules have it.
+async fn run(call: &mut Call<'_>, mut record: CallRecord) -> Response {
     if let Some(rules) = call.caller.app.cache {
         // Boxed: most calls are of apps that keep nothing.
-        match Box::pin(cache::ask(&call, rules, record)).await {
+        match Box::pin(cache::ask(call, rules, record)).await {
             cache::Answer::There(response) => return response,
             cache::Answer::GoesOn(back) => record = back,
         }
     }
     let tells_budget = call.relay.settings.gateway.answer_headers;
-    let (standing, verdict) = admission::admit(&call, &mut record);
+    let (standing, verdict) = admission::admit(call, &mut record);
     let verdict = match verdict {
-        Ok(()) => pace::take_slot(&call, &mut record).await,
+        Ok(()) => pace::take_slot(call, &mut record).await,
         refused => refused,
     };
     let mut response = match verdict {
@@ -413,10 +416,10 @@ async fn admit_and_run(call: Call<'_>, mut record: CallRecord) -> Response {
 
 /// Reads the body and finds the model and the owner of what the call names.
 async fn prepare<'a>(
-    mut call: Call<'a>,
+    call: &mut Call<'a>,
     bytes: &'a Bytes,
     record: &mut CallRecord,
-) -> Result<Call<'a>, RelayError> {
+) -> Result<(), RelayError> {
     if !bytes.is_empty() || call.route.operation.is_billed() && call.method == Method::POST {
         let kind = call
             .headers
@@ -435,8 +438,8 @@ async fn prepare<'a>(
     let in_path = call.route.stored_id().map(str::to_owned);
     let stored: Vec<String> = in_path.into_iter().chain(in_body).collect();
     for id in &stored {
-        let owner = owning_backend(&call, id, record).await?;
-        call.pinned = call.pinned.or(owner);
+        let owner = owning_backend(call, id, record).await?;
+        call.pinned = call.pinned.take().or(owner);
     }
     call.model = match &model {
         Some(name) => {
@@ -452,7 +455,7 @@ async fn prepare<'a>(
         }
         None => Arc::clone(&settings.any_backend),
     };
-    Ok(call)
+    Ok(())
 }
 
 /// The backend that owns what the call names, where that is known. A store that can't say is an

@@ -1,6 +1,8 @@
 //! An app's rules, kept to: its call is changed before it is admitted, so that limits, slots and
 //! backends see what is sent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -39,21 +41,31 @@ pub(super) fn changed(call: &Call<'_>) -> Result<Option<Bytes>, RelayError> {
     Ok((!edits.is_empty()).then(body))
 }
 
-/// The call with the changed body, where there is one.
+/// The call with a changed body.
 pub(super) fn with<'a>(
-    mut call: Call<'a>,
-    changed: Option<&'a Bytes>,
+    call: &'a Call<'a>,
+    body: &'a Bytes,
     record: &mut CallRecord,
 ) -> Result<Call<'a>, RelayError> {
-    let Some(body) = changed else {
-        return Ok(call);
-    };
     let kind = call.headers.get(CONTENT_TYPE);
     let kind = kind.and_then(|value| value.to_str().ok());
-    call.reading = Reading::new(&call.route, kind.unwrap_or_default(), body)?;
-    call.body = body.clone();
-    record.prompt_tokens = estimate::input_tokens(call.reading.prompt());
-    Ok(call)
+    let reading = Reading::new(&call.route, kind.unwrap_or_default(), body)?;
+    record.prompt_tokens = estimate::input_tokens(reading.prompt());
+    Ok(Call {
+        relay: call.relay,
+        upstream: call.upstream,
+        route: call.route.clone(),
+        method: call.method.clone(),
+        headers: call.headers,
+        body: body.clone(),
+        reading,
+        caller: call.caller.clone(),
+        model: Arc::clone(&call.model),
+        pinned: call.pinned.clone(),
+        only: call.only,
+        is_paced: call.is_paced,
+        started: call.started,
+    })
 }
 
 /// Changes a request's headers as the app's rules have it.

@@ -44,6 +44,11 @@ impl RequestBody {
             left,
         }
     }
+
+    /// Bytes that are still to be sent.
+    pub(super) const fn left(&self) -> u64 {
+        self.left
+    }
 }
 
 fn length(part: &Bytes) -> u64 {
