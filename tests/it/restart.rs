@@ -22,6 +22,19 @@ fn serve(folder: &Path) -> Process {
     Process::start(command, port)
 }
 
+/// Waits until the store has so many calls: what is on its way to it may be lost with a process that is killed.
+async fn written(client: &reqwest::Client, process: &Process, calls: u64) {
+    for _ in 0..200 {
+        let bill = client.get(format!("http://{}/spillway/chargeback", process.address));
+        let bill: serde_json::Value = bill.send().await.unwrap().json().await.unwrap();
+        if bill["total"]["calls"] == calls {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("not within 20 s: {calls} calls in the store");
+}
+
 #[tokio::test]
 async fn owners_and_usage_outlast_a_killed_process() {
     let folder = tempfile::tempdir().unwrap();
@@ -45,7 +58,8 @@ async fn owners_and_usage_outlast_a_killed_process() {
     let made = made.send().await.unwrap();
     assert_eq!(made.status(), 200);
     let owner = header(&made, "x-spillway-backend");
-    // What was on its way to the store when the process is killed may be lost.
+    written(&client, &first, 1).await;
+    // The owner has a way of its own to the store.
     tokio::time::sleep(Duration::from_secs(1)).await;
     first.kill();
 
@@ -55,7 +69,7 @@ async fn owners_and_usage_outlast_a_killed_process() {
         let read = read.send().await.unwrap();
         assert_eq!(header(&read, "x-spillway-backend"), owner);
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    written(&client, &second, 7).await;
     second.kill();
 
     let store = Embedded::open(&data).unwrap();
