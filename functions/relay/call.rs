@@ -6,25 +6,19 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response as HttpResponse, StatusCode};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response as HttpResponse, StatusCode};
 use hyper::body::Incoming;
 
 use super::affinity::Owner;
+use super::attempt::{Failure, First, Tried};
 use super::body::{Reader, RelayBody};
 use super::cache::{CACHE, Role};
-use super::credential::Shown;
 use super::error::RelayError;
-use super::headers::{AnswerHeaders, hide_host, is_event_stream, set, to_backend, to_client};
+use super::headers::{hide_host, set, to_client};
 use super::record::CallRecord;
-use super::settings::Backend;
-use super::start::{Start, first_byte, first_event};
-use super::upstream::{RequestBody, Upstream, drain, small_body};
-use super::{Relay, fallback, pace, reading, realtime, transform};
-use crate::azure::own_token::Lack;
-use crate::gateway::classify::{
-    NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
-};
+use super::upstream::Upstream;
+use super::{Relay, fallback, pace, reading};
 use crate::gateway::deployment::{Deployment, DeploymentSpec, MarkReason};
 use crate::gateway::event::{Attempt, Kind};
 use crate::gateway::identity::Identity;
@@ -32,13 +26,9 @@ use crate::gateway::pacing::monitor::{HEADER, read_header};
 use crate::gateway::plan::{Caller, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::ptu::Utilization;
-use crate::gateway::request::segments;
-use crate::gateway::route::{Operation, Route};
+use crate::gateway::route::Route;
 use crate::gateway::spillover::Spillover;
 use crate::gateway::strategy::HashOn;
-
-/// Most of a 404 that is read to tell a missing deployment from the client's mistake.
-const MAX_ERROR_BODY: usize = 64 * 1024;
 
 const BACKEND: HeaderName = HeaderName::from_static("x-spillway-backend");
 const KIND: HeaderName = HeaderName::from_static("x-spillway-kind");
@@ -76,22 +66,6 @@ pub(super) struct Answered {
     attempts: usize,
     /// The model that answered.
     model: Arc<str>,
-}
-
-/// The start of an answer's body.
-pub(super) enum First {
-    /// The first chunks, none where the body is empty; the rest is still to come.
-    Chunks(Vec<Bytes>),
-    /// All of it.
-    Whole(Bytes),
-}
-
-/// Why an attempt brought none.
-struct Failure {
-    reason: MarkReason,
-    mark_ms: u64,
-    status: Option<u16>,
-    error: Option<&'static str>,
 }
 
 impl Call<'_> {
@@ -203,7 +177,7 @@ impl Call<'_> {
     fn note_utilization(
         &self,
         deployment: &Deployment,
-        tried: &Result<(HttpResponse<Incoming>, First), Failure>,
+        tried: &Tried,
         spillover: Option<&Spillover>,
     ) {
         let spec = &deployment.spec;
@@ -272,183 +246,6 @@ impl Call<'_> {
                 "marked: the backend refuses the gateway, or there is no token for it; check its key or the gateway's identity, and the deployment's name"
             ),
         }
-    }
-
-    async fn attempt(
-        &self,
-        deployment: &Deployment,
-        left_ms: u64,
-        record: &CallRecord,
-    ) -> Result<Result<(HttpResponse<Incoming>, First), Failure>, RelayError> {
-        let gateway = &self.relay.settings.gateway;
-        let backend = self.relay.settings.backends.get(&deployment.spec.backend);
-        let backend = backend.ok_or_else(|| unsendable("the backend is gone"))?;
-        let shown = match self.credential(backend).await {
-            Ok(shown) => shown,
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let request = self.request(backend, &deployment.spec.name, shown)?;
-        let patience = Duration::from_millis(gateway.first_byte_timeout_ms.min(left_ms.max(1)));
-        let tried = tokio::time::timeout(patience, self.first_byte(request, record)).await;
-        Ok(tried.unwrap_or_else(|_| Err(self.silence(NoAnswer::FirstByteTimeout))))
-    }
-
-    /// The header that shows the backend who calls it.
-    async fn credential(&self, backend: &Backend) -> Result<Option<Shown>, Failure> {
-        let settings = &self.relay.settings;
-        let form = backend.form.unwrap_or(self.route.form);
-        let patience = Duration::from_millis(settings.gateway.connect_timeout_ms);
-        let now = self.relay.clock.now();
-        let shown = backend.credential.header(form, now, patience).await;
-        shown.map_err(|lack| self.no_token(lack))
-    }
-
-    /// The mark ends when the next attempt to get a token is made.
-    fn no_token(&self, lack: Lack) -> Failure {
-        let until_next = lack.next.ms_since(self.relay.clock.now());
-        Failure {
-            reason: if lack.lasts {
-                MarkReason::Misconfigured
-            } else {
-                MarkReason::Failed
-            },
-            mark_ms: until_next.clamp(1, self.relay.settings.marks.default_ms),
-            status: None,
-            error: Some("no_token"),
-        }
-    }
-
-    fn silence(&self, why: NoAnswer) -> Failure {
-        Failure {
-            reason: MarkReason::Failed,
-            mark_ms: self.relay.settings.marks.default_ms,
-            status: None,
-            error: Some(why.as_str()),
-        }
-    }
-
-    async fn first_byte(
-        &self,
-        request: Request<RequestBody>,
-        record: &CallRecord,
-    ) -> Result<(HttpResponse<Incoming>, First), Failure> {
-        let sent = self.upstream.send(request).await;
-        let mut response = sent.map_err(|why| self.silence(why))?;
-        let status = response.status().as_u16();
-        if needs_body(status) {
-            return self.not_found(response, record).await;
-        }
-        if fallback::reads_refusal(self, status, record) {
-            let whole = small_body(response.body_mut(), MAX_ERROR_BODY).await;
-            return Ok((response, First::Whole(whole.unwrap_or_default())));
-        }
-        let headers = AnswerHeaders(response.headers());
-        let marks = self.relay.settings.marks;
-        if let Verdict::Retry { reason, ms } = verdict(status, &headers, false, marks, record.now())
-        {
-            drain(response.into_body());
-            return Err(Failure {
-                reason,
-                mark_ms: ms,
-                status: Some(status),
-                error: None,
-            });
-        }
-        let is_stream = status == 200 && is_event_stream(response.headers());
-        let body = response.body_mut();
-        let start = if is_stream {
-            first_event(body).await
-        } else {
-            first_byte(body).await
-        };
-        match start {
-            Start::Chunks(chunks) => Ok((response, First::Chunks(chunks))),
-            Start::Silence(why) => Err(Failure {
-                status: Some(status),
-                ..self.silence(why)
-            }),
-            Start::Fault(reason) => {
-                let headers = AnswerHeaders(response.headers());
-                let failure = Failure {
-                    reason,
-                    mark_ms: mark_ms(&headers, marks, record.now()),
-                    status: Some(status),
-                    error: Some("error_event"),
-                };
-                drain(response.into_body());
-                Err(failure)
-            }
-        }
-    }
-
-    async fn not_found(
-        &self,
-        response: HttpResponse<Incoming>,
-        record: &CallRecord,
-    ) -> Result<(HttpResponse<Incoming>, First), Failure> {
-        let (parts, mut incoming) = response.into_parts();
-        let body = small_body(&mut incoming, MAX_ERROR_BODY)
-            .await
-            .unwrap_or_default();
-        let missing = is_missing_deployment(&body);
-        let headers = AnswerHeaders(&parts.headers);
-        let marks = self.relay.settings.marks;
-        match verdict(404, &headers, missing, marks, record.now()) {
-            Verdict::Retry { reason, ms } => Err(Failure {
-                reason,
-                mark_ms: ms,
-                status: Some(404),
-                error: None,
-            }),
-            Verdict::Answer => {
-                let response = HttpResponse::from_parts(parts, incoming);
-                Ok((response, First::Whole(body)))
-            }
-        }
-    }
-
-    fn request(
-        &self,
-        backend: &Backend,
-        deployment: &str,
-        shown: Option<Shown>,
-    ) -> Result<Request<RequestBody>, RelayError> {
-        let form = backend.form.unwrap_or(self.route.form);
-        let name = Some(deployment).filter(|name| !name.is_empty());
-        let path = self.route.upstream(form, name, &backend.api_version);
-        let in_path = self.route.deployment_in_path(form);
-        let edits = self.reading.edits(name.filter(|_| !in_path));
-        let body = RequestBody::new(segments(&self.body, &edits));
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        let url = backend.place.url(path);
-        *request.uri_mut() =
-            url.ok_or_else(|| unsendable("the URL has characters that no URL may have"))?;
-        let mut headers = to_backend(self.headers);
-        transform::headers(self, &mut headers);
-        if self.route.operation == Operation::Realtime {
-            realtime::ask_to_switch(&mut headers);
-        }
-        if let Some((name, value)) = shown {
-            headers.insert(name, value);
-        }
-        if let Some(principal) = &self.caller.principal
-            && self.relay.settings.passes_object_id
-            && !principal.object_id.is_empty()
-        {
-            set(&mut headers, "caller-objectid", &*principal.object_id);
-        }
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(HOST, backend.place.host.clone());
-        // The client's own length of a body that is as long as it was, which the server has counted: a new
-        // one takes memory.
-        if let Some(length) = self.headers.get(CONTENT_LENGTH)
-            && is_number(length, request.body().left())
-        {
-            headers.insert(CONTENT_LENGTH, length.clone());
-        }
-        *request.headers_mut() = headers;
-        Ok(request)
     }
 
     fn hash(&self) -> u64 {
@@ -565,22 +362,12 @@ impl Call<'_> {
     }
 }
 
-/// Whether a header says this number.
-fn is_number(value: &HeaderValue, number: u64) -> bool {
-    let text = value.to_str().ok();
-    text.and_then(|text| text.parse().ok()) == Some(number)
-}
-
 /// The number of an attempt. Most calls need one, and that takes no memory.
 fn numbered(attempts: usize) -> HeaderValue {
     match attempts {
         1 => HeaderValue::from_static("1"),
         more => more.into(),
     }
-}
-
-fn unsendable(what: &str) -> RelayError {
-    RelayError::Unsendable(what.to_owned())
 }
 
 /// How a call ended for its client.
@@ -590,10 +377,7 @@ pub(super) enum CallEnd {
 }
 
 /// Whose answer that of a provisioned deployment is, where it is not its own.
-fn spillover_of(
-    deployment: &Deployment,
-    tried: &Result<(HttpResponse<Incoming>, First), Failure>,
-) -> Option<Spillover> {
+fn spillover_of(deployment: &Deployment, tried: &Tried) -> Option<Spillover> {
     let (response, _) = tried.as_ref().ok()?;
     if deployment.spec.kind != Kind::Ptu || !response.status().is_success() {
         return None;
@@ -603,12 +387,7 @@ fn spillover_of(
     Spillover::read(&deployment.spec.name, headers)
 }
 
-fn note(
-    deployment: &Deployment,
-    tried: &Result<(HttpResponse<Incoming>, First), Failure>,
-    after_ms: u64,
-    ms: u64,
-) -> Attempt {
+fn note(deployment: &Deployment, tried: &Tried, after_ms: u64, ms: u64) -> Attempt {
     let (status, error) = match tried {
         Ok((response, _)) => (Some(response.status().as_u16()), None),
         Err(failure) => (failure.status, failure.error.map(str::to_owned)),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::call::{Answered, Call, First};
+use super::attempt::First;
+use super::call::{Answered, Call};
 use super::error::RelayError;
 use super::record::CallRecord;
 use crate::gateway::fallback::{Chain, Reason, refusal};

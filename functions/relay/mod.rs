@@ -2,16 +2,18 @@
 //!
 //! A call's way: the door ([`crate::door`]) says who calls and `caller` how urgent it is, the
 //! route and the body say which model, `transform` changes it as the app's rules have it, `cache` gives
-//! an answer again where one is kept, `admission` says whether the app's limits and budget allow it, `pace` has a low-priority call wait for its
-//! slot, `call` tries deployments as the plan says until one answers, and those of another model where
-//! `fallback` has one, `body` passes the answer on and reads its usage, `record` makes the usage event
-//! of it and settles the limits, `prompts` keeps the text of calls whose app wants that.
+//! an answer again where one is kept, `admission` says whether the app's limits and budget allow it, `pace`
+//! has a low-priority call wait for its slot, `call` tries deployments as the plan says until one answers
+//! (`attempt` is one of these tries), and those of another model where `fallback` has one, `body` passes the
+//! answer on and reads its usage, `record` makes the usage event of it and settles the limits, `prompts` keeps
+//! the text of calls whose app wants that.
 //!
 //! `later` takes in calls that need no answer now; [`inside`] is the way in for calls of other functions.
 //! [`realtime`] keeps sessions over WebSocket. [`marks`] tells other instances which deployments are full, and hears it from them.
 
 mod admission;
 mod affinity;
+mod attempt;
 mod body;
 mod cache;
 mod call;
