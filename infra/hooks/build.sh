@@ -24,8 +24,8 @@ flags+="$separator--remap-path-prefix=$sysroot=/rust"
 export CARGO_ENCODED_RUSTFLAGS=$flags
 # AES and RSA by AVX-512 are left out: they are nearly a megabyte, and no gateway's calls wait for its ciphers.
 export CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$cargo_home=/cargo -DMY_ASSEMBLER_IS_TOO_OLD_FOR_512AVX"
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
-export SOURCE_DATE_EPOCH
+# mimalloc writes the date of its building into the program: the same one each time.
+export SOURCE_DATE_EPOCH=0
 
 rustup target add "$target" >/dev/null 2>&1 || true
 if ! [ -d "$sysroot/lib/rustlib/$target" ]; then
