@@ -8,6 +8,8 @@
 
 pub mod recorder;
 pub mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,12 +125,22 @@ impl std::fmt::Display for Undelivered {
     }
 }
 
+/// How far the delivery of a file has come. An attempt that breaks off goes on there: one that began again
+/// would never end where the table fails more often than a whole file takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    file: PathBuf,
+    /// Its first events, which need not be delivered again.
+    events: usize,
+}
+
 /// Delivers events until it is asked to stop.
 #[derive(Debug)]
 pub struct Outbox {
     ways: Ways,
     settings: Settings,
     spool: Option<Mutex<Spool>>,
+    progress: Mutex<Progress>,
     /// When the hub is asked again.
     hub_rests: Mutex<Option<Instant>>,
     clock: Clock,
@@ -154,6 +166,7 @@ impl Outbox {
             spool: folder.and_then(open),
             ways,
             settings,
+            progress: Mutex::default(),
             hub_rests: Mutex::new(None),
             clock: Clock::new(),
         }
@@ -270,11 +283,17 @@ impl Outbox {
         let mut pause = shortest;
         loop {
             tokio::time::sleep(pause).await;
+            let before = lock(&self.progress).clone();
             pause = match self.deliver_files(spool).await {
                 Ok(()) => shortest,
                 Err(why) => {
                     tracing::error!(why, "usage events go on waiting in files");
-                    (pause * 2).min(longest)
+                    let comes_on = *lock(&self.progress) != before;
+                    if comes_on {
+                        shortest
+                    } else {
+                        (pause * 2).min(longest)
+                    }
                 }
             };
         }
@@ -290,16 +309,42 @@ impl Outbox {
                 let (torn, file) = (batch.torn, path.display());
                 tracing::error!(torn, %file, "usage events were torn, by a crash while they were written");
             }
-            for part in batch.events.chunks(MAX_EVENTS) {
-                let part: Vec<&UsageEvent> = part.iter().collect();
-                let delivered = timeout(DRAIN_PATIENCE, self.deliver(&part)).await;
+            let mut so_far = self.delivered_of(&path);
+            let left = batch.events.iter().skip(so_far);
+            let left: Vec<&UsageEvent> = left.collect();
+            for part in left.chunks(MAX_EVENTS) {
+                let delivered = timeout(DRAIN_PATIENCE, self.deliver(part)).await;
                 let delivered = delivered.map_err(|_| "their delivery is slow".to_owned())?;
                 delivered.map_err(|error| error.to_string())?;
+                so_far += part.len();
+                self.note_delivered(&path, so_far);
             }
             lock(spool)
                 .delivered(&path)
                 .map_err(|error| error.to_string())?;
         }
+    }
+
+    /// How many of a file's first events have been delivered.
+    fn delivered_of(&self, file: &Path) -> usize {
+        let progress = lock(&self.progress);
+        if progress.file == file {
+            progress.events
+        } else {
+            0
+        }
+    }
+
+    /// Notes that a file's first `events` have been delivered. At the end of the process two are at it.
+    fn note_delivered(&self, file: &Path, events: usize) {
+        let mut progress = lock(&self.progress);
+        if progress.file != file {
+            *progress = Progress {
+                file: file.to_owned(),
+                events,
+            };
+        }
+        progress.events = progress.events.max(events);
     }
 
     /// Delivers events by one of the ways. Without any, nothing is to be done.
