@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::gateway::event::UsageEvent;
 
 /// A segment that has so many bytes is closed.
-const SEGMENT: u64 = 4 << 20;
+const SEGMENT: u64 = 1 << 20;
 
 /// Digits before each event.
 const DIGITS: usize = 8;
