@@ -125,22 +125,12 @@ impl std::fmt::Display for Undelivered {
     }
 }
 
-/// How far the delivery of a file has come. An attempt that breaks off goes on there: one that began again
-/// would never end where the table fails more often than a whole file takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Progress {
-    file: PathBuf,
-    /// Its first events, which need not be delivered again.
-    events: usize,
-}
-
 /// Delivers events until it is asked to stop.
 #[derive(Debug)]
 pub struct Outbox {
     ways: Ways,
     settings: Settings,
     spool: Option<Mutex<Spool>>,
-    progress: Mutex<Progress>,
     /// When the hub is asked again.
     hub_rests: Mutex<Option<Instant>>,
     clock: Clock,
@@ -166,7 +156,6 @@ impl Outbox {
             spool: folder.and_then(open),
             ways,
             settings,
-            progress: Mutex::default(),
             hub_rests: Mutex::new(None),
             clock: Clock::new(),
         }
@@ -212,7 +201,7 @@ impl Outbox {
         self.take(&mut batch, events).await;
         if let Some(spool) = &self.spool {
             // What can't be delivered now stays in its files.
-            let _ = timeout(PATIENCE, self.deliver_files(spool)).await;
+            let _ = timeout(PATIENCE, self.deliver_files(spool, &mut 0)).await;
         }
     }
 
@@ -283,13 +272,12 @@ impl Outbox {
         let mut pause = shortest;
         loop {
             tokio::time::sleep(pause).await;
-            let before = lock(&self.progress).clone();
-            pause = match self.deliver_files(spool).await {
+            let mut delivered = 0;
+            pause = match self.deliver_files(spool, &mut delivered).await {
                 Ok(()) => shortest,
                 Err(why) => {
                     tracing::error!(why, "usage events go on waiting in files");
-                    let comes_on = *lock(&self.progress) != before;
-                    if comes_on {
+                    if delivered > 0 {
                         shortest
                     } else {
                         (pause * 2).min(longest)
@@ -299,7 +287,12 @@ impl Outbox {
         }
     }
 
-    async fn deliver_files(&self, spool: &Mutex<Spool>) -> Result<(), String> {
+    /// Delivers what is in files, counting the events in `delivered`, until that fails.
+    async fn deliver_files(
+        &self,
+        spool: &Mutex<Spool>,
+        delivered: &mut usize,
+    ) -> Result<(), String> {
         loop {
             let oldest = lock(spool).oldest().map_err(|error| error.to_string())?;
             let Some((path, batch)) = oldest else {
@@ -309,42 +302,20 @@ impl Outbox {
                 let (torn, file) = (batch.torn, path.display());
                 tracing::error!(torn, %file, "usage events were torn, by a crash while they were written");
             }
-            let mut so_far = self.delivered_of(&path);
-            let left = batch.events.iter().skip(so_far);
-            let left: Vec<&UsageEvent> = left.collect();
+            let mut so_far = batch.delivered;
+            let left: Vec<&UsageEvent> = batch.events.iter().skip(so_far).collect();
             for part in left.chunks(MAX_EVENTS) {
-                let delivered = timeout(DRAIN_PATIENCE, self.deliver(part)).await;
-                let delivered = delivered.map_err(|_| "their delivery is slow".to_owned())?;
-                delivered.map_err(|error| error.to_string())?;
+                let done = timeout(DRAIN_PATIENCE, self.deliver(part)).await;
+                let done = done.map_err(|_| "their delivery is slow".to_owned())?;
+                done.map_err(|error| error.to_string())?;
                 so_far += part.len();
-                self.note_delivered(&path, so_far);
+                *delivered += part.len();
+                lock(spool).note(&path, so_far);
             }
             lock(spool)
                 .delivered(&path)
                 .map_err(|error| error.to_string())?;
         }
-    }
-
-    /// How many of a file's first events have been delivered.
-    fn delivered_of(&self, file: &Path) -> usize {
-        let progress = lock(&self.progress);
-        if progress.file == file {
-            progress.events
-        } else {
-            0
-        }
-    }
-
-    /// Notes that a file's first `events` have been delivered. At the end of the process two are at it.
-    fn note_delivered(&self, file: &Path, events: usize) {
-        let mut progress = lock(&self.progress);
-        if progress.file != file {
-            *progress = Progress {
-                file: file.to_owned(),
-                events,
-            };
-        }
-        progress.events = progress.events.max(events);
     }
 
     /// Delivers events by one of the ways. Without any, nothing is to be done.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::gateway::event::UsageEvent;
 
-/// A segment that has so many bytes is closed.
+/// A segment that has so many bytes is closed. It is read whole for its delivery.
 const SEGMENT: u64 = 1 << 20;
 
 /// Digits before each event.
@@ -50,6 +50,8 @@ struct Segment {
     bytes: u64,
     /// `None` once it is closed.
     file: Option<File>,
+    /// Its first events, which need not be delivered again.
+    delivered: usize,
 }
 
 /// The events of a segment.
@@ -59,6 +61,8 @@ pub struct Batch {
     pub events: Vec<UsageEvent>,
     /// Lines that were not.
     pub torn: usize,
+    /// How many of the first events have been delivered ([`Spool::note`]).
+    pub delivered: usize,
 }
 
 impl Spool {
@@ -116,6 +120,7 @@ impl Spool {
                     path: (*path).clone(),
                     bytes,
                     file: None,
+                    delivered: 0,
                 });
             }
             if left.is_empty() {
@@ -179,6 +184,7 @@ impl Spool {
                     path,
                     bytes: 0,
                     file,
+                    delivered: 0,
                 })
             }
         };
@@ -220,7 +226,20 @@ impl Spool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        Ok(Some((segment.path.clone(), read(&bytes))))
+        let batch = Batch {
+            delivered: segment.delivered,
+            ..read(&bytes)
+        };
+        Ok(Some((segment.path.clone(), batch)))
+    }
+
+    /// Notes that a segment's first `events` have been delivered. Its delivery goes on there: one that began
+    /// again would never end where the table fails more often than a whole segment takes.
+    pub fn note(&mut self, path: &Path, events: usize) {
+        if let Some(segment) = self.closed.iter_mut().find(|one| one.path == path) {
+            // At the end of the process two are at it.
+            segment.delivered = segment.delivered.max(events);
+        }
     }
 
     /// Deletes a segment whose events have been delivered.

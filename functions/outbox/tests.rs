@@ -110,7 +110,7 @@ async fn a_file_is_delivered_although_the_table_fails_more_often_than_a_whole_fi
     let outbox = Outbox::new(ways, settings);
     let spool = outbox.spool.as_ref().unwrap();
     let mut failures = 0;
-    while let Err(why) = outbox.deliver_files(spool).await {
+    while let Err(why) = outbox.deliver_files(spool, &mut 0).await {
         failures += 1;
         assert!(failures < 20, "it does not come on: {why}");
     }

@@ -256,19 +256,11 @@ impl RelayBody {
 
     /// What the timer says: nothing yet, a heartbeat, or that the backend is silent for too long.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
-        let first = self.heartbeat.unwrap_or(self.idle).min(self.idle);
-        let start = self.last_chunk + first;
-        let mut timer = match self.timer.take() {
-            Some(timer) => timer,
-            None => Box::pin(sleep_until(start)),
-        };
-        let said = self.ask(&mut timer, cx);
-        self.timer = Some(timer);
-        said
-    }
-
-    fn ask(&mut self, timer: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<Option<Broken>> {
         loop {
+            let timer = self.timer.get_or_insert_with(|| {
+                let first = self.heartbeat.unwrap_or(self.idle).min(self.idle);
+                Box::pin(sleep_until(self.last_chunk + first))
+            });
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
