@@ -15,20 +15,19 @@ use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use rust_decimal::Decimal;
 use tokio::sync::Mutex;
 
-use super::sums::{self, Of, Sum};
-use super::{
-    Answer, Change, Etag, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds,
-    chargeback,
-};
-use crate::gateway::event::{Tokens, UsageEvent};
+use super::sums::{self, Of};
+use super::{Answer, Key, Pages, Range, Row, Store, StoreError, Table, bounds, chargeback};
+use crate::gateway::event::UsageEvent;
 use crate::gateway::price::Charge;
-use crate::gateway::time::Timestamp;
 
 #[cfg(test)]
 mod tests;
+mod transaction;
+
+pub use transaction::MAX_TOKENS;
+use transaction::{Entry, There, batches, writes};
 
 /// Most shards of a sum, each of which one instance can write at a time.
 const SHARDS: u32 = 16;
@@ -39,9 +38,6 @@ const ATTEMPTS: u32 = 40;
 /// Longest pause before that, ms; each is random.
 const MAX_PAUSE_MS: u64 = 50;
 
-/// Most bytes of a transaction, as [`bounds::row`] counts them: two a character. JSON may need six.
-const MAX_BYTES: usize = 1 << 20;
-
 /// Apps and days that are written at the same time.
 const CONCURRENT: usize = 8;
 
@@ -50,16 +46,6 @@ const MAX_INDEXED: usize = 10_000;
 
 /// Pages that are searched for the rows of a batch; then each is asked for.
 const MAX_PAGES: usize = 2;
-
-/// Digits after the point that a cost is kept with, more than any price comes to: sums up to 10^10
-/// are exact with them.
-const COST_DIGITS: u32 = 18;
-
-/// More tokens than any call has. An event with more is no usage, and would spoil a sum.
-pub const MAX_TOKENS: u64 = 1_000_000_000_000;
-
-/// The last moment that has four digits for its year.
-const MAX_TIME: Timestamp = Timestamp::from_unix_ms(253_402_300_799_999);
 
 /// Says what a call is charged.
 pub type Charging<'a> = &'a (dyn Fn(&UsageEvent) -> Charge + Sync);
@@ -394,150 +380,4 @@ enum Written {
     All(Recorded),
     /// The store does not take it.
     Refused(String),
-}
-
-/// An event on its way into its row.
-struct Entry<'a> {
-    index: usize,
-    event: &'a UsageEvent,
-    row: String,
-    fields: Fields,
-    bytes: usize,
-    sum: Sum,
-    of: Vec<Of<'a>>,
-}
-
-impl<'a> Entry<'a> {
-    /// The entry of an event, or why it can't be one.
-    fn new(
-        index: usize,
-        event: &'a UsageEvent,
-        key: &Key,
-        mut charge: Charge,
-    ) -> Result<Self, String> {
-        check(event)?;
-        charge.cost = charge.cost.map(kept);
-        charge.saved = kept(charge.saved);
-        let fields = chargeback::fields(event, &charge);
-        let bytes = bounds::row(&fields).map_err(|error| error.to_string())?;
-        Ok(Self {
-            index,
-            event,
-            row: key.row.clone(),
-            fields,
-            bytes,
-            sum: Sum::of(event, &charge),
-            of: Of::all(event).collect(),
-        })
-    }
-}
-
-/// A sum that is there.
-struct There {
-    etag: Etag,
-    sum: Sum,
-    /// All of its row. What a later version counts in it has to stay: that version's calls are there.
-    fields: Fields,
-}
-
-impl There {
-    fn read(row: Row) -> Result<Self, StoreError> {
-        let sum = Sum::read(&row)?;
-        let Row { etag, fields, .. } = row;
-        Ok(Self { etag, sum, fields })
-    }
-}
-
-fn kept(amount: Decimal) -> Decimal {
-    amount.round_dp(COST_DIGITS).normalize()
-}
-
-/// What an event has to have, whoever wrote it.
-fn check(event: &UsageEvent) -> Result<(), String> {
-    let Tokens {
-        input,
-        output,
-        cached,
-        reasoning,
-        audio_input,
-        audio_output,
-        image_input,
-    } = event.tokens;
-    let counts = [
-        input,
-        output,
-        cached,
-        reasoning,
-        audio_input,
-        audio_output,
-        image_input,
-    ];
-    if event.id.is_empty() {
-        return Err("it has no id".into());
-    }
-    if event.app.is_empty() {
-        return Err("it names no app".into());
-    }
-    let most = counts.iter().fold(event.saved_tokens(), |a, b| a.max(*b));
-    if most > MAX_TOKENS {
-        return Err(format!(
-            "it has more than {MAX_TOKENS} tokens, which no call has"
-        ));
-    }
-    if event.time > MAX_TIME {
-        return Err("its time is beyond the year 9999".into());
-    }
-    Ok(())
-}
-
-/// The parts of a day's entries that fit a transaction each, with their sums.
-fn batches<'e, 'a>(entries: &'e [Entry<'a>]) -> Vec<Vec<&'e Entry<'a>>> {
-    let mut batches = Vec::new();
-    let mut batch: Vec<&Entry<'a>> = Vec::new();
-    let mut of: HashSet<String> = HashSet::new();
-    let mut bytes = 0;
-    for entry in entries {
-        let own: Vec<String> = entry.of.iter().map(|of| of.row(0)).collect();
-        let new = own.iter().filter(|row| !of.contains(*row)).count();
-        let is_full = batch.len() + 1 + of.len() + new > bounds::MAX_WRITES;
-        if (is_full || bytes + entry.bytes > MAX_BYTES) && !batch.is_empty() {
-            batches.push(std::mem::take(&mut batch));
-            of.clear();
-            bytes = 0;
-        }
-        batch.push(entry);
-        of.extend(own);
-        bytes += entry.bytes;
-    }
-    batches.push(batch);
-    batches
-}
-
-/// The batch's rows, and after them its sums in a shard. `None` where a sum can't be kept exactly.
-fn writes(batch: &[&Entry<'_>], there: &HashMap<String, There>, shard: u32) -> Option<Vec<Write>> {
-    let mut added: BTreeMap<String, (&Of<'_>, &UsageEvent, Sum)> = BTreeMap::new();
-    for entry in batch {
-        for of in &entry.of {
-            let none = (of, entry.event, Sum::default());
-            let (_, _, sum) = added.entry(of.row(shard)).or_insert(none);
-            *sum = sum.plus(&entry.sum)?;
-        }
-    }
-    let calls = batch.iter().map(|entry| Write {
-        row: entry.row.clone(),
-        change: Change::Insert(entry.fields.clone()),
-    });
-    let mut writes: Vec<Write> = calls.collect();
-    for (row, (of, event, added)) in added {
-        let fields = |sum: &Sum| of.fields(&event.app, &event.time.day(), sum);
-        let change = match there.get(&row) {
-            Some(there) => {
-                let sum = fields(&there.sum.plus(&added)?);
-                Change::Replace(there.fields.clone().with(sum), there.etag.clone())
-            }
-            None => Change::Insert(fields(&added)),
-        };
-        writes.push(Write { row, change });
-    }
-    Some(writes)
 }

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use super::broker::{Change, Record};
+use super::broker::Change;
+use super::record::Record;
 use crate::gateway::time::Timestamp;
 
 /// The file's name in its folder.

@@ -1,13 +1,14 @@
 //! The embedded queue of `spillway local`: Service Bus queues in a file of this machine, spoken to in
 //! Service Bus's own REST form, and a stand-in for the Functions host that calls the batch function.
 //!
-//! [`broker`] has the rules, `journal` the file, `rest` the endpoint, `pump` and [`host_form`] do what the
+//! [`broker`] has the rules, `journal` and `record` the file, `rest` the endpoint, `pump` and [`host_form`] do what the
 //! host does.
 
 pub mod broker;
 pub mod host_form;
 mod journal;
 mod pump;
+mod record;
 mod rest;
 
 use std::io;

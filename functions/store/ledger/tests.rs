@@ -5,11 +5,15 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use proptest::prelude::*;
+use rust_decimal::Decimal;
 
+use super::transaction::COST_DIGITS;
 use super::*;
-use crate::gateway::event::{Attempt, Cache, Kind, Outcome, Saving, UsageSource};
+use crate::gateway::event::{Attempt, Cache, Kind, Outcome, Saving, Tokens, UsageSource};
+use crate::gateway::time::Timestamp;
 use crate::store::embedded::Embedded;
-use crate::store::{Page, encode_key};
+use crate::store::sums::Sum;
+use crate::store::{Page, Write, encode_key};
 
 /// A store that counts, and fails where it is told to: before it writes, or after.
 #[derive(Debug)]
