@@ -1,6 +1,7 @@
 //! Low-priority slots among instances that are processes, over Azurite. The backend counts how many
 //! calls it has at once.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,8 +17,9 @@ use spillway::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use spillway::gateway::ptu::Utilization;
 use spillway::gateway::time::Timestamp;
 use spillway::store::embedded::Embedded;
-use spillway::store::{Store, utilization};
+use spillway::store::{Store, slots, utilization};
 use tokio::net::TcpListener;
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use crate::azurite::Azurite;
@@ -29,6 +31,8 @@ use crate::process::{BINARY, Process, free_port};
 struct Busy {
     running: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    /// Whoever has this to write keeps all calls from ending.
+    gate: Arc<RwLock<()>>,
 }
 
 impl Busy {
@@ -39,6 +43,7 @@ impl Busy {
         let answer = move || async move {
             let running = busy.running.fetch_add(1, SeqCst) + 1;
             busy.most.fetch_max(running, SeqCst);
+            drop(busy.gate.read().await);
             tokio::time::sleep(takes).await;
             busy.running.fetch_sub(1, SeqCst);
             Json(json!({
@@ -143,10 +148,27 @@ async fn all_at_once(addresses: &[SocketAddr], calls: usize) -> Vec<usize> {
     ended
 }
 
+/// Waits until so many instances wait for slots at the same time.
+async fn all_ask(azurite: &Azurite, instances: usize) {
+    let store = azurite.store();
+    let begun = Instant::now();
+    loop {
+        let board = slots::read(&store, "gpt-4o").await.unwrap().board;
+        let wishes = board.wishes.iter();
+        let waiting = wishes.filter(|wish| wish.waiting > 0 && wish.expires > now());
+        let waiting: HashSet<&str> = waiting.map(|wish| &*wish.instance).collect();
+        if waiting.len() == instances {
+            return;
+        }
+        let within = begun.elapsed() < Duration::from_secs(60);
+        assert!(within, "{waiting:?} of {instances} ask");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_three_and_ten_instances_never_use_more_slots_than_are_open_and_share_them() {
     const SLOTS: usize = 4;
-    // Long enough that an instance which starts a second later has its part all the same.
     for (instances, calls) in [(1, 24), (3, 24), (10, 9)] {
         let (azurite, folder) = (Azurite::start(), tempfile::tempdir().unwrap());
         azurite.store().make_tables().await.unwrap();
@@ -158,7 +180,12 @@ async fn one_three_and_ten_instances_never_use_more_slots_than_are_open_and_shar
             .map(|_| serve(folder.path(), &config))
             .collect();
         let addresses: Vec<SocketAddr> = processes.iter().map(|p| p.address).collect();
-        let ended = all_at_once(&addresses, calls).await;
+        // The first calls end only when each instance has asked for its part: what follows is shared.
+        let gate = busy.gate.clone().write_owned().await;
+        let ended = tokio::spawn(async move { all_at_once(&addresses, calls).await });
+        all_ask(&azurite, instances).await;
+        drop(gate);
+        let ended = ended.await.unwrap();
         assert_eq!(busy.most.load(SeqCst), SLOTS, "{instances} instances");
         // By when half of the calls have ended every instance has had a part of them.
         let first_half = &ended[..ended.len() / 2];
