@@ -25,6 +25,7 @@ use axum::middleware::from_fn;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use self::from_host::{from_the_host, ready};
 pub use self::keeping::{Keeping, keep};
@@ -287,11 +288,11 @@ impl Gateway {
         may_listen(&self.auth, address)?;
         let beside = self.keep_fresh();
         let router = || {
+            let small = console::router(&self.swap.console).merge(self.triggers.clone());
             Router::new()
                 .route("/", get(ready))
                 .merge(self.api())
-                .merge(console::router(&self.swap.console))
-                .merge(self.triggers.clone())
+                .merge(small.route_layer(RequestBodyTimeoutLayer::new(SILENCE)))
         };
         let server = Server::start(self.server, router)?;
         Ok(Serving {
@@ -305,7 +306,9 @@ impl Gateway {
     fn api(&self) -> Router {
         let relay = relay::router(&self.relay, &self.tls);
         match &self.batches {
-            Some(batches) => batch_api::router(batches, relay.clone()).merge(relay),
+            Some(batches) => batch_api::router(batches, relay.clone())
+                .route_layer(RequestBodyTimeoutLayer::new(SILENCE))
+                .merge(relay),
             None => relay,
         }
     }
@@ -345,6 +348,10 @@ impl Gateway {
         tasks
     }
 }
+
+/// Longest silence of a client within its body, but for calls to the relay, whose bodies have a deadline.
+/// (nginx's `client_body_timeout` is 60 s as well.)
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// How often requests that have expired are deleted, and how long after the start at first.
 const SWEEP: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(300));

@@ -2,13 +2,16 @@
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::response::Response;
 use serde_json::json;
 
 use crate::gateway::batches::record::Status;
 use crate::store::StoreError;
 use crate::store::blobs::BlobError;
+
+/// When a call that found no room for its body is worth making again, seconds.
+const RETRY_AFTER_S: &str = "1";
 
 /// Why a call is answered with an error.
 #[derive(Debug)]
@@ -29,6 +32,10 @@ pub(super) enum ApiError {
     },
     /// The client broke off what it was sending, or it is no form.
     Form(String),
+    /// The client sends too slowly.
+    Late,
+    /// The bodies of other calls take all the memory that they may.
+    NoRoom,
     /// A batch that has ended is to be called off.
     Ended(Status),
     /// What is kept can't be reached now.
@@ -51,7 +58,8 @@ impl ApiError {
             Self::Invalid { .. } | Self::Form(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Ended(_) => StatusCode::CONFLICT,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Late => StatusCode::REQUEST_TIMEOUT,
+            Self::Unavailable(_) | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -62,6 +70,8 @@ impl ApiError {
             Self::Invalid { .. } => "invalid_value",
             Self::Form(_) => "invalid_body",
             Self::TooLarge { .. } => "body_too_large",
+            Self::Late => "body_late",
+            Self::NoRoom => "bodies_full",
             Self::Ended(_) => "batch_ended",
             Self::Unavailable(_) => "store_unavailable",
             Self::Method => "method_not_allowed",
@@ -73,6 +83,11 @@ impl ApiError {
             Self::NotFound(id) => format!("`{id}` was not found."),
             Self::Invalid { message, .. } | Self::Form(message) => message.clone(),
             Self::TooLarge { max_mb } => format!("The file is larger than {max_mb} MiB."),
+            Self::Late => "The body was not here in time.".into(),
+            Self::NoRoom => {
+                "The bodies of other calls take all the memory that they may here; try again."
+                    .into()
+            }
             Self::Ended(status) => format!("The batch has ended: it is {}.", status.as_str()),
             Self::Unavailable(_) => {
                 "What is kept of files and batches can't be reached at the moment; try again."
@@ -105,6 +120,10 @@ impl ApiError {
         *response.status_mut() = self.status();
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
+        if let Self::NoRoom = self {
+            let later = HeaderValue::from_static(RETRY_AFTER_S);
+            response.headers_mut().insert(RETRY_AFTER, later);
+        }
         response
     }
 }

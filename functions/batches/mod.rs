@@ -22,6 +22,7 @@ mod upload;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -40,6 +41,7 @@ use crate::gateway::app::App;
 use crate::gateway::batches::name;
 use crate::gateway::id::new_id;
 use crate::gateway::time::Timestamp;
+use crate::host::bodies::Room;
 use crate::store::Store;
 use crate::store::blobs::{Blob, Blobs, Container, encode_part};
 use crate::way::{Later, Way};
@@ -56,8 +58,7 @@ pub trait Callers: fmt::Debug + Send + Sync {
 /// The batch API, shared by all workers.
 pub struct Batches {
     settings: BatchApi,
-    /// Largest body that the relay takes, bytes: what a form has at most that is passed on to it.
-    max_passed: usize,
+    passed: Passed,
     store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
     way: Arc<dyn Way>,
@@ -77,6 +78,17 @@ impl fmt::Debug for Batches {
     }
 }
 
+/// What forms may have that are read whole, as they may be the relay's.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// Most bytes of one: the largest body that the relay takes.
+    pub max: usize,
+    /// How long it may take to come.
+    pub within: Duration,
+    /// The room for all bodies.
+    pub room: Arc<Room>,
+}
+
 /// Where the batch API's own things are kept.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -90,7 +102,7 @@ impl Batches {
     /// The batch API with these ways to the world.
     pub fn new(
         settings: BatchApi,
-        max_passed: usize,
+        passed: Passed,
         kept: Kept,
         way: Arc<dyn Way>,
         callers: Arc<dyn Callers>,
@@ -98,7 +110,7 @@ impl Batches {
     ) -> Self {
         Self {
             settings,
-            max_passed,
+            passed,
             store: kept.store,
             blobs: kept.blobs,
             way,

@@ -3,24 +3,35 @@
 //! Whose a file is its purpose says, which may stand behind it. A form that the relay would take is
 //! looked at whole before anything is done with it; a larger one can only be the batch API's.
 
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
+use http_body_util::BodyExt;
 use multer::Multipart;
+use tokio::time::timeout;
+use tower_http::timeout::TimeoutError;
 
 use super::error::ApiError;
-use super::{Batches, Desk, blob, json_answer};
+use super::{Batches, Desk, Passed, blob, json_answer};
 use crate::gateway::app::App;
 use crate::gateway::batches::file::{FileRecord, INPUT, filename};
 use crate::gateway::batches::name;
+use crate::host::bodies::{Counted, NoRoom, Part, discard};
 use crate::store::blobs::upload::Upload;
 use crate::store::{Table, batches as rows};
 
 /// Longest value of a field that is none of a file's, bytes.
 const MAX_FIELD: usize = 1024;
+
+/// How long the rest of a form is taken in that nobody wants.
+const LET_GO_TIME: Duration = Duration::from_secs(10);
 
 /// Most parts of a form.
 const MAX_PARTS: usize = 32;
@@ -44,10 +55,21 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
     let Ok(boundary) = multer::parse_boundary(kind) else {
         return desk.pass(request).await;
     };
-    let (mut parts, body) = request.into_parts();
-    let form = match gather(boundary, body, desk.batches.max_passed).await {
-        Ok(form) => form,
-        Err(error) => return desk.answer(Err(error)),
+    let (mut parts, mut body) = request.into_parts();
+    let room = Arc::clone(&desk.batches.passed.room);
+    let mut part = room.part();
+    let (start, is_whole) = match gather(&mut body, &desk.batches.passed, &mut part).await {
+        Ok(gathered) => gathered,
+        Err(error) => {
+            tokio::spawn(discard(body, desk.batches.passed.max, LET_GO_TIME));
+            return desk.answer(Err(error));
+        }
+    };
+    let form = Form {
+        boundary,
+        start,
+        is_whole,
+        rest: body.into_data_stream(),
     };
     if form.is_whole
         && purpose(form.start.clone(), form.boundary.clone())
@@ -58,6 +80,8 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
         parts
             .headers
             .insert(CONTENT_LENGTH, form.start.len().into());
+        // The relay takes room for it itself.
+        drop(part);
         return desk
             .pass(Request::from_parts(parts, Body::from(form.start)))
             .await;
@@ -65,35 +89,49 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
     desk.answer(keep(&desk.batches, &app, form).await)
 }
 
-/// Reads up to `most` bytes of a form.
-async fn gather(boundary: String, body: Body, most: usize) -> Result<Form, ApiError> {
-    let mut rest = body.into_data_stream();
+/// Reads a form up to where it can't be the relay's any more: what was read, and whether it is all of it.
+async fn gather(
+    body: &mut Body,
+    passed: &Passed,
+    part: &mut Part<'_>,
+) -> Result<(Bytes, bool), ApiError> {
+    let mut body = Counted { body, part };
     let mut start = BytesMut::new();
-    let mut is_whole = false;
-    while start.len() <= most {
-        match rest.next().await {
-            Some(Ok(chunk)) => start.extend_from_slice(&chunk),
-            Some(Err(_)) => return Err(broken()),
-            None => {
-                is_whole = true;
-                break;
+    let reading = async {
+        while start.len() <= passed.max {
+            match body.frame().await {
+                None => return Ok(true),
+                Some(Ok(frame)) => start.extend(frame.into_data()),
+                Some(Err(error)) => return Err(fault(&*error)),
             }
         }
-    }
-    Ok(Form {
-        boundary,
-        start: start.freeze(),
-        is_whole,
-        rest,
-    })
+        Ok(false)
+    };
+    let is_whole = timeout(passed.within, reading).await;
+    let is_whole = is_whole.unwrap_or(Err(ApiError::Late))?;
+    Ok((start.freeze(), is_whole))
 }
 
-fn broken() -> ApiError {
+/// Why a body can't be read on.
+fn fault(error: &(dyn Error + 'static)) -> ApiError {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<NoRoom>() {
+            return ApiError::NoRoom;
+        }
+        if error.is::<TimeoutError>() {
+            return ApiError::Late;
+        }
+        cause = error.source();
+    }
     ApiError::Form("The body broke off.".into())
 }
 
 fn odd(error: &multer::Error) -> ApiError {
-    ApiError::Form(format!("The form can't be read: {error}."))
+    match error {
+        multer::Error::StreamReadFailed(error) => fault(&**error),
+        other => ApiError::Form(format!("The form can't be read: {other}.")),
+    }
 }
 
 /// What a whole form says it is for.
@@ -163,7 +201,7 @@ async fn read(batches: &Batches, upload: &mut Upload, form: Form) -> Result<Stri
         (_, None) => Err(ApiError::invalid("purpose", "The form has no `purpose`.")),
         (Some(named), Some(INPUT)) => Ok(named),
         (Some(_), Some(_)) => Err(ApiError::TooLarge {
-            max_mb: u32::try_from(batches.max_passed >> 20).unwrap_or(u32::MAX),
+            max_mb: u32::try_from(batches.passed.max >> 20).unwrap_or(u32::MAX),
         }),
     }
 }

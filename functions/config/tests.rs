@@ -151,6 +151,16 @@ fn each_mistake_has_its_place_and_what_would_be_right() {
             "4:15: gateway.deadline_ms: must be from 1000 to 230000 ms, is 5",
         ),
         (
+            "max_attempts = 4",
+            "max_bodies_mb = 31",
+            "4:17: gateway.max_bodies_mb: `max_bodies_mb` (256 where it is not named) must be at least `max_body_mb` (32)",
+        ),
+        (
+            "max_attempts = 4",
+            "max_bodies_mb = 64\nmax_body_mb = 65",
+            "4:17: gateway.max_bodies_mb: `max_bodies_mb` (256 where it is not named) must be at least `max_body_mb` (32)",
+        ),
+        (
             "${REGION}",
             "${NOWHERE}",
             "3:10: gateway.region: the environment variable NOWHERE is not set (on Azure: the app setting NOWHERE)",

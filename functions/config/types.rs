@@ -80,6 +80,11 @@ pub struct Gateway {
     /// Largest request body, MiB. The Functions host takes 100 at most.
     #[schemars(range(min = 1, max = 100))]
     pub max_body_mb: u32,
+    /// Most bytes of request bodies that are in memory at once, MiB: all calls together. A call beyond
+    /// that is told to come back. A body that comes in parts takes up to twice its size while they are
+    /// put together.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max_bodies_mb: u32,
     /// The Azure region that this gateway runs in.
     pub region: Option<String>,
     /// From a call's arrival to the last moment at which its answer may begin, ms. The Azure
@@ -127,6 +132,11 @@ impl Gateway {
     pub fn max_body(&self) -> usize {
         mebibytes(self.max_body_mb)
     }
+
+    /// Most bytes of request bodies at once.
+    pub fn max_bodies(&self) -> usize {
+        mebibytes(self.max_bodies_mb)
+    }
 }
 
 /// So many MiB in bytes.
@@ -142,6 +152,7 @@ impl Default for Gateway {
             connect_timeout_ms: 2000,
             max_attempts: 6,
             max_body_mb: 32,
+            max_bodies_mb: 256,
             region: None,
             deadline_ms: 220_000,
             idle_timeout_ms: 120_000,

@@ -10,7 +10,7 @@ use super::mistakes::Report;
 use super::shape::suggestion;
 use super::tree::{Tree, below};
 use super::types::read_hash_on;
-use super::{AuthMode, Endpoint, KeyHash, StoragePlace};
+use super::{AuthMode, Endpoint, Gateway, KeyHash, StoragePlace};
 
 mod auth;
 mod batch;
@@ -80,6 +80,7 @@ pub(super) fn formats(tree: &Tree, report: &mut Report<'_>) {
     check.cache();
     check.batch_api();
     check.shared_marks();
+    check.bodies();
     check.live();
     check.telemetry();
     let tables = tree
@@ -183,6 +184,28 @@ impl Check<'_, '_> {
             self.at(
                 "gateway.share_marks",
                 "needs `tables` in [storage]: instances tell each other there which deployments are full",
+            );
+        }
+    }
+
+    /// Checks that the largest body finds room.
+    fn bodies(&mut self) {
+        let defaults = Gateway::default();
+        let tree = self.tree;
+        let mb = |key: &str, default: u32| match tree.value.pointer(key) {
+            Some(value) => value.as_u64(),
+            None => Some(default.into()),
+        };
+        let one = mb("/gateway/max_body_mb", defaults.max_body_mb);
+        let all = mb("/gateway/max_bodies_mb", defaults.max_bodies_mb);
+        if one.zip(all).is_some_and(|(one, all)| one > all) {
+            let key = match tree.value.pointer("/gateway/max_bodies_mb") {
+                Some(_) => "gateway.max_bodies_mb",
+                None => "gateway.max_body_mb",
+            };
+            self.at(
+                key,
+                "`max_bodies_mb` (256 where it is not named) must be at least `max_body_mb` (32)",
             );
         }
     }

@@ -1,5 +1,6 @@
 //! The process as the Functions host sees it: a listener on a port that it names, ready at once.
 
+pub mod bodies;
 pub mod clock;
 pub mod invocation;
 pub mod log;

@@ -10,18 +10,21 @@ use tokio::time::timeout;
 
 use super::error::RelayError;
 use crate::config::mebibytes;
+use crate::host::bodies::{Counted, NoRoom, Part, discard};
 
 /// Most that is read of a body that nobody wants, bytes, and for how long. (nginx's
 /// `lingering_time` is 30 s.)
 const MAX_LET_GO: usize = 32 << 20;
 const LET_GO_TIME: Duration = Duration::from_secs(10);
 
-/// Reads a body of at most `max_mb` MiB that has to be here within `deadline_ms`.
+/// Reads a body of at most `max_mb` MiB that has to be here within `deadline_ms`, as far as there is room
+/// for it; `part` is what it takes.
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
     max_mb: u32,
     deadline_ms: u64,
+    part: &mut Part<'_>,
 ) -> Result<Bytes, RelayError> {
     let max = mebibytes(max_mb);
     let stated = headers
@@ -32,12 +35,20 @@ pub(super) async fn read(
         let_go(body);
         return Err(RelayError::TooLarge { max_mb });
     }
-    let whole = Limited::new(&mut body, max).collect();
+    let counted = Counted {
+        body: &mut body,
+        part,
+    };
+    let whole = Limited::new(counted, max).collect();
     match timeout(Duration::from_millis(deadline_ms), whole).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let_go(body);
             Err(RelayError::TooLarge { max_mb })
+        }
+        Ok(Err(error)) if error.is::<NoRoom>() => {
+            let_go(body);
+            Err(RelayError::NoRoom)
         }
         Ok(Err(_)) => Err(RelayError::BodyBroken),
         Err(_) => Err(RelayError::BodyLate { deadline_ms }),
@@ -50,9 +61,5 @@ pub(super) fn let_go(body: Body) {
     if http_body::Body::is_end_stream(&body) {
         return;
     }
-    tokio::spawn(async move {
-        let rest = Limited::new(body, MAX_LET_GO).collect();
-        // However it ends: what is left then closes the connection.
-        let _ = timeout(LET_GO_TIME, rest).await;
-    });
+    tokio::spawn(discard(body, MAX_LET_GO, LET_GO_TIME));
 }

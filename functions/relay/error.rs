@@ -19,6 +19,9 @@ use crate::gateway::transform::TransformError;
 /// The methods of calls that are passed on, as an answer names them.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// When a call that found no room for its body is worth making again, ms.
+const NO_ROOM_RETRY_MS: u64 = 1000;
+
 /// Why a call gets no backend's answer.
 #[derive(Debug)]
 pub(super) enum RelayError {
@@ -58,6 +61,8 @@ pub(super) enum RelayError {
         /// The limit, MiB.
         max_mb: u32,
     },
+    /// The bodies of other calls take all the memory that they may.
+    NoRoom,
     /// The client broke off its body.
     BodyBroken,
     /// The body took too long to come.
@@ -127,7 +132,9 @@ impl RelayError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoRealtime => StatusCode::NOT_IMPLEMENTED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::StoreUnavailable | Self::SessionsFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::SessionsFull | Self::NoRoom => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::LimitReached { .. } | Self::NoSlot { .. } | Self::BudgetExceeded { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -158,6 +165,7 @@ impl RelayError {
             Self::Body(_) | Self::BodyBroken => "invalid_body",
             Self::NotByRule(_) => "parameter_not_allowed",
             Self::TooLarge { .. } => "body_too_large",
+            Self::NoRoom => "bodies_full",
             Self::BodyLate { .. } => "body_late",
             Self::NoSuchObject(_) => "not_found",
             Self::StoreUnavailable => "store_unavailable",
@@ -221,6 +229,9 @@ impl RelayError {
             Self::Body(error) => sentence(&error.to_string()),
             Self::NotByRule(error) => sentence(&error.to_string()),
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
+            Self::NoRoom => {
+                "The bodies of other calls take all the memory that they may here; try again.".into()
+            }
             Self::BodyBroken => "The body broke off.".into(),
             Self::BodyLate { deadline_ms } => {
                 format!("The body was not here within {deadline_ms} ms.")
@@ -300,6 +311,7 @@ impl RelayError {
             | Self::LimitReached { retry_after_ms, .. }
             | Self::NoSlot { retry_after_ms, .. } => Some(*retry_after_ms),
             Self::BudgetExceeded { renews_in_ms, .. } => Some(*renews_in_ms),
+            Self::NoRoom => Some(NO_ROOM_RETRY_MS),
             _ => None,
         }
     }

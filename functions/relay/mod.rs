@@ -73,6 +73,7 @@ use crate::gateway::metrics::Metrics;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
 use crate::gateway::trace::TraceParent;
+use crate::host::bodies::Room;
 use crate::host::clock::Clock;
 use crate::outbox::recorder::{Calls, Recorder};
 use crate::pacing::Slots;
@@ -104,6 +105,8 @@ pub struct Relay {
     cache: Arc<Cache>,
     /// Where calls go that need no answer now, where there is a queue.
     async_calls: Arc<OnceLock<Arc<AsyncCalls>>>,
+    /// What the bodies of calls take of the memory.
+    room: Arc<Room>,
     /// Realtime sessions, where the gateway can be reached by WebSocket.
     sessions: Arc<OnceLock<Arc<Sessions>>>,
 }
@@ -125,6 +128,7 @@ impl Relay {
         let (affinity, owners) = Affinity::new(store);
         let owners = Owners(owners);
         let cache = Arc::new(Cache::new(&settings.cache));
+        let room = Arc::new(Room::new(settings.gateway.max_bodies()));
         let relay = Self {
             settings: Arc::new(settings),
             clock,
@@ -137,6 +141,7 @@ impl Relay {
             prompts: Arc::default(),
             cache,
             async_calls: Arc::default(),
+            room,
             sessions: Arc::default(),
         };
         let inbox = Inbox { events, owners };
@@ -171,6 +176,11 @@ impl Relay {
     /// The realtime sessions, where they are taken in.
     pub fn sessions(&self) -> Option<&Arc<Sessions>> {
         self.sessions.get()
+    }
+
+    /// What the bodies of calls may take of the memory, and do.
+    pub const fn room(&self) -> &Arc<Room> {
+        &self.room
     }
 
     /// Knows how many calls are under way.
@@ -297,7 +307,10 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
     }
     let gateway = &relay.settings.gateway;
     let (max_mb, deadline_ms) = (gateway.max_body_mb, gateway.deadline_ms);
-    let bytes = match client_body::read(&parts.headers, body, max_mb, deadline_ms).await {
+    // The call has its part of the room until its answer begins: it may be made again until then.
+    let mut part = relay.room.part();
+    let read = client_body::read(&parts.headers, body, max_mb, deadline_ms, &mut part);
+    let bytes = match read.await {
         Ok(bytes) => bytes,
         Err(error) => return refuse(error, record),
     };

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::gateway::classify::NoAnswer;
+use crate::host::bodies::discard;
 
 /// An idle connection is closed after so long: before a load balancer's usual 60 s and more.
 const IDLE: Duration = Duration::from_secs(50);
@@ -166,11 +167,8 @@ fn reason(error: &hyper_util::client::legacy::Error) -> NoAnswer {
 
 /// Reads what is left of an answer that nobody wants, so that its connection can be used again.
 pub(super) fn drain(body: Incoming) {
-    tokio::spawn(async move {
-        let rest = Limited::new(body, MAX_DRAIN).collect();
-        // Whether it worked shows in whether the connection is used again.
-        let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
-    });
+    // Whether it worked shows in whether the connection is used again.
+    tokio::spawn(discard(body, MAX_DRAIN, DRAIN_TIME));
 }
 
 /// The start of an answer's body, up to `limit` bytes, and the whole body where that was all.

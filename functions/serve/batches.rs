@@ -1,12 +1,13 @@
 //! Puts the batch API into the process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 
 use super::Gateway;
 use super::batch::IntoRelay;
-use crate::batches::{Batches, Callers, Kept};
+use crate::batches::{Batches, Callers, Kept, Passed};
 use crate::config::BatchApi;
 use crate::current::Current;
 use crate::gateway::app::App;
@@ -21,7 +22,11 @@ impl Gateway {
         let clock = relay.clock;
         let batches = Arc::new(Batches::new(
             settings.clone(),
-            relay.settings.gateway.max_body(),
+            Passed {
+                max: relay.settings.gateway.max_body(),
+                within: Duration::from_millis(relay.settings.gateway.deadline_ms),
+                room: Arc::clone(relay.room()),
+            },
             kept,
             Arc::new(IntoRelay::new(&self.relay, &self.tls)),
             Arc::new(Door(self.relay.clone())),

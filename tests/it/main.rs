@@ -54,6 +54,7 @@ mod realtime;
 mod reconcile;
 mod restart;
 mod retail_prices;
+mod room;
 mod routing;
 mod scenes;
 mod scripted;

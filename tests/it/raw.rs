@@ -101,6 +101,12 @@ impl Raw {
         RawAnswer { status, head, body }
     }
 
+    /// Waits for an answer's first bytes, or the end, for so long.
+    pub(crate) async fn hears_within(&mut self, time: Duration) {
+        let read = timeout(time, self.stream.read_buf(&mut self.read)).await;
+        assert!(read.is_ok(), "nothing within {time:?}");
+    }
+
     /// Whether the other side has closed the connection, without a byte more.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.read.is_empty() && !self.more().await
