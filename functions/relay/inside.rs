@@ -8,12 +8,13 @@ use axum::response::Response;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
+use super::answer::{admit_and_run, prepare, refuse};
 use super::call::Call;
 use super::error::RelayError;
 use super::headers::set;
 use super::reading::Reading;
 use super::record::CallRecord;
-use super::{Relay, Worker, admit_and_run, prepare, refuse};
+use super::{Relay, Worker};
 use crate::current::Current;
 use crate::gateway::id::new_id;
 use crate::gateway::identity::Identity;

@@ -7,11 +7,11 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::json;
 
+use super::answer::refuse;
 use super::call::Call;
 use super::error::RelayError;
 use super::headers::set;
 use super::record::CallRecord;
-use super::refuse;
 use crate::async_calls::{AsyncCall, AsyncCalls, AsyncError};
 use crate::gateway::batch::line;
 use crate::gateway::batch::order::prefer_wait_s;

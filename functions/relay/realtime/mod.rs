@@ -20,12 +20,13 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 
 use self::session::Session;
+use super::answer::{begin, named, refuse};
 use super::call::{Answered, Call};
 use super::error::RelayError;
 use super::headers::{set, to_client};
 use super::reading::Reading;
 use super::record::CallRecord;
-use super::{Relay, Worker, admission, begin, named, pace, refuse};
+use super::{Relay, Worker, admission, pace};
 use crate::gateway::event::Outcome;
 use crate::gateway::identity::Identity;
 use crate::gateway::realtime::{key, model, without_key};
