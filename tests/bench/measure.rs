@@ -71,6 +71,9 @@ impl Pace {
 /// Calls a second of the latency and spill parts.
 pub(crate) const RATE: u32 = 300;
 
+/// How long a peer that was paused answers before it is measured.
+const WAKING: Duration = ms(1000);
+
 /// Streams at once of the streams part.
 const STREAMS: usize = 32;
 
@@ -163,7 +166,10 @@ impl Bench {
                 if peer.who == Who::Litellm && part != Part::Throughput && round > 0 {
                     continue;
                 }
-                let measured = peer.alone(|peer| measure(self, peer));
+                let measured = peer.alone(|peer| {
+                    peer.wake()?;
+                    measure(self, peer)
+                });
                 self.note(&what, peer.who, measured);
             }
         }
@@ -269,6 +275,16 @@ pub(crate) fn turns<T>(peers: &[T], round: usize) -> Vec<&T> {
 impl Peer {
     fn pause(&self) -> io::Result<()> {
         self.process.as_ref().map_or(Ok(()), |p| p.pause())
+    }
+
+    /// Has a peer that was paused answer for a while, so that what is measured is how it serves and not how
+    /// its memory comes back: of 1,200 calls the first twelve would be the slowest hundredth.
+    fn wake(&self) -> io::Result<()> {
+        if self.who == Who::Litellm {
+            // It would be busy with these calls for long.
+            return Ok(());
+        }
+        load::open_loop(self.calls, RATE, WAKING).map(drop)
     }
 
     /// Measures with this peer awake and the others paused.
