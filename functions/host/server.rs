@@ -14,6 +14,8 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -23,6 +25,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 /// keeps them for 130 s for that reason (learn: SocketsHttpHandler.PooledConnectionIdleTimeout; github:
 /// dotnet/aspnetcore, pull request 32636).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(130);
+
+/// How long a client may take nothing of what is sent to it: it has gone without a word, or never reads. It
+/// would else hold its call, and the backend's connection, for as long as it likes. TCP itself gives a
+/// client that has gone up after some 15 minutes, and one that does not read never (tcp(7): `tcp_retries2`,
+/// `TCP_USER_TIMEOUT`). As long as a backend may be silent (`idle_timeout_ms`).
+const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Largest head of a request, bytes: a call with a larger one gets 431. The Functions host takes
 /// 32 KiB, Entra's tokens stay below 8.
@@ -42,6 +50,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long a connection may be open without a whole head of a request.
     pub head_timeout: Duration,
+    /// How long a client may take nothing of what is sent to it. On Linux only.
+    pub stall_timeout: Duration,
 }
 
 impl Settings {
@@ -52,6 +62,7 @@ impl Settings {
             workers: workers.unwrap_or_else(cores).max(1),
             max_connections,
             head_timeout: HEADER_TIMEOUT,
+            stall_timeout: STALL_TIMEOUT,
         }
     }
 }
@@ -65,6 +76,7 @@ type Connection = (std::net::TcpStream, OwnedSemaphorePermit);
 pub struct Server {
     workers: Vec<Worker>,
     connections: Arc<Semaphore>,
+    stall_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -112,6 +124,7 @@ impl Server {
         Ok(Self {
             workers,
             connections: Arc::new(Semaphore::new(settings.max_connections)),
+            stall_timeout: settings.stall_timeout,
         })
     }
 
@@ -124,6 +137,7 @@ impl Server {
             let permit = Arc::clone(&self.connections).acquire_owned().await;
             let permit = permit.map_err(io::Error::other)?;
             let stream = accept(listener).await;
+            limit_stalls(&stream, self.stall_timeout);
             let stream = match stream.into_std() {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -171,6 +185,16 @@ async fn accept(listener: &TcpListener) -> TcpStream {
             }
         }
     }
+}
+
+/// Has the connection break where its client takes nothing for so long.
+fn limit_stalls(stream: &TcpStream, longest: Duration) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(longest)) {
+        tracing::debug!(%error, "a connection has no bound on how long it may stall");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, longest);
 }
 
 fn run(

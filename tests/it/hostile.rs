@@ -1,11 +1,15 @@
 //! Clients that mean harm with their connections and the framing of their requests.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
+use bytes::Bytes;
 use spillway::host::server::{Server, Settings};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::gateway::{OPEN, Running, backend, start};
@@ -71,6 +75,58 @@ async fn a_head_that_trickles_is_waited_for_as_long_as_a_head_may_take() {
     kept.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(kept.answer().await.body, "here");
     assert!(kept.is_closed().await, "and one that is not used again");
+}
+
+/// Says when it is dropped.
+struct Gone(mpsc::UnboundedSender<()>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        // The test may be over.
+        let _ = self.0.send(());
+    }
+}
+
+/// A body of 256 MiB, which says when it is let go of.
+fn huge(gone: Gone) -> Body {
+    let chunks = (0..4096).map(move |_| {
+        let _held = &gone;
+        Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65_536]))
+    });
+    Body::from_stream(futures_util::stream::iter(chunks))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_never_reads_its_answer_loses_it_and_a_slow_one_does_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let settings = Settings {
+        stall_timeout: Duration::from_secs(2),
+        ..Settings::new(Some(1), 100)
+    };
+    let (sender, mut gone) = mpsc::unbounded_channel();
+    let router = || {
+        let sender = sender.clone();
+        Router::new().route("/", get(move || async move { huge(Gone(sender)) }))
+    };
+    let server = Server::start(settings, router).unwrap();
+    tokio::spawn(async move { server.serve(&listener).await });
+
+    let mut slow = Raw::connect(address).await;
+    slow.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(slow.head().await.0, 200);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(6) {
+        assert!(slow.chunk().await.is_some());
+        sleep(Duration::from_millis(10)).await;
+    }
+
+    let mut deaf = Raw::connect(address).await;
+    deaf.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(deaf.head().await.0, 200);
+    let lost = timeout(Duration::from_secs(20), gone.recv()).await;
+    assert!(lost.is_ok(), "its answer is still held");
 }
 
 #[tokio::test]
