@@ -16,6 +16,7 @@ ENV CC_x86_64_unknown_linux_musl=musl-gcc
 RUN cargo build --locked --release --target x86_64-unknown-linux-musl --bin spillway
 ARG CONFIG=spillway.toml
 COPY ${CONFIG} spillway.toml
+RUN mkdir -p -m 1777 /empty/tmp
 RUN target/x86_64-unknown-linux-musl/release/spillway package --out /package/app --config spillway.toml
 
 FROM scratch AS package
@@ -25,7 +26,9 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /package/app/spillway /spillway
 COPY --from=build /package/app/spillway.toml /spillway.toml
-# Nobody in particular: the program writes nothing but its embedded store, if it is told to.
+# For usage events that wait to be delivered ([chargeback] spool).
+COPY --from=build --chown=65532:65532 /empty/tmp /tmp
+# Nobody in particular: the program writes nothing but these and its embedded store, if it is told to.
 USER 65532:65532
 EXPOSE 8080
 # `/` says that it is up; put SPILLWAY_CONFIG_TOML or a mounted file (SPILLWAY_CONFIG) over the one inside.

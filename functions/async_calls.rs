@@ -20,8 +20,8 @@ use crate::store::blobs::{Blobs, When as Place};
 use crate::store::requests::{self, Body, Found, Kept, Request, State, When};
 use crate::store::{Store, StoreError};
 
-/// Largest answer that is fetched, bytes.
-const MAX_ANSWER: usize = 64 << 20;
+/// Largest answer that is fetched, bytes, and so the largest that is worth keeping.
+pub const MAX_ANSWER: usize = 64 << 20;
 
 /// The book of asynchronous calls, and the way into the queue.
 #[derive(Debug)]
@@ -124,7 +124,6 @@ impl AsyncCalls {
             return Err(AsyncError::TooLarge(self.max_request));
         }
         let now = self.clock.now();
-        let message = self.message(call, now).await?;
         let key = requests::key(call.app, call.id);
         let request = Request {
             state: State::Queued,
@@ -134,16 +133,25 @@ impl AsyncCalls {
         };
         let kept = requests::write(&*self.store, &key, &request, When::New).await;
         kept.map_err(|error| unavailable(&error))?;
+        let queued = self.enqueue(call, now).await;
+        if queued.is_err() {
+            self.forget(call, &key, &request).await;
+        }
+        queued
+    }
+
+    /// Puts a call into the queue, and its request into a blob where a message can't hold it: after
+    /// its row, by which the sweep finds it.
+    async fn enqueue(&self, call: &AsyncCall<'_>, now: Timestamp) -> Result<(), AsyncError> {
+        let message = self.message(call, now).await?;
         let sent = self.bus.send(&self.queue, &message).await;
-        if let Err(error) = sent {
+        sent.map_err(|error| {
             tracing::error!(%error, "an asynchronous call can't be queued");
-            self.forget(&key, &request).await;
-            return Err(match error {
+            match error {
                 SendError::TooLarge(_) => AsyncError::TooLarge(self.max_message),
                 other => AsyncError::Unavailable(other.to_string()),
-            });
-        }
-        Ok(())
+            }
+        })
     }
 
     async fn message(&self, call: &AsyncCall<'_>, now: Timestamp) -> Result<Outgoing, AsyncError> {
@@ -186,14 +194,27 @@ impl AsyncCalls {
         put.map_err(|error| AsyncError::Unavailable(error.to_string()))
     }
 
-    /// A row without a message would wait for ever.
-    async fn forget(&self, key: &crate::store::Key, request: &Request) {
+    /// A row without a message would wait for ever. Its message may be there after all, the answer
+    /// to it lost: it finds its request as long as the row does not call it off.
+    async fn forget(&self, call: &AsyncCall<'_>, key: &crate::store::Key, request: &Request) {
         let cancelled = Request {
             state: State::Cancelled,
             ..request.clone()
         };
-        if let Err(error) = requests::write(&*self.store, key, &cancelled, When::Mine).await {
-            tracing::warn!(%error, "the row of a call that was not queued is left");
+        match requests::write(&*self.store, key, &cancelled, When::Mine).await {
+            Ok(()) => self.delete_request(call.app, call.id).await,
+            Err(error) => {
+                tracing::warn!(%error, "the row of a call that was not queued is left");
+            }
+        }
+    }
+
+    /// Nobody reads the request of a call that is called off. What is left of it is swept with its
+    /// row.
+    async fn delete_request(&self, app: &str, id: &str) {
+        let Some(blobs) = &self.blobs else { return };
+        if let Err(error) = blobs.delete(&requests::request_blob(app, id)).await {
+            tracing::warn!(%error, "the request of a call that was called off is left behind");
         }
     }
 
@@ -236,7 +257,10 @@ impl AsyncCalls {
             return Ok(Cancelling::NoSuch);
         };
         match request.state {
-            State::Cancelled => return Ok(Cancelling::Done),
+            State::Cancelled => {
+                self.delete_request(app, id).await;
+                return Ok(Cancelling::Done);
+            }
             State::Queued => {}
             _ => return Ok(Cancelling::TooLate),
         }
@@ -246,7 +270,10 @@ impl AsyncCalls {
         };
         let key = requests::key(app, id);
         match requests::write(&*self.store, &key, &cancelled, When::Same(&etag)).await {
-            Ok(()) => Ok(Cancelling::Done),
+            Ok(()) => {
+                self.delete_request(app, id).await;
+                Ok(Cancelling::Done)
+            }
             // Somebody took it on in between.
             Err(StoreError::Changed { .. }) => Ok(Cancelling::TooLate),
             Err(error) => Err(unavailable(&error)),
@@ -263,3 +290,6 @@ impl AsyncCalls {
 fn unavailable(error: &StoreError) -> AsyncError {
     AsyncError::Unavailable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

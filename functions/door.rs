@@ -272,6 +272,7 @@ fn read_app(app: &crate::config::App, config: &Config) -> App {
         tiers: app.tiers.as_deref().map_or(Tiers::ALL, Tiers::only),
         priority: app.priority,
         log_prompts: app.log_prompts,
+        allow_background: app.allow_background,
         transform: app.transform(),
         cache: config.cache.rules(app.cache),
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::gateway::app::App;
+use crate::gateway::batch::reply::Answer;
 use crate::gateway::event::Kind;
 use crate::gateway::priority::Priority;
 use crate::gateway::time::Timestamp;
@@ -43,6 +44,29 @@ pub struct Called {
     pub code: Option<String>,
     /// The body.
     pub body: Bytes,
+    /// The most bytes that are taken of a body, where this one has more: `body` is empty then.
+    pub beyond: Option<usize>,
+}
+
+/// What whoever asked for it is told. A body that is too large would be too large again.
+impl From<Called> for Answer {
+    fn from(called: Called) -> Self {
+        match called.beyond {
+            None => Self::Response {
+                status: called.status,
+                request_id: called.request_id,
+                body: called.body,
+            },
+            Some(most) => Self::Error {
+                code: "answer_too_large".into(),
+                message: format!(
+                    "The answer has more than {} MiB and is not kept; ask for less at once. The call that brought it is {}.",
+                    most >> 20,
+                    called.request_id
+                ),
+            },
+        }
+    }
 }
 
 /// A place among the low-priority calls that may run now; it is given back when it is dropped.
@@ -80,4 +104,27 @@ pub trait Way: fmt::Debug + Send + Sync {
     /// # Errors
     /// When the answer broke off.
     fn call(&self, errand: Errand, slot: Option<Slot>) -> Later<'_, Result<Called, String>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_large_is_told_as_an_error() {
+        let mut called = Called {
+            status: 200,
+            request_id: "01J".into(),
+            body: Bytes::from_static(b"{}"),
+            ..Called::default()
+        };
+        let answer = Answer::from(called.clone());
+        assert!(matches!(answer, Answer::Response { status: 200, .. }));
+        called.beyond = Some(4 << 20);
+        let Answer::Error { code, message } = Answer::from(called) else {
+            panic!("it has no body");
+        };
+        assert_eq!(code, "answer_too_large");
+        assert!(message.contains("4 MiB") && message.contains("01J"));
+    }
 }

@@ -166,15 +166,15 @@ param ptuAlertThreshold int = 90
 @minValue(1)
 param failedCallsThreshold int = 20
 
-@description('Object id of the service principal of the audience\'s application: Azure Monitor then calls the alert function with a token for it. Empty: it does not call.')
+@description('Object id of the app registration of the audience\'s application, not of its service principal: Azure Monitor then calls the alert function with a token for it. Empty: it does not call.')
 param alertApplicationObjectId string = ''
 
 @description('Amount a month of the resource group from which mail is sent, in the billing currency; 0: no budget.')
 @minValue(0)
 param monthlyBudget int = 0
 
-@description('First of the month that the budget begins with, yyyy-MM-01.')
-param budgetStart string = utcNow('yyyy-MM-01')
+@description('First of the month that the budget begins with, yyyy-MM-01. Needed for a budget, and never to be changed: Azure refuses another start for a budget that is there.')
+param budgetStart string = ''
 
 // The network.
 
@@ -623,7 +623,7 @@ module alerts 'modules/alerts.bicep' = {
   ]
 }
 
-module budget 'modules/budget.bicep' = if (monthlyBudget > 0 && !empty(alertEmails)) {
+module budget 'modules/budget.bicep' = if (monthlyBudget > 0 && !empty(budgetStart) && !empty(alertEmails)) {
   scope: group
   name: 'budget'
   params: {

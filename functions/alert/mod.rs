@@ -5,6 +5,7 @@
 //! send one, as `/spillway/` is only theirs: an alert can stop all low-priority work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -14,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::json;
+use tower_http::timeout::TimeoutLayer;
 
 use crate::config::Config;
 use crate::current::Current;
@@ -30,6 +32,9 @@ const LASTS_MS: u64 = 30 * 60_000;
 
 /// Largest alert, bytes: the schema has no limit of its own; samples have some 2 KB.
 const MAX_BODY: usize = 256 * 1024;
+
+/// Longest time for an alert to come and be noted.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What takes alerts.
 #[derive(Debug)]
@@ -137,6 +142,10 @@ pub fn router(alerts: Current<Alerts>) -> Router {
     Router::new()
         .route("/alerts", post(handle))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            PATIENCE,
+        ))
         .route_layer(from_fn_with_state(alerts.clone(), admins_only))
         .with_state(alerts)
 }

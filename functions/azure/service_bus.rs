@@ -50,13 +50,14 @@ const BROKER_PROPERTIES: HeaderName = HeaderName::from_static("brokerproperties"
 /// Why a message was not sent. Whether a message of [`Self::Unavailable`] was taken is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// It is larger than the queue takes, or the queue is full.
+    /// It is larger than the queue takes.
     TooLarge(String),
     /// The service can't take this: a property or the whole request.
     Refused(String),
     /// There is no such queue, or the gateway may not send to it. Somebody has to act.
     Misconfigured(String),
-    /// The service could not be reached or was busy; the same call may work later.
+    /// The service could not be reached or was busy, or the queue is full; the same call may work
+    /// later.
     Unavailable {
         /// What happened.
         why: String,
@@ -68,7 +69,7 @@ pub enum SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge(why) => write!(f, "too large, or the queue is full: {why}"),
+            Self::TooLarge(why) => write!(f, "too large: {why}"),
             Self::Refused(why) => write!(f, "refused: {why}"),
             Self::Misconfigured(why) => write!(
                 f,
@@ -185,25 +186,37 @@ async fn judge(mut answer: reqwest::Response) -> Result<(), SendError> {
 
 fn error(status: StatusCode, detail: &str, retry_after_ms: Option<u64>) -> SendError {
     let why = format!("{status} {detail}");
+    let unavailable = |why| SendError::Unavailable {
+        why,
+        retry_after_ms,
+    };
     match status.as_u16() {
-        // Too large and over its quota, but also no right to send (azure-facts): the detail begins
-        // with a sub code, 40300 to 40399 of which are of rights.
+        // One status for a message that is too large, a queue that is full and no right to send
+        // (azure-facts): only the detail tells them apart.
         413 => SendError::TooLarge(why),
-        403 if is_quota(detail) => SendError::TooLarge(why),
+        400 | 403 if is_oversize(detail) => SendError::TooLarge(why),
+        403 if is_full(detail) => unavailable(why),
         401 | 403 | 404 | 410 => SendError::Misconfigured(why),
-        408 | 429 | 500.. => SendError::Unavailable {
-            why,
-            retry_after_ms,
-        },
+        408 | 429 | 500.. => unavailable(why),
         _ => SendError::Refused(why),
     }
 }
 
-fn is_quota(detail: &str) -> bool {
+/// Whether a detail is of the message's size. That of a full queue speaks of sizes too: "The maximum
+/// entity size has been reached or exceeded for Queue: ..." (Microsoft, "Service Bus messaging
+/// exceptions"), with the queue's name, which may be any.
+fn is_oversize(detail: &str) -> bool {
+    let words = ["message size", "messagesize", "message-size", "too large"];
+    !says(detail, &["entity size", "entitysize"]) && says(detail, &words)
+}
+
+fn is_full(detail: &str) -> bool {
+    says(detail, &["quota", "entity size", "entitysize", "exceed"])
+}
+
+fn says(detail: &str, words: &[&str]) -> bool {
     let lower = detail.to_ascii_lowercase();
-    ["quota", "size", "exceed", "too large"]
-        .iter()
-        .any(|word| lower.contains(word))
+    words.iter().any(|word| lower.contains(word))
 }
 
 /// The bytes that a message takes in its queue, roughly: what the broker counts is the body and

@@ -6,7 +6,7 @@
 //! | no slot, all deployments full, the store is down | nothing yet | is held, then put off by a scheduled copy |
 //! | its deadline is near | the answer of pay-as-you-go, where its app's tiers allow that | is completed |
 //! | its deadline passes | the error `batch_expired` | is completed |
-//! | nobody can answer | nothing yet | fails after a pause, and is delivered again |
+//! | nobody can answer, or it can't be put off | nothing yet | fails after a pause, and is delivered again |
 //! | the same as often as the queue delivers | the error `not_answered` | fails, and the broker dead-letters it |
 
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use super::ledger::{LEASE_MS, Seen};
 use super::worker::{Case, End, Worker};
-use crate::azure::service_bus::SendError;
 use crate::gateway::app::App;
 use crate::gateway::batch::fault::Fault;
 use crate::gateway::batch::order::{Order, later};
@@ -32,6 +31,9 @@ use crate::way::{Called, Errand, Slot};
 /// How often a message asks whether another delivery of it has brought an answer, ms.
 const POLL_MS: u64 = 1000;
 
+/// The first pause and the longest before a message that could not be taken on is tried again, ms.
+const TAKE_PAUSES_MS: (u64, u64) = (100, 5000);
+
 /// A claim is renewed so often while a call runs.
 const RENEW: Duration = Duration::from_millis(LEASE_MS / 3);
 
@@ -45,6 +47,8 @@ pub(super) struct Job<'a> {
     delivered: Timestamp,
     /// Whether it goes to pay-as-you-go, its deadline being near.
     spills: bool,
+    /// How long it waits where it can't be taken on, ms.
+    take_pause_ms: u64,
 }
 
 /// Where a call may go, and its right to.
@@ -70,6 +74,7 @@ impl<'a> Job<'a> {
             priority,
             delivered,
             spills: false,
+            take_pause_ms: TAKE_PAUSES_MS.0,
         }
     }
 
@@ -89,10 +94,11 @@ impl<'a> Job<'a> {
         }
         let place = self.place().await?;
         match self.case.claim.take(seen.as_ref()).await {
-            Ok(true) => {}
+            Ok(true) => self.take_pause_ms = TAKE_PAUSES_MS.0,
             Ok(false) => {
-                self.sleep(100).await;
-                return Continue(());
+                // Others may call meanwhile.
+                drop(place);
+                return self.not_taken().await;
             }
             Err(error) => {
                 let why = format!("it can't be taken on: {error}");
@@ -103,6 +109,18 @@ impl<'a> Job<'a> {
             None => Continue(()),
             Some(called) => self.judge(called).await,
         }
+    }
+
+    /// What it does where another delivery was faster, which the next look shows, or the store can be
+    /// read but not written, which lasts.
+    async fn not_taken(&mut self) -> ControlFlow<End> {
+        if self.now() >= self.hold_end() {
+            return Break(self.put_off(self.now().plus_ms(self.defer_ms())).await);
+        }
+        let pause_ms = self.take_pause_ms;
+        self.take_pause_ms = (pause_ms * 2).min(TAKE_PAUSES_MS.1);
+        self.sleep(pause_ms).await;
+        Continue(())
     }
 
     /// The row's version, where the message is free to be taken on.
@@ -202,11 +220,7 @@ impl<'a> Job<'a> {
         };
         match judge(called.status, called.code.as_deref(), called.retry_after_ms) {
             Verdict::Answer => {
-                let answer = Answer::Response {
-                    status: called.status,
-                    request_id: called.request_id,
-                    body: called.body,
-                };
+                let answer = Answer::from(called);
                 Break(self.worker.answer(&self.case, &answer, None).await)
             }
             Verdict::Full { retry_after_ms } => {
@@ -247,7 +261,7 @@ impl<'a> Job<'a> {
             now: self.now(),
             delivered: self.delivered,
             deadline: self.order.deadline,
-            queue_ms: self.worker.age().ms(),
+            queue_ms: self.worker.queue_age().wait_ms(self.now()),
             deferrals: self.case.sender.deferrals,
             may_spill: !self.spills && self.worker.way.kinds(&self.app, &self.order.model).payg,
         };
@@ -280,7 +294,7 @@ impl<'a> Job<'a> {
             .await;
         match sent {
             Ok(()) => {
-                let (id, deferrals) = (&sender.id, sender.deferrals + 1);
+                let (id, deferrals) = (&sender.id, sender.deferrals.saturating_add(1));
                 tracing::debug!(
                     id,
                     deferrals,
@@ -289,14 +303,9 @@ impl<'a> Job<'a> {
                 );
                 End::Done
             }
-            Err(error) => {
-                if let SendError::TooLarge(_) = error {
-                    tracing::warn!(id = sender.id, "a batch message is too large to be put off");
-                }
-                self.worker
-                    .fail(&self.case, &format!("it can't be put off: {error}"))
-                    .await
-            }
+            // One that is too large with what a copy says beside it can't be put off by any delivery:
+            // its sender is told in the end.
+            Err(error) => self.broken(format!("it can't be put off: {error}")).await,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::again;
+use super::settings::Settings;
 use super::worker::Now;
 use crate::gateway::batch::message::Received;
 use crate::gateway::batch::order::{Sender, is_sent_since};
@@ -28,6 +29,7 @@ const NOTE_MS: u64 = 1000;
 pub(super) struct Ledger {
     store: Arc<dyn Store>,
     blobs: Option<Arc<dyn Blobs>>,
+    life_ms: u64,
     keep_ms: u64,
     now: Now,
 }
@@ -43,6 +45,8 @@ pub(super) struct Claim {
     custom_id: String,
     created: Timestamp,
     expires: Timestamp,
+    /// When its row expires while it has no answer.
+    waits_until: Timestamp,
 }
 
 /// How a message stands in the book.
@@ -109,13 +113,14 @@ impl Ledger {
     pub(super) fn new(
         store: Arc<dyn Store>,
         blobs: Option<Arc<dyn Blobs>>,
-        keep_ms: u64,
+        settings: &Settings,
         now: Now,
     ) -> Self {
         Self {
             store,
             blobs,
-            keep_ms,
+            life_ms: settings.rules.life_ms,
+            keep_ms: settings.keep_ms,
             now,
         }
     }
@@ -123,6 +128,7 @@ impl Ledger {
     /// A message's place, not taken yet.
     pub(super) fn claim(&self, sender: &Sender, custom_id: &str) -> Claim {
         let now = (self.now)();
+        let life_end = sender.first.plus_ms(self.life_ms);
         Claim {
             store: Arc::clone(&self.store),
             blobs: self.blobs.clone(),
@@ -133,6 +139,7 @@ impl Ledger {
             custom_id: custom_id.to_owned(),
             created: sender.first,
             expires: now.plus_ms(self.keep_ms),
+            waits_until: life_end.max(now).plus_ms(self.keep_ms),
         }
     }
 }
@@ -350,11 +357,16 @@ impl Claim {
     }
 
     async fn write(&self, state: State, when: When<'_>) -> Result<(), StoreError> {
+        // The sweep takes a call's request with its row, and a call waits for its answer all its life.
+        let expires = match state {
+            State::Queued | State::Running { .. } => self.waits_until,
+            State::Answered(_) | State::Replied(_) | State::Cancelled => self.expires,
+        };
         let request = Request {
             state,
             custom_id: self.custom_id.clone(),
             created: self.created,
-            expires: self.expires,
+            expires,
         };
         requests::write(&*self.store, &self.key, &request, when).await
     }

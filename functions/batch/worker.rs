@@ -84,7 +84,7 @@ impl Worker {
         bus: Arc<dyn Sends>,
         now: Now,
     ) -> Self {
-        let ledger = Ledger::new(store, blobs.clone(), settings.keep_ms, Arc::clone(&now));
+        let ledger = Ledger::new(store, blobs.clone(), &settings, Arc::clone(&now));
         let outbox = Outbox::new(bus, settings.max_message, Arc::clone(&now));
         Self {
             settings,
@@ -147,7 +147,7 @@ impl Worker {
         *self.age()
     }
 
-    pub(super) fn age(&self) -> std::sync::MutexGuard<'_, QueueAge> {
+    fn age(&self) -> std::sync::MutexGuard<'_, QueueAge> {
         self.age.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -255,7 +255,10 @@ impl Worker {
         match settled {
             Settled::Answered(kept) => self.deliver_kept(case, &kept).await,
             Settled::GivenUp => given_up(),
-            Settled::Done => End::Done,
+            Settled::Done => {
+                self.delete_request(case).await;
+                End::Done
+            }
         }
     }
 
@@ -299,7 +302,7 @@ impl Worker {
         dead.map_or(End::Done, |_| given_up())
     }
 
-    /// The request of an asynchronous call is of no use once it has its answer.
+    /// The request of an asynchronous call is of no use once it has its answer, or is called off.
     async fn delete_request(&self, case: &Case<'_>) {
         let sender = case.sender;
         let points = is_true(&case.received.message, property::IN_BLOB);

@@ -79,7 +79,7 @@ impl Batches {
             };
             let called = self.way.call(errand, place.slot).await;
             match read(&called) {
-                Verdict::Answer => return called.ok().map(response),
+                Verdict::Answer => return called.ok().map(Answer::from),
                 Verdict::Full { retry_after_ms } => {
                     // Lines that wait for the same room don't ask at the same moment.
                     let ms = retry_after_ms.clamp(100, MAX_REST_MS);
@@ -91,7 +91,7 @@ impl Batches {
                     failures += 1;
                     if failures == ATTEMPTS {
                         tracing::warn!(why, "a line of a batch is given up");
-                        return Some(called.map_or_else(|why| not_answered(&why), response));
+                        return Some(called.map_or_else(|why| not_answered(&why), Answer::from));
                     }
                     shared.rest(PAUSE * (1 << (failures - 1))).await;
                 }
@@ -149,14 +149,6 @@ fn read(called: &Result<Called, String>) -> Verdict {
     match called {
         Ok(called) => judge(called.status, called.code.as_deref(), called.retry_after_ms),
         Err(why) => Verdict::Broken(why.clone()),
-    }
-}
-
-fn response(called: Called) -> Answer {
-    Answer::Response {
-        status: called.status,
-        request_id: called.request_id,
-        body: called.body,
     }
 }
 

@@ -38,11 +38,18 @@ pub(super) struct Results {
     blob: Blob,
     /// How long the blob is.
     pub(super) length: u64,
+    /// How many results are in it.
+    pub(super) count: u32,
 }
 
-/// Somebody else works on the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lost;
+/// Why results were not written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unwritten {
+    /// Somebody else works on the batch.
+    Lost,
+    /// The store of blobs does not take them, and never will.
+    Refused(String),
+}
 
 impl Results {
     /// The results that are there already, and the numbers of their lines.
@@ -69,6 +76,7 @@ impl Results {
             blobs: Arc::clone(blobs),
             blob,
             length,
+            count: u32::try_from(numbers.len()).unwrap_or(u32::MAX),
         };
         Ok((results, numbers))
     }
@@ -76,8 +84,8 @@ impl Results {
     /// Appends lines, in as few appends as they fit in.
     ///
     /// # Errors
-    /// [`Lost`] when somebody else has written.
-    pub(super) async fn append(&mut self, lines: &[Bytes]) -> Result<(), Lost> {
+    /// [`Unwritten`]; what came before the append that failed is there, and counted.
+    pub(super) async fn append(&mut self, lines: &[Bytes]) -> Result<(), Unwritten> {
         let mut part = BytesMut::new();
         for line in lines {
             if !part.is_empty() && part.len() + line.len() > MAX_PART {
@@ -91,37 +99,40 @@ impl Results {
         self.append_part(part.freeze()).await
     }
 
-    /// Appends until it is known to be there.
-    async fn append_part(&mut self, part: Bytes) -> Result<(), Lost> {
-        let after = self.length + u64::try_from(part.len()).unwrap_or_default();
+    /// Appends until it is known to be there, or that it never will be.
+    async fn append_part(&mut self, part: Bytes) -> Result<(), Unwritten> {
         let (mut pause, longest) = PAUSES;
-        loop {
-            let done = self
-                .blobs
-                .append(&self.blob, self.length, part.clone())
-                .await;
-            let error = match done {
-                Ok(()) => {
-                    self.length = after;
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            // An answer that was lost may have been a good one.
-            match self.blobs.length(&self.blob).await {
-                Ok(Some(length)) if length == after => {
-                    self.length = after;
-                    return Ok(());
-                }
-                Ok(length) if length.unwrap_or_default() != self.length => return Err(Lost),
-                _ => {}
-            }
-            if let BlobError::Refused(why) = &error {
-                tracing::error!(blob = %self.blob, why, "results of a batch are refused");
-            }
+        while let Some(error) = self.append_once(&part).await? {
             tracing::warn!(blob = %self.blob, %error, "results of a batch can't be kept; trying again");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
+        }
+        let lines = memchr::memchr_iter(b'\n', &part).count();
+        let lines = u32::try_from(lines).unwrap_or(u32::MAX);
+        self.count = self.count.saturating_add(lines);
+        Ok(())
+    }
+
+    /// Appends; why that has to be tried again, where it has.
+    async fn append_once(&mut self, part: &Bytes) -> Result<Option<BlobError>, Unwritten> {
+        let bytes = u64::try_from(part.len()).unwrap_or_default();
+        let after = self.length.saturating_add(bytes);
+        let (blobs, blob) = (&self.blobs, &self.blob);
+        let Err(error) = blobs.append(blob, self.length, part.clone()).await else {
+            self.length = after;
+            return Ok(None);
+        };
+        // An answer that was lost may have been a good one.
+        match (error, blobs.length(blob).await) {
+            (_, Ok(Some(length))) if length == after => {
+                self.length = after;
+                Ok(None)
+            }
+            (_, Ok(length)) if length.unwrap_or_default() != self.length => Err(Unwritten::Lost),
+            (BlobError::Refused(why), Ok(_) | Err(BlobError::Refused(_))) => {
+                Err(Unwritten::Refused(why))
+            }
+            (error, _) => Ok(Some(error)),
         }
     }
 }
@@ -149,4 +160,61 @@ fn ended(line: &Bytes) -> Bytes {
     whole.extend_from_slice(line);
     whole.extend_from_slice(b"\n");
     whole.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::batch::line::MAX_CUSTOM_ID;
+    use crate::store::blobs::Container;
+    use crate::store::blobs::embedded::Embedded;
+
+    async fn results(folder: &tempfile::TempDir) -> Results {
+        let blobs: Arc<dyn Blobs> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let blob = Blob::new(Container::Files, "x");
+        let (results, numbers) = Results::open(&blobs, blob).await.unwrap();
+        assert!(numbers.is_empty());
+        results
+    }
+
+    #[tokio::test]
+    async fn what_the_store_refuses_is_not_tried_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut results = results(&folder).await;
+        let short = Bytes::from_static(b"{}\n");
+        let large = Bytes::from(vec![b'x'; MAX_PART + 1]);
+        let lines = [short.clone(), short, large];
+        let appended = tokio::time::timeout(Duration::from_secs(30), results.append(&lines));
+        let refused = appended.await.expect("it comes to an end");
+        assert!(matches!(refused, Err(Unwritten::Refused(_))), "{refused:?}");
+        assert_eq!((results.length, results.count), (6, 2));
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_somebody_else_writes_is_left_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut own = results(&folder).await;
+        let line = Bytes::from_static(b"{}\n");
+        let appended = own.blobs.append(&own.blob, 0, line.slice(..1)).await;
+        assert_eq!(appended, Ok(()));
+        assert_eq!(own.append(&[line]).await, Err(Unwritten::Lost));
+    }
+
+    #[test]
+    fn the_line_that_an_answer_is_too_large_is_none_itself() {
+        let done = |bytes: usize| Done {
+            number: 1,
+            custom_id: "\u{1}".repeat(MAX_CUSTOM_ID),
+            answer: Answer::Response {
+                status: 200,
+                request_id: "r".into(),
+                body: vec![b'1'; bytes].into(),
+            },
+        };
+        let (line, is_good) = result("batch_spw1", &done(1000));
+        assert!(is_good && line.len() < MAX_PART);
+        let (line, is_good) = result("batch_spw1", &done(MAX_PART));
+        assert!(!is_good && line.len() < MAX_PART);
+        assert!(line.windows(16).any(|part| part == b"answer_too_large"));
+    }
 }

@@ -14,9 +14,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::call::Shared;
 use super::lines::{LineError, Lines};
-use super::results::{Done, Lost, Results, result};
+use super::results::{Done, Results, Unwritten, result};
 use super::{Batches, blob};
 use crate::gateway::app::App;
+use crate::gateway::batch::line;
+use crate::gateway::batch::reply::Answer;
 use crate::gateway::batches::file::{FileRecord, OUTPUT};
 use crate::gateway::batches::mistake::{self, MAX_TOLD, Mistake, Names};
 use crate::gateway::batches::name;
@@ -43,6 +45,8 @@ pub(super) enum RunError {
     Store(StoreError),
     /// Its files can't be reached.
     Lines(LineError),
+    /// Its results can't be written, now or later.
+    Refused(String),
     /// The configuration has its app no longer.
     NoApp(String),
 }
@@ -53,6 +57,7 @@ impl fmt::Display for RunError {
             Self::Lost => f.write_str("somebody else works on it"),
             Self::Store(error) => write!(f, "what is kept of it: {error}"),
             Self::Lines(error) => write!(f, "its files: {error:?}"),
+            Self::Refused(why) => write!(f, "its results are refused: {why}"),
             Self::NoApp(app) => write!(f, "there is no app {app}"),
         }
     }
@@ -70,9 +75,12 @@ impl From<LineError> for RunError {
     }
 }
 
-impl From<Lost> for RunError {
-    fn from(Lost: Lost) -> Self {
-        Self::Lost
+impl From<Unwritten> for RunError {
+    fn from(error: Unwritten) -> Self {
+        match error {
+            Unwritten::Lost => Self::Lost,
+            Unwritten::Refused(why) => Self::Refused(why),
+        }
     }
 }
 
@@ -89,6 +97,18 @@ struct Progress {
     good: Results,
     bad: Results,
     counts: Mutex<Counts>,
+}
+
+impl Progress {
+    /// How many lines have their results, those too that an app has not been told of.
+    fn counted(&self) -> Counts {
+        let told = *self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        Counts {
+            completed: self.good.count,
+            failed: self.bad.count,
+            ..told
+        }
+    }
 }
 
 impl Batches {
@@ -215,11 +235,10 @@ impl Run<'_> {
         let (app, blobs) = (&*self.app.name, &self.batches.blobs);
         let (good, answered) = Results::open(blobs, blob(app, &self.batch.output_file_id)).await?;
         let (bad, failed) = Results::open(blobs, blob(app, &self.batch.error_file_id)).await?;
-        let count = |lines: &[u32]| u32::try_from(lines.len()).unwrap_or(u32::MAX);
         let counts = Counts {
             total: self.batch.counts.total,
-            completed: count(&answered),
-            failed: count(&failed),
+            completed: good.count,
+            failed: bad.count,
         };
         let finished: HashSet<u32> = answered.into_iter().chain(failed).collect();
         let mut progress = Progress {
@@ -227,13 +246,17 @@ impl Run<'_> {
             bad,
             counts: Mutex::new(counts),
         };
-        let called = self.call_all(&finished, &mut progress).await;
-        // Lines that have their results keep them.
-        let is_gone = matches!(called, Err(RunError::Lines(LineError::Gone)));
-        if !is_gone {
-            called?;
-        }
-        self.finish(&progress, is_gone).await
+        // Lines that have their results keep them, whatever comes in between.
+        let mistake = match self.call_all(&finished, &mut progress).await {
+            Ok(()) => None,
+            Err(RunError::Lines(LineError::Gone)) => Some(gone()),
+            Err(RunError::Refused(why)) => {
+                tracing::error!(id = self.batch.id, why, "results of a batch are refused");
+                Some(refused())
+            }
+            Err(error) => return Err(error),
+        };
+        self.finish(&progress, mistake).await
     }
 
     async fn call_all(
@@ -300,25 +323,28 @@ impl Run<'_> {
         }
     }
 
-    /// Ends the batch; its input may be gone before all lines were read. Each step can be made again.
-    async fn finish(&mut self, progress: &Progress, is_gone: bool) -> Result<(), RunError> {
+    /// Ends the batch; `mistake` is why not all lines may have their results. Each step can be made
+    /// again.
+    async fn finish(
+        &mut self,
+        progress: &Progress,
+        mistake: Option<Mistake>,
+    ) -> Result<(), RunError> {
         let (output, errors) = (
             self.batch.output_file_id.clone(),
             self.batch.error_file_id.clone(),
         );
         let has_output = self.file(&output, progress.good.length, "output").await?;
         let has_errors = self.file(&errors, progress.bad.length, "error").await?;
-        let counts = *progress
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let counts = progress.counted();
+        let mistake = mistake.filter(|_| !counts.is_all());
         let now = self.batches.now_s();
         self.update(|batch| {
             batch.has_output = has_output;
             batch.has_errors = has_errors;
-            if is_gone && !counts.is_all() {
+            if let Some(mistake) = &mistake {
                 batch.counts = counts;
-                batch.fail(vec![gone()], now);
+                batch.fail(vec![mistake.clone()], now);
             } else {
                 batch.end(counts, now);
             }
@@ -346,6 +372,13 @@ impl Run<'_> {
 
 fn gone() -> Mistake {
     Mistake::new("file_missing", "The input file is gone.", None)
+}
+
+/// Why it was refused is the operator's, who finds it in the log.
+fn refused() -> Mistake {
+    let message =
+        "A result can't be written: where files are kept refuses it. Those before it are there.";
+    Mistake::new("results_refused", message, None)
 }
 
 /// Has lines answered, so many at the same time as `done` has room for.
@@ -376,17 +409,7 @@ async fn call_lines(
             if finished.contains(&number) {
                 return;
             }
-            let Ok((custom_id, line)) = mistake::read(number, &line, path) else {
-                // It was looked at before: the file can't have changed.
-                tracing::error!(number, "a line of a batch can't be read any more");
-                return;
-            };
-            if let Some(answer) = batches.answer(shared, &line).await {
-                let result = Done {
-                    number,
-                    custom_id,
-                    answer,
-                };
+            if let Some(result) = answered(batches, shared, path, number, &line).await {
                 // Whoever writes them down has left only where the batch is left.
                 let _ = done.send(result).await;
             }
@@ -399,6 +422,31 @@ async fn call_lines(
         None => Ok(()),
         Some(error) => Err(error.into()),
     }
+}
+
+/// What a line comes to; `None` where the batch was called off before it was called.
+async fn answered(
+    batches: &Batches,
+    shared: &Shared,
+    path: &str,
+    number: u32,
+    line: &Bytes,
+) -> Option<Done> {
+    let (custom_id, answer) = match mistake::read(number, line, path) {
+        Ok((custom_id, line)) => (custom_id, batches.answer(shared, &line).await?),
+        // It was looked at before, and the file can't have changed: only by another version of the
+        // gateway, which took more than this one. It has its result like any other.
+        Err(Mistake { code, message, .. }) => {
+            tracing::error!(number, code, "a line of a batch can't be read any more");
+            let custom_id = line::custom_id(line).unwrap_or_default();
+            (custom_id, Answer::Error { code, message })
+        }
+    };
+    Some(Done {
+        number,
+        custom_id,
+        answer,
+    })
 }
 
 /// Writes results down, all that have come at once.
@@ -423,10 +471,12 @@ async fn write_results(
         }
         good.append(&answered).await?;
         bad.append(&failed).await?;
-        let count = |lines: &[Bytes]| u32::try_from(lines.len()).unwrap_or(u32::MAX);
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.completed = counts.completed.saturating_add(count(&answered));
-        counts.failed = counts.failed.saturating_add(count(&failed));
+        counts.completed = good.count;
+        counts.failed = bad.count;
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,19 +11,18 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use http_body_util::BodyExt;
 use multer::Multipart;
 use tokio::time::timeout;
 use tower_http::timeout::TimeoutError;
 
 use super::error::ApiError;
-use super::{Batches, Desk, Passed, blob, json_answer};
+use super::{Batches, Desk, blob, json_answer};
 use crate::gateway::app::App;
 use crate::gateway::batches::file::{FileRecord, INPUT, filename};
 use crate::gateway::batches::name;
-use crate::host::bodies::{Counted, NoRoom, Part, discard};
+use crate::host::bodies::{Gathered, Ungathered, discard, gather};
 use crate::store::blobs::upload::Upload;
 use crate::store::{Table, batches as rows};
 
@@ -58,16 +57,25 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
     let (mut parts, mut body) = request.into_parts();
     let room = Arc::clone(&desk.batches.passed.room);
     let mut part = room.part();
-    let (start, is_whole) = match gather(&mut body, &desk.batches.passed, &mut part).await {
+    let passed = &desk.batches.passed;
+    // More of a form than the relay takes can only be the batch API's: the rest is read as it is kept.
+    let gathering = gather(&mut body, passed.max, &mut part);
+    let gathered = match timeout(passed.within, gathering).await {
+        Ok(Ok(gathered)) => Ok(gathered),
+        Ok(Err(Ungathered::NoRoom)) => Err(ApiError::NoRoom),
+        Ok(Err(Ungathered::Broken(error))) => Err(fault(&error)),
+        Err(_) => Err(ApiError::Late),
+    };
+    let Gathered { bytes, is_whole } = match gathered {
         Ok(gathered) => gathered,
         Err(error) => {
-            tokio::spawn(discard(body, desk.batches.passed.max, LET_GO_TIME));
+            tokio::spawn(discard(body, passed.max, LET_GO_TIME));
             return desk.answer(Err(error));
         }
     };
     let form = Form {
         boundary,
-        start,
+        start: bytes,
         is_whole,
         rest: body.into_data_stream(),
     };
@@ -89,36 +97,10 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
     desk.answer(keep(&desk.batches, &app, form).await)
 }
 
-/// Reads a form up to where it can't be the relay's any more: what was read, and whether it is all of it.
-async fn gather(
-    body: &mut Body,
-    passed: &Passed,
-    part: &mut Part<'_>,
-) -> Result<(Bytes, bool), ApiError> {
-    let mut body = Counted { body, part };
-    let mut start = BytesMut::new();
-    let reading = async {
-        while start.len() <= passed.max {
-            match body.frame().await {
-                None => return Ok(true),
-                Some(Ok(frame)) => start.extend(frame.into_data()),
-                Some(Err(error)) => return Err(fault(&*error)),
-            }
-        }
-        Ok(false)
-    };
-    let is_whole = timeout(passed.within, reading).await;
-    let is_whole = is_whole.unwrap_or(Err(ApiError::Late))?;
-    Ok((start.freeze(), is_whole))
-}
-
 /// Why a body can't be read on.
 fn fault(error: &(dyn Error + 'static)) -> ApiError {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.is::<NoRoom>() {
-            return ApiError::NoRoom;
-        }
         if error.is::<TimeoutError>() {
             return ApiError::Late;
         }

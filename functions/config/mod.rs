@@ -66,4 +66,6 @@ pub use secret::Secret;
 pub use source::{Source, SourceError};
 pub use telemetry::Telemetry;
 pub use transform::Transform;
-pub use types::{ApiForm, App, Backend, Config, Deployment, Gateway, Model, Storage, mebibytes};
+pub use types::{
+    ApiForm, App, Backend, Config, Deployment, Gateway, Model, PastSize, Storage, mebibytes,
+};

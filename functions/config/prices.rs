@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Backend, Config, Deployment};
+use super::{Backend, Config, Deployment, PastSize};
 use crate::gateway::event::Kind;
 use crate::gateway::price::{
     self, OwnPrice, PricedDeployment, Prices, RegionClass, TokenPrices, list,
@@ -95,7 +95,7 @@ impl Config {
     /// The prices of all deployments.
     pub fn prices(&self) -> Prices {
         let deployments = self.backends.iter().flat_map(|backend| {
-            let each = backend.deployments.iter();
+            let each = backend.deployments.iter().chain(&backend.deleted);
             each.map(move |deployment| priced(backend, deployment))
         });
         let own = self.prices.iter().map(Price::own).collect();
@@ -115,10 +115,18 @@ fn priced(backend: &Backend, deployment: &Deployment) -> PricedDeployment {
         region_class: deployment.region_class,
         region: region(backend.region.as_deref().unwrap_or_default()).into(),
         ptus: ptus.unwrap_or(0),
+        before: before(&deployment.before),
         since: deployment
             .since
             .map_or(Timestamp::default(), |Day(since)| since),
+        deleted: deployment.deleted.map(|Day(deleted)| deleted),
     }
+}
+
+fn before(sizes: &[PastSize]) -> Vec<(Timestamp, u32)> {
+    let mut before: Vec<_> = sizes.iter().map(|size| (size.until.0, size.ptus)).collect();
+    before.sort_unstable();
+    before
 }
 
 /// A region by the name that the list has, however it is written: `Sweden Central`.

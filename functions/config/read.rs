@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::mistakes::Report;
 use super::tree::Tree;
-use super::{Config, Live, Mistakes, Storage, shape, validate};
+use super::{Backend, Config, Live, Mistakes, Storage, shape, validate};
 
 /// The JSON Schema of `spillway.toml`, draft 2020-12.
 pub fn schema() -> Value {
@@ -68,9 +68,13 @@ impl Config {
             return Err(report.into_mistakes(file));
         };
         match read {
-            Ok(config) => {
+            Ok(mut config) => {
                 validate::names(&tree, &mut report);
                 if report.is_empty() {
+                    config
+                        .backends
+                        .iter_mut()
+                        .for_each(Backend::set_deleted_aside);
                     return Ok(config);
                 }
             }

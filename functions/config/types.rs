@@ -207,6 +207,17 @@ pub struct Backend {
     /// Its deployments.
     #[serde(default, rename = "deployment")]
     pub deployments: Vec<Deployment>,
+    /// Those that were deleted: they are not called, only charged for.
+    #[serde(skip)]
+    pub deleted: Vec<Deployment>,
+}
+
+impl Backend {
+    /// Sets those deployments aside that were deleted.
+    pub(super) fn set_deleted_aside(&mut self) {
+        let gone = |deployment: &mut Deployment| deployment.deleted.is_some();
+        self.deleted.extend(self.deployments.extract_if(.., gone));
+    }
 }
 
 /// The generation of URLs that a backend is called by.
@@ -256,6 +267,14 @@ pub struct Deployment {
     /// before. Absent: it was always there.
     #[schemars(with = "Option<String>")]
     pub since: Option<Day>,
+    /// The numbers of PTUs that it had before; only for ptu: what it cost then goes by them.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    pub before: Vec<PastSize>,
+    /// The UTC day on which it was deleted; only for ptu. It is not called any more, and costs nothing
+    /// from that day on: it stands here for the bills of the time before.
+    #[schemars(with = "Option<String>")]
+    pub deleted: Option<Day>,
     /// Whether others call it past this gateway: then Azure counts more than the gateway does, which is
     /// shown but not logged.
     #[serde(default)]
@@ -263,6 +282,18 @@ pub struct Deployment {
     /// The apps whose own it is: nobody else's calls go to it, and theirs go to it first within
     /// its tier. Absent: every app's.
     pub apps: Option<Vec<String>>,
+}
+
+/// How many PTUs a deployment had until a day.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PastSize {
+    /// The UTC day from which it had another number, for example `"2026-11-15"`.
+    #[schemars(with = "String")]
+    pub until: Day,
+    /// Provisioned throughput units.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub ptus: u32,
 }
 
 const fn one() -> u32 {
@@ -411,6 +442,10 @@ pub struct App {
     /// there for whoever may read that.
     #[serde(default)]
     pub log_prompts: bool,
+    /// Whether it may call the responses API with `background = true`. What is generated then is on no
+    /// bill and counts for no limit: it is fetched later, by calls that cost nothing.
+    #[serde(default)]
+    pub allow_background: bool,
     /// Whose answers its calls may be given; absent: as `[cache] scope` says.
     pub cache: Option<Scope>,
     /// What its requests are changed by, in this order.

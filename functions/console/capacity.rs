@@ -55,7 +55,8 @@ pub(super) struct Capacities(BTreeMap<(Arc<str>, Arc<str>), Capacity>);
 
 impl Capacities {
     pub(super) fn new(prices: &Prices) -> Self {
-        let all = prices.ptus().into_iter().map(|of| {
+        let here = prices.ptus().into_iter().filter(|of| of.deleted.is_none());
+        let all = here.map(|of| {
             let rate = ModelRate::of(&of.base_model).unwrap_or(ModelRate::ASSUMED);
             let known = prices.ptu(&of.backend, &of.name, Timestamp::from_unix_ms(u64::MAX));
             let capacity = Capacity {

@@ -307,8 +307,12 @@ impl Days {
             let per_hour = price.as_ref().and_then(|price| price.per_hour);
             let since = of.since.unix_ms();
             // Writing to a String can't fail.
-            let _ = write!(terms, ";{}/{} {}", of.backend, of.name, of.ptus);
+            let ptus = of.ptus_at(start);
+            let _ = write!(terms, ";{}/{} {ptus}", of.backend, of.name);
             let _ = write!(terms, " {per_hour:?} {since}");
+            if let Some(deleted) = of.deleted {
+                let _ = write!(terms, " {}", deleted.unix_ms());
+            }
         }
         terms
     }

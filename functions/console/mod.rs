@@ -32,7 +32,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::Method;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -234,7 +234,7 @@ pub fn router(console: &Current<Console>) -> Router {
         .route("/spillway/api/idle", get(api::idle))
         .route("/spillway/api/what-if", get(api::what_if))
         .route_layer(from_fn_with_state(console.clone(), admins_only))
-        .route(sign_in::PATH, get(sign_in::show).post(sign_in::take))
+        .route(sign_in::PATH, sign_in::route())
         .route("/spillway/sign-out", post(sign_in::out))
         .route(page::STYLE_PATH, get(page::style))
         .route(page::SCRIPT_PATH, get(page::script))
@@ -254,10 +254,10 @@ async fn admins_only(State(console): State<Console>, mut request: Request, next:
     let headers = request.headers();
     if console.is_signed_in(headers, now).await {
         request.extensions_mut().insert(SignedIn);
-        return next.run(request).await;
+        return kept_nowhere(next.run(request).await);
     }
     match relay.door.admin(headers, now).await {
-        Ok(_) => next.run(request).await,
+        Ok(_) => kept_nowhere(next.run(request).await),
         Err(_) if is_person(&request) => {
             let path = request.uri().path_and_query();
             sign_in::redirect(path.map_or("", |path| path.as_str()))
@@ -266,9 +266,17 @@ async fn admins_only(State(console): State<Console>, mut request: Request, next:
     }
 }
 
+/// Has no cache on the way keep what only administrators may see.
+fn kept_nowhere(mut response: Response) -> Response {
+    let keep_not = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, keep_not);
+    response
+}
+
 /// Whether a request shows a key or token: then it is judged by that.
 fn shows_key(headers: &HeaderMap) -> bool {
-    headers.contains_key("api-key") || headers.contains_key(AUTHORIZATION)
+    let keys = ["api-key", "ocp-apim-subscription-key"];
+    keys.iter().any(|name| headers.contains_key(*name)) || headers.contains_key(AUTHORIZATION)
 }
 
 fn is_person(request: &Request) -> bool {

@@ -1,16 +1,21 @@
 //! How a person signs in with a browser: an admin key or token, shown once in a form, for a session
 //! in a cookie that no script can read and no other site can make use of.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::Form;
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{MethodRouter, get};
 use http::header::{COOKIE, HOST, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{HeaderName, StatusCode};
 use serde::Deserialize;
+use tower_http::timeout::TimeoutLayer;
 
 use super::{Console, page};
+use crate::current::Current;
 use crate::door::Admin;
 
 /// Where the form is.
@@ -18,6 +23,12 @@ pub(super) const PATH: &str = "/spillway/sign-in";
 
 /// The cookie's name.
 const COOKIE_NAME: &str = "spillway-session";
+
+/// Longest form, bytes: a token, which has 16 KiB at most, and a path.
+const MAX_FORM: usize = 20 * 1024;
+
+/// Longest time for a form to come and be answered.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where a person goes who came from nowhere.
 const START: &str = "/spillway/";
@@ -65,13 +76,22 @@ pub(super) fn form_urlencoded(text: &str) -> String {
     encoded
 }
 
+/// The form, and what it sends. Anybody may send something: little, and soon.
+pub(super) fn route() -> MethodRouter<Current<Console>> {
+    let patience = TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, PATIENCE);
+    get(show)
+        .post(take)
+        .layer::<_, Infallible>(DefaultBodyLimit::max(MAX_FORM))
+        .layer::<_, Infallible>(patience)
+}
+
 /// The form.
-pub(super) async fn show(Query(wish): Query<Wish>) -> Response {
+async fn show(Query(wish): Query<Wish>) -> Response {
     page::html(page::sign_in(wish.path(), None))
 }
 
 /// Takes what the form sends.
-pub(super) async fn take(
+async fn take(
     State(console): State<Console>,
     headers: HeaderMap,
     Form(shown): Form<Shown>,

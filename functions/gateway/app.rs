@@ -22,6 +22,8 @@ pub struct App {
     pub priority: Priority,
     /// Whether its requests and answers are kept.
     pub log_prompts: bool,
+    /// Whether it may have responses made in the background, which nobody can count.
+    pub allow_background: bool,
     /// What its requests are changed by; `None`: nothing.
     pub transform: Option<Arc<Transform>>,
     /// What is kept of the answers to its calls; `None`: nothing.
@@ -38,6 +40,7 @@ impl App {
             tiers: Tiers::ALL,
             priority: Priority::High,
             log_prompts: false,
+            allow_background: true,
             transform: None,
             cache: None,
         }

@@ -8,11 +8,15 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 #[cfg(test)]
 mod tests;
+
+/// Most ids of stored things that a body may name: each of them may be a read of the store. A batch of files for a
+/// vector store has 500 at most (OpenAI's API reference, "Create vector store file batch").
+const MAX_STORED_IDS: usize = 512;
 
 /// Why a body could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +110,7 @@ pub struct Head<'a> {
     body: &'a [u8],
     model: Option<&'a RawValue>,
     stream: bool,
+    background: bool,
     stream_options: Option<&'a RawValue>,
     max_output_tokens: Option<u64>,
     store: Option<bool>,
@@ -123,7 +128,8 @@ impl<'a> Head<'a> {
     /// the backend's to say.
     ///
     /// # Errors
-    /// Where the body is no JSON or no object, and where a key that is read stands twice.
+    /// Where the body is no JSON or no object, where a key that is read stands twice, and where too many
+    /// stored things are named.
     pub fn parse(body: &'a [u8]) -> Result<Self, BodyError> {
         let inside = body.iter().position(|byte| !byte.is_ascii_whitespace());
         let inside = match inside {
@@ -167,6 +173,11 @@ impl<'a> Head<'a> {
         self.stream
     }
 
+    /// Whether the answer is to be made after the call has ended.
+    pub const fn background(&self) -> bool {
+        self.background
+    }
+
     /// The most tokens that the answer may have, where the body says.
     pub const fn max_output_tokens(&self) -> Option<u64> {
         self.max_output_tokens
@@ -178,7 +189,7 @@ impl<'a> Head<'a> {
     }
 
     /// The ids of what is stored that the call builds on: a response, conversation, file, assistant,
-    /// thread.
+    /// thread, vector store.
     pub fn stored_ids(&self) -> impl Iterator<Item = &str> {
         self.stored_ids.iter().map(|id| &**id)
     }
@@ -283,9 +294,10 @@ fn json_string(text: &str) -> String {
 struct Key(Option<usize>);
 
 /// Keys that routing, limits and ownership go by.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 21] = [
     "model",
     "stream",
+    "background",
     "stream_options",
     "store",
     "conversation",
@@ -294,9 +306,13 @@ const NAMES: [&str; 16] = [
     "max_output_tokens",
     "previous_response_id",
     "input_file_id",
+    "file_id",
+    "file_ids",
+    "vector_store_ids",
     "assistant_id",
     "thread_id",
     "training_file",
+    "validation_file",
     "messages",
     "input",
     "prompt",
@@ -342,6 +358,9 @@ impl<'a> Visitor<'a> for Fields<'_, 'a> {
                 return Err(twice(name));
             }
             head.take(name, raw);
+            if head.stored_ids.len() > MAX_STORED_IDS {
+                return Err(too_many());
+            }
         }
         Ok(())
     }
@@ -353,12 +372,19 @@ fn twice<E: serde::de::Error>(key: &str) -> E {
     E::custom(format_args!("`{key}` stands twice in the body"))
 }
 
+fn too_many<E: serde::de::Error>() -> E {
+    E::custom(format_args!(
+        "the body names more than {MAX_STORED_IDS} stored things (files, vector stores and the like); make several calls of it"
+    ))
+}
+
 impl<'a> Head<'a> {
     /// Takes in a member of the body, whose key is one of [`NAMES`].
     fn take(&mut self, name: &str, raw: &'a RawValue) {
         match name {
             "model" => self.model = Some(raw),
             "stream" => self.stream = raw.get() == "true",
+            "background" => self.background = raw.get() == "true",
             "stream_options" => self.stream_options = Some(raw),
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
                 let limit = raw.get().parse().ok();
@@ -367,8 +393,36 @@ impl<'a> Head<'a> {
             "store" => self.store = raw.get().parse().ok(),
             "messages" | "input" | "prompt" => self.prompt = self.prompt.or(Some(raw)),
             "conversation" => self.stored_ids.extend(conversation(raw)),
+            "file_ids" | "vector_store_ids" => list(raw, &mut self.stored_ids),
             _ => self.stored_ids.extend(text(raw)),
         }
+    }
+}
+
+/// Adds the ids of a list to those that are known. What is no list of texts is the backend's to refuse.
+fn list<'a>(raw: &'a RawValue, ids: &mut Vec<Cow<'a, str>>) {
+    ids.extend(text(raw));
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    let _ = json.deserialize_seq(Ids(ids));
+}
+
+/// Reads a list until there are too many ids: the length of the list is the client's to say.
+struct Ids<'i, 'a>(&'i mut Vec<Cow<'a, str>>);
+
+impl<'a> Visitor<'a> for Ids<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of ids")
+    }
+
+    fn visit_seq<S: SeqAccess<'a>>(self, mut list: S) -> Result<(), S::Error> {
+        while self.0.len() <= MAX_STORED_IDS
+            && let Some(id) = list.next_element::<&'a RawValue>()?
+        {
+            self.0.extend(text(id));
+        }
+        Ok(())
     }
 }
 

@@ -44,6 +44,27 @@ pub enum Operation {
     Other,
 }
 
+/// Whether the answer to a POST of this path is a stored object, changed or called off: the usage that it
+/// says was counted when it was made.
+pub fn shows_stored(path: &str) -> bool {
+    let mut parts = path.split('/');
+    let mut next = || parts.next();
+    matches!(
+        [next(), next(), next(), next(), next(), next()],
+        [Some("chat"), Some("completions"), Some(_), None, ..]
+            | [Some("responses"), Some(_), Some("cancel"), None, ..]
+            | [Some("threads"), Some(_), Some("runs"), Some(_), None, _]
+            | [
+                Some("threads"),
+                Some(_),
+                Some("runs"),
+                Some(_),
+                Some("cancel"),
+                None
+            ]
+    )
+}
+
 impl Operation {
     /// The operation of a path such as `chat/completions`.
     pub fn of(path: &str) -> Self {
@@ -161,6 +182,15 @@ impl<'a> Route<'a> {
         }
         // A thread's runs are made by `threads/runs`, which is no id.
         parts.next().filter(|id| *id != "runs")
+    }
+
+    /// The ids of all stored things that the URL names, that of [`Route::stored_id`] first: a file may be
+    /// named within a vector store.
+    pub fn stored_ids(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let parts = self.path.split('/').skip(2);
+        let pairs = parts.clone().zip(parts.skip(1));
+        let within = pairs.filter(|(collection, _)| STORED.contains(collection));
+        self.stored_id().into_iter().chain(within.map(|(_, id)| id))
     }
 
     /// The id of the stored thing that the URL is about as a whole, so that a DELETE deletes it:
@@ -345,6 +375,29 @@ mod tests {
     }
 
     #[test]
+    fn what_changes_a_stored_object_makes_nothing() {
+        for path in [
+            "chat/completions/c1",
+            "responses/resp_1/cancel",
+            "threads/t/runs/r",
+            "threads/t/runs/r/cancel",
+        ] {
+            assert!(shows_stored(path), "{path}");
+        }
+        for path in [
+            "chat/completions",
+            "responses",
+            "responses/compact",
+            "threads/runs",
+            "threads/t/runs",
+            "threads/t/runs/r/submit_tool_outputs",
+            "threads/t/runs/r/cancel/x",
+        ] {
+            assert!(!shows_stored(path), "{path}");
+        }
+    }
+
+    #[test]
     fn the_classic_form_names_the_model_in_the_path() {
         let r = route(
             "/openai/deployments/gpt%2D4o/chat/completions",
@@ -499,6 +552,32 @@ mod tests {
         ];
         for (path, id) in ids {
             assert_eq!(route(path, "").stored_id(), id, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_id_behind_another_is_found_too() {
+        let ids: [(&str, &[&str]); 8] = [
+            ("/v1/vector_stores/vs_1/files/file-2", &["vs_1", "file-2"]),
+            (
+                "/low/openai/vector_stores/vs_1/files/file-2/content",
+                &["vs_1", "file-2"],
+            ),
+            ("/v1/vector_stores/vs_1/files", &["vs_1"]),
+            (
+                "/openai/threads/thread_1/messages/msg_1/files/file-2",
+                &["thread_1", "file-2"],
+            ),
+            ("/openai/threads/thread_1/runs/run_2", &["thread_1"]),
+            ("/openai/threads/runs", &[]),
+            ("/v1/chat/completions", &[]),
+            ("/v1/files", &[]),
+        ];
+        for (path, ids) in ids {
+            assert!(
+                route(path, "").stored_ids().eq(ids.iter().copied()),
+                "{path}"
+            );
         }
     }
 

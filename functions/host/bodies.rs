@@ -1,12 +1,10 @@
 //! The memory of bodies: how much of it all requests together may take, and how a body is let go of.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame};
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
@@ -48,6 +46,10 @@ impl Room {
     }
 }
 
+/// There is no room for so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
 /// What one body takes of a [`Room`], until this is dropped.
 #[derive(Debug)]
 pub struct Part<'r> {
@@ -77,55 +79,68 @@ impl Drop for Part<'_> {
     }
 }
 
-/// The bodies of other requests take all the room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
-
-impl std::fmt::Display for NoRoom {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the bodies of other requests take all the room")
-    }
-}
-
-impl std::error::Error for NoRoom {}
-
-/// A body of whose chunks each takes room as it comes.
+/// Why a body could not be gathered.
 #[derive(Debug)]
-pub struct Counted<'b, 'r, B> {
-    /// The body.
-    pub body: &'b mut B,
-    /// Its part of the room.
-    pub part: &'b mut Part<'r>,
+pub enum Ungathered {
+    /// The bodies of other requests take all the room.
+    NoRoom,
+    /// It broke off.
+    Broken(axum::Error),
 }
 
-impl<B> Body for Counted<'_, '_, B>
-where
-    B: Body<Data = Bytes, Error: Into<axum::BoxError>> + Unpin,
-{
-    type Data = Bytes;
-    type Error = axum::BoxError;
+/// The start of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gathered {
+    /// Its bytes, in one piece.
+    pub bytes: Bytes,
+    /// Whether they are all of it.
+    pub is_whole: bool,
+}
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        let this = self.get_mut();
-        let Some(frame) = ready!(Pin::new(&mut *this.body).poll_frame(context)) else {
-            return Poll::Ready(None);
+/// Reads a body until it ends, or has more than `most` bytes. What of it is read is in `part`.
+///
+/// Its chunks are put together as they come: kept as they are, chunks of a byte would take some forty times
+/// the memory of what they carry.
+///
+/// # Errors
+/// [`Ungathered`].
+pub async fn gather(
+    body: &mut axum::body::Body,
+    most: usize,
+    part: &mut Part<'_>,
+) -> Result<Gathered, Ungathered> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    loop {
+        let is_whole = match body.frame().await {
+            None => true,
+            Some(Err(error)) => return Err(Ungathered::Broken(error)),
+            Some(Ok(frame)) => {
+                let chunk = frame.into_data().unwrap_or_default();
+                part.grow(chunk.len()).map_err(|_| Ungathered::NoRoom)?;
+                if first.is_empty() {
+                    first = chunk;
+                } else {
+                    if all.is_empty() {
+                        all.reserve(still_to_come(body, most) + first.len() + chunk.len());
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&chunk);
+                }
+                false
+            }
         };
-        let frame = frame.map_err(Into::into)?;
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        this.part.grow(bytes)?;
-        Poll::Ready(Some(Ok(frame)))
+        if is_whole || first.len().max(all.len()) > most {
+            let bytes = if all.is_empty() { first } else { all.freeze() };
+            return Ok(Gathered { bytes, is_whole });
+        }
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
+/// What a body says that is still to come of it, `most` at most.
+fn still_to_come(body: &axum::body::Body, most: usize) -> usize {
+    let stated = body.size_hint().lower();
+    usize::try_from(stated).map_or(most, |stated| stated.min(most))
 }
 
 /// Takes in what comes of a body that nobody wants, up to `most` bytes and for `time`, and keeps

@@ -11,6 +11,7 @@ pub mod spool;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -138,27 +139,37 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox. A spool that can't be opened is said and done without.
-    pub fn new(ways: Ways, settings: Settings) -> Self {
-        let open = |folder: &Path| match Spool::open(folder, settings.spool_bytes) {
-            Ok(spool) => Some(Mutex::new(spool)),
-            Err(error) => {
+    ///
+    /// # Errors
+    /// When it can't be opened, and events are to be in a file before anything else.
+    pub fn new(ways: Ways, settings: Settings) -> io::Result<Self> {
+        let has_way = ways.hub.is_some() || ways.ledger.is_some();
+        let folder = settings.spool.as_deref().filter(|_| has_way);
+        let spool = match folder.map(|folder| Spool::open(folder, settings.spool_bytes)) {
+            None => None,
+            Some(Ok(spool)) => Some(Mutex::new(spool)),
+            Some(Err(error)) => {
+                let folder = folder.unwrap_or(Path::new("")).display();
+                if settings.is_durable {
+                    return Err(io::Error::other(format!(
+                        "[chargeback] durable = true, and the folder for usage events, {folder}, can't be used: {error}; name one that can be written to in [chargeback] spool"
+                    )));
+                }
                 tracing::error!(
                     %error,
-                    folder = %folder.display(),
+                    %folder,
                     "no files for usage events: those that can't be delivered wait in memory"
                 );
                 None
             }
         };
-        let has_way = ways.hub.is_some() || ways.ledger.is_some();
-        let folder = settings.spool.as_deref().filter(|_| has_way);
-        Self {
-            spool: folder.and_then(open),
+        Ok(Self {
+            spool,
             ways,
             settings,
             hub_rests: Mutex::new(None),
             clock: Clock::new(),
-        }
+        })
     }
 
     /// Delivers events until the last recorder is gone, or `stop` says so. Then all that has come

@@ -61,6 +61,24 @@ fn events(count: usize) -> Vec<UsageEvent> {
     (0..count).map(event).collect()
 }
 
+fn into(store: Arc<dyn Store>) -> Ways {
+    Ways {
+        hub: None,
+        ledger: Some(Arc::new(Ledger::new(store))),
+        prices: Current::new(Prices::default()),
+        traces: None,
+    }
+}
+
+fn settings(spool: PathBuf) -> Settings {
+    Settings {
+        gather: Duration::ZERO,
+        is_durable: false,
+        spool: Some(spool),
+        spool_bytes: 1 << 30,
+    }
+}
+
 /// Rows of calls in the table.
 async fn rows(store: &dyn Store) -> usize {
     let pages = Pages::new(store, Table::Chargeback, Range::all());
@@ -95,19 +113,8 @@ async fn a_file_is_delivered_although_the_table_fails_more_often_than_a_whole_fi
     let mut spool = Spool::open(&folder.path().join("spool"), 1 << 30).unwrap();
     assert_eq!(spool.append(all.iter()).unwrap(), all.len());
     drop(spool);
-    let ways = Ways {
-        hub: None,
-        ledger: Some(Arc::new(Ledger::new(Arc::clone(&shaky) as _))),
-        prices: Current::new(Prices::default()),
-        traces: None,
-    };
-    let settings = Settings {
-        gather: Duration::ZERO,
-        is_durable: false,
-        spool: Some(folder.path().join("spool")),
-        spool_bytes: 1 << 30,
-    };
-    let outbox = Outbox::new(ways, settings);
+    let settings = settings(folder.path().join("spool"));
+    let outbox = Outbox::new(into(Arc::clone(&shaky) as _), settings).unwrap();
     let spool = outbox.spool.as_ref().unwrap();
     let mut failures = 0;
     while let Err(why) = outbox.deliver_files(spool, &mut 0).await {
@@ -116,4 +123,22 @@ async fn a_file_is_delivered_although_the_table_fails_more_often_than_a_whole_fi
     }
     assert!(failures > 1, "the table was to fail");
     assert_eq!(rows(&shaky.store).await, all.len());
+}
+
+#[test]
+fn what_is_to_be_durable_has_a_folder_or_does_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(&folder.path().join("store")).unwrap());
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let spool = folder.path().join("file").join("spool");
+    let without = settings(spool.clone());
+    let outbox = Outbox::new(into(Arc::clone(&store)), without).unwrap();
+    assert!(outbox.spool.is_none());
+    let durable = Settings {
+        is_durable: true,
+        ..settings(spool.clone())
+    };
+    let why = Outbox::new(into(store), durable).unwrap_err().to_string();
+    assert!(why.contains(&*spool.to_string_lossy()), "{why}");
+    assert!(why.contains("[chargeback] spool"), "{why}");
 }

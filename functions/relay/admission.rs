@@ -22,11 +22,27 @@ pub(super) fn admit(
     call: &Call<'_>,
     record: &mut CallRecord,
 ) -> (Standing, Result<(), RelayError>) {
+    let prompt_tokens = record.prompt_tokens;
+    admit_by(call, record, || estimate(call, prompt_tokens))
+}
+
+/// As [`admit`], a call that is taken in now and made later. Its tokens count when it is made.
+pub(super) fn admit_for_later(
+    call: &Call<'_>,
+    record: &mut CallRecord,
+) -> (Standing, Result<(), RelayError>) {
+    admit_by(call, record, || 0)
+}
+
+fn admit_by(
+    call: &Call<'_>,
+    record: &mut CallRecord,
+    estimate: impl FnOnce() -> u64,
+) -> (Standing, Result<(), RelayError>) {
     let app = &call.caller.app.name;
     let model = call.model.name();
     let spends = record.can_use;
     let quotas = &call.relay.quotas;
-    let estimate = || estimate(call, record.prompt_tokens);
     let admission = quotas.admit(app, model, spends, estimate, record.now());
     let standing = admission.standing;
     if admission.is_demoted() {

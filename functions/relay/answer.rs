@@ -26,7 +26,7 @@ use crate::gateway::event::Outcome;
 use crate::gateway::id::new_id;
 use crate::gateway::identity::Identity;
 use crate::gateway::pool::ModelPool;
-use crate::gateway::route::{Operation, Route};
+use crate::gateway::route::{Operation, Route, shows_stored};
 use crate::gateway::trace::TraceParent;
 
 pub(super) async fn handle(State(worker): State<Arc<Worker>>, request: Request) -> Response {
@@ -112,7 +112,8 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
     if let Some(calls) = relay.async_calls.get()
         && let Some(path) = later::wanted(&call, &record)
     {
-        return later::accept(calls, &path, &call, record).await;
+        // Boxed: most calls are answered now.
+        return Box::pin(later::accept(calls, &path, &call, record)).await;
     }
     admit_and_run(&mut call, record).await
 }
@@ -212,16 +213,17 @@ pub(super) async fn prepare<'a>(
             .and_then(|value| value.to_str().ok());
         call.reading = Reading::new(&call.route, kind.unwrap_or_default(), bytes)?;
     }
+    can_be_counted(call)?;
     let settings = &call.relay.settings;
     let model = match &call.route.model {
         Some(model) => Some(model.clone()),
         None => call.reading.model()?,
     };
-    record.can_use = call.method == Method::POST;
+    record.can_use = call.method == Method::POST && !shows_stored(call.route.path);
     record.prompt_tokens = estimate::input_tokens(call.reading.prompt());
     let in_body = call.reading.stored_ids().map(str::to_owned);
-    let in_path = call.route.stored_id().map(str::to_owned);
-    let stored: Vec<String> = in_path.into_iter().chain(in_body).collect();
+    let in_path = call.route.stored_ids().map(str::to_owned);
+    let stored: Vec<String> = in_path.chain(in_body).collect();
     for id in &stored {
         let owner = owning_backend(call, id, record).await?;
         call.pinned = call.pinned.take().or(owner);
@@ -240,6 +242,18 @@ pub(super) async fn prepare<'a>(
         }
         None => Arc::clone(&settings.any_backend),
     };
+    Ok(())
+}
+
+/// Whether the call's answer will say what it used. A response that is made in the background is queued when
+/// the call ends, and is read by a GET, which costs nothing.
+fn can_be_counted(call: &Call<'_>) -> Result<(), RelayError> {
+    let app = &call.caller.app;
+    let is_background = call.route.operation == Operation::Responses && call.reading.background();
+    if is_background && !app.allow_background {
+        let app = app.name.to_string();
+        return Err(RelayError::BackgroundNotAllowed { app });
+    }
     Ok(())
 }
 

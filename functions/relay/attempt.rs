@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue};
-use http::{Request, Response as HttpResponse};
+use http::{Method, Request, Response as HttpResponse};
 use hyper::body::Incoming;
 
 use super::call::Call;
@@ -41,7 +41,8 @@ pub(super) type Tried = Result<(HttpResponse<Incoming>, First), Failure>;
 /// Why an attempt brought none.
 pub(super) struct Failure {
     pub(super) reason: MarkReason,
-    pub(super) mark_ms: u64,
+    /// How long the deployment is marked; `None`: not at all, it had no fair chance.
+    pub(super) mark_ms: Option<u64>,
     pub(super) status: Option<u16>,
     pub(super) error: Option<&'static str>,
 }
@@ -66,9 +67,18 @@ impl Call<'_> {
             Err(failure) => return Ok(Err(failure)),
         };
         let request = self.request(backend, &deployment.spec.name, shown)?;
-        let patience = Duration::from_millis(gateway.first_byte_timeout_ms.min(left_ms.max(1)));
+        let patience_ms = gateway.first_byte_timeout_ms.min(left_ms.max(1));
+        let patience = Duration::from_millis(patience_ms);
         let tried = tokio::time::timeout(patience, self.first_byte(request, record)).await;
-        Ok(tried.unwrap_or_else(|_| Err(self.silence(NoAnswer::FirstByteTimeout))))
+        let failure = || {
+            let mut failure = self.silence(NoAnswer::FirstByteTimeout);
+            // The call had little time left: that says nothing of the deployment.
+            failure.mark_ms = failure
+                .mark_ms
+                .filter(|_| patience_ms == gateway.first_byte_timeout_ms);
+            failure
+        };
+        Ok(tried.unwrap_or_else(|_| Err(failure())))
     }
 
     /// The header that shows the backend who calls it.
@@ -90,7 +100,7 @@ impl Call<'_> {
             } else {
                 MarkReason::Failed
             },
-            mark_ms: until_next.clamp(1, self.relay.settings.marks.default_ms),
+            mark_ms: Some(until_next.clamp(1, self.relay.settings.marks.default_ms)),
             status: None,
             error: Some("no_token"),
         }
@@ -99,7 +109,7 @@ impl Call<'_> {
     fn silence(&self, why: NoAnswer) -> Failure {
         Failure {
             reason: MarkReason::Failed,
-            mark_ms: self.relay.settings.marks.default_ms,
+            mark_ms: Some(self.relay.settings.marks.default_ms),
             status: None,
             error: Some(why.as_str()),
         }
@@ -118,17 +128,23 @@ impl Call<'_> {
         }
         let headers = AnswerHeaders(response.headers());
         let marks = self.relay.settings.marks;
+        // A call without a model is about things that lie on this backend. What limits it there is an
+        // operation's own limit, and no reason to keep all other calls without a model away.
+        let is_own_limit = status == 429 && self.model.name().is_empty();
         if let Verdict::Retry { reason, ms } = verdict(status, &headers, false, marks, record.now())
+            && !is_own_limit
         {
             drain(response.into_body());
             return Err(Failure {
                 reason,
-                mark_ms: ms,
+                mark_ms: Some(ms),
                 status: Some(status),
                 error: None,
             });
         }
-        let is_stream = status == 200 && is_event_stream(response.headers());
+        // What is stored and shown again may be a stream that failed: that was then.
+        let is_stream =
+            status == 200 && self.method == Method::POST && is_event_stream(response.headers());
         let body = response.body_mut();
         let start = if is_stream {
             first_event(body).await
@@ -145,7 +161,7 @@ impl Call<'_> {
                 let headers = AnswerHeaders(response.headers());
                 let failure = Failure {
                     reason,
-                    mark_ms: mark_ms(&headers, marks, record.now()),
+                    mark_ms: Some(mark_ms(&headers, marks, record.now())),
                     status: Some(status),
                     error: Some("error_event"),
                 };
@@ -166,7 +182,7 @@ impl Call<'_> {
         match verdict(404, &headers, missing, marks, record.now()) {
             Verdict::Retry { reason, ms } => Err(Failure {
                 reason,
-                mark_ms: ms,
+                mark_ms: Some(ms),
                 status: Some(404),
                 error: None,
             }),

@@ -202,7 +202,10 @@ impl Call<'_> {
     }
 
     fn mark(&self, deployment: &Deployment, failure: &Failure, record: &CallRecord) {
-        let mark = deployment.set_mark(failure.reason, failure.mark_ms, record.now());
+        let Some(mark_ms) = failure.mark_ms else {
+            return;
+        };
+        let mark = deployment.set_mark(failure.reason, mark_ms, record.now());
         let backend = &*deployment.spec.backend;
         let name = &*deployment.spec.name;
         let reason = failure.reason.as_str();

@@ -5,12 +5,11 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::error::RelayError;
 use crate::config::mebibytes;
-use crate::host::bodies::{Counted, NoRoom, Part, discard};
+use crate::host::bodies::{Part, Ungathered, discard, gather};
 
 /// Most that is read of a body that nobody wants, bytes, and for how long. (nginx's
 /// `lingering_time` is 30 s.)
@@ -35,22 +34,18 @@ pub(super) async fn read(
         let_go(body);
         return Err(RelayError::TooLarge { max_mb });
     }
-    let counted = Counted {
-        body: &mut body,
-        part,
-    };
-    let whole = Limited::new(counted, max).collect();
-    match timeout(Duration::from_millis(deadline_ms), whole).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+    let gathering = gather(&mut body, max, part);
+    match timeout(Duration::from_millis(deadline_ms), gathering).await {
+        Ok(Ok(gathered)) if gathered.bytes.len() <= max => Ok(gathered.bytes),
+        Ok(Ok(_)) => {
             let_go(body);
             Err(RelayError::TooLarge { max_mb })
         }
-        Ok(Err(error)) if error.is::<NoRoom>() => {
+        Ok(Err(Ungathered::NoRoom)) => {
             let_go(body);
             Err(RelayError::NoRoom)
         }
-        Ok(Err(_)) => Err(RelayError::BodyBroken),
+        Ok(Err(Ungathered::Broken(_))) => Err(RelayError::BodyBroken),
         Err(_) => Err(RelayError::BodyLate { deadline_ms }),
     }
 }

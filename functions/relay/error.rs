@@ -54,6 +54,11 @@ pub(super) enum RelayError {
     SessionsFull,
     /// The body can't be read.
     Body(BodyError),
+    /// The response is to be made in the background, and the app may not have that.
+    BackgroundNotAllowed {
+        /// The app.
+        app: String,
+    },
     /// What the call asks for is refused by a rule of its app.
     NotByRule(TransformError),
     /// The body is larger than the gateway takes.
@@ -125,6 +130,7 @@ impl RelayError {
             Self::ModelNotAllowed { .. } => StatusCode::FORBIDDEN,
             Self::NoModel
             | Self::Body(_)
+            | Self::BackgroundNotAllowed { .. }
             | Self::NotByRule(_)
             | Self::BodyBroken
             | Self::NoSuchPriority
@@ -163,6 +169,7 @@ impl RelayError {
             Self::UpgradeRequired => "upgrade_required",
             Self::SessionsFull => "too_many_sessions",
             Self::Body(_) | Self::BodyBroken => "invalid_body",
+            Self::BackgroundNotAllowed { .. } => "background_not_allowed",
             Self::NotByRule(_) => "parameter_not_allowed",
             Self::TooLarge { .. } => "body_too_large",
             Self::NoRoom => "bodies_full",
@@ -227,6 +234,9 @@ impl RelayError {
                 "There are as many realtime sessions as this gateway takes; try again.".into()
             }
             Self::Body(error) => sentence(&error.to_string()),
+            Self::BackgroundNotAllowed { app } => format!(
+                "What a response uses that is made in the background can't be counted, because the call ends before it is known. Leave out `background`, or ask the operator for `allow_background` of the app `{app}`."
+            ),
             Self::NotByRule(error) => sentence(&error.to_string()),
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
             Self::NoRoom => {
@@ -267,6 +277,7 @@ impl RelayError {
     pub(super) fn into_response(self) -> Response {
         let param = match &self {
             Self::NoSuchModel(_) | Self::NoModel => Some("model"),
+            Self::BackgroundNotAllowed { .. } => Some("background"),
             Self::NotByRule(TransformError::Refused { name, .. }) => Some(name.as_str()),
             _ => None,
         };

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde_json::json;
 
+use super::admission;
 use super::answer::refuse;
 use super::call::Call;
 use super::error::RelayError;
@@ -45,13 +46,26 @@ fn preferences(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     texts.flat_map(|text| text.split([',', ';'])).map(str::trim)
 }
 
-/// Takes the call in: 202, and where its answer will be.
+/// Takes the call in, where the app's limits and budget allow that: 202, and where its answer will be.
+/// Else one app could fill the queue that all share, with what is refused when its turn comes.
 pub(super) async fn accept(
     calls: &AsyncCalls,
     path: &str,
     call: &Call<'_>,
-    record: CallRecord,
+    mut record: CallRecord,
 ) -> Response {
+    let tells_budget = call.relay.settings.gateway.answer_headers;
+    let (standing, verdict) = admission::admit_for_later(call, &mut record);
+    let mut response = match verdict {
+        Ok(()) => put_in(calls, path, call, record).await,
+        Err(error) => refuse(error, record),
+    };
+    admission::tell(&standing, response.headers_mut(), tells_budget);
+    response
+}
+
+/// Puts an admitted call into the queue.
+async fn put_in(calls: &AsyncCalls, path: &str, call: &Call<'_>, record: CallRecord) -> Response {
     let id = record.event.id.clone();
     let asked = AsyncCall {
         id: &id,
@@ -62,7 +76,7 @@ pub(super) async fn accept(
     };
     match calls.accept(&asked).await {
         Ok(()) => {
-            // What it uses is noted when it is called.
+            // What it uses is noted when it is called. Its place in the limits is given up until then.
             record.forget();
             accepted(&id)
         }

@@ -112,6 +112,14 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Whether the answer is to be made after the call has ended.
+    pub(super) const fn background(&self) -> bool {
+        match &self.format {
+            Format::Json(head) => head.background(),
+            Format::Form(_) | Format::Opaque => false,
+        }
+    }
+
     /// Whether the usage chunk was not the client's wish.
     pub(super) const fn hides_usage(&self) -> bool {
         self.ask_usage.is_some()

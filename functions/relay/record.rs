@@ -51,12 +51,21 @@ pub(super) struct CallRecord {
 /// The status of a call whose client left before it got one: what nginx logs then.
 const CLIENT_GONE: u16 = 499;
 
+/// Longest path that an event has, bytes: a client's can be as long as a request's head may.
+const MAX_OPERATION: usize = 1024;
+
+/// What an event has of a path.
+fn clipped(path: &str) -> &str {
+    let end = path.floor_char_boundary(MAX_OPERATION);
+    path.get(..end).unwrap_or_default()
+}
+
 impl CallRecord {
     pub(super) fn new(clock: Clock, recorder: Recorder, id: String, operation: &str) -> Self {
         let event = UsageEvent {
             id,
             time: clock.now(),
-            operation: operation.to_owned(),
+            operation: clipped(operation).to_owned(),
             ..UsageEvent::default()
         };
         Self {
@@ -197,7 +206,7 @@ impl CallRecord {
         let now = self.clock.now();
         event.total_ms = now.ms_since(event.time);
         // A backend that works on a call charges for it, whether or not the client stays.
-        let left_midway = outcome == Outcome::ClientGone && self.in_flight.is_some();
+        let left_midway = event.status == CLIENT_GONE && self.in_flight.is_some();
         let used = left_midway || (200..300).contains(&event.status);
         (event.tokens, event.usage) = match usage {
             Some(tokens) if self.can_use => (tokens, UsageSource::Reported),
@@ -250,6 +259,7 @@ fn estimated(prompt_tokens: u64, text_bytes: u64) -> Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::deployment::Deployment;
 
     #[test]
     fn an_answer_without_usage_is_estimated_and_says_so() {
@@ -263,5 +273,39 @@ mod tests {
         let event = events.try_next().unwrap();
         assert_eq!((event.tokens.input, event.tokens.output), (100, 10));
         assert_eq!(event.usage, UsageSource::Estimated);
+    }
+
+    #[test]
+    fn a_refusal_that_its_client_did_not_wait_for_costs_nothing() {
+        let deployment = Arc::new(Deployment::new(DeploymentSpec {
+            backend: "a".into(),
+            name: "m".into(),
+            kind: Kind::Payg,
+            tier: 1,
+            weight: 1,
+            region: None,
+            apps: Vec::new(),
+        }));
+        for (status, usage) in [
+            (400, UsageSource::None),
+            (200, UsageSource::Estimated),
+            (CLIENT_GONE, UsageSource::Estimated),
+        ] {
+            let (recorder, mut events) = Recorder::new(2, false);
+            let mut record = CallRecord::new(Clock::new(), recorder, "id".into(), "embeddings");
+            record.operation = Operation::Embeddings;
+            record.can_use = true;
+            record.in_flight = Some(deployment.enter());
+            record.event.status = status;
+            record.finish(Outcome::ClientGone, None, 0);
+            assert_eq!(events.try_next().unwrap().usage, usage, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_event_has_the_start_of_a_long_path() {
+        assert_eq!(clipped("chat/completions"), "chat/completions");
+        let long = "x".repeat(1023) + "\u{65E5}\u{65E5}";
+        assert_eq!(clipped(&long), &long[..1023]);
     }
 }

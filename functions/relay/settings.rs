@@ -289,6 +289,8 @@ mod tests {
             base_model: None,
             shared: false,
             since: None,
+            before: Vec::new(),
+            deleted: None,
             region_class: crate::gateway::price::RegionClass::Global,
             apps: apps.map(|app| vec![app.to_owned()]),
         };

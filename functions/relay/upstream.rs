@@ -26,6 +26,11 @@ const IDLE: Duration = Duration::from_secs(50);
 /// Idle connections kept for each backend and worker.
 const MAX_IDLE: usize = 512;
 
+/// How long what is sent to a backend may be unconfirmed. Without it a connection of the pool whose path has
+/// gone holds a call for `first_byte_timeout_ms`.
+#[cfg(target_os = "linux")]
+const UNCONFIRMED: Duration = Duration::from_secs(20);
+
 /// Most of an answer that nobody wants that is read so that its connection can be used again.
 const MAX_DRAIN: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
@@ -117,6 +122,9 @@ impl Upstream {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(connect_timeout));
+        // A path that has gone dark: what is sent is confirmed by nobody.
+        #[cfg(target_os = "linux")]
+        http.set_tcp_user_timeout(Some(UNCONFIRMED));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

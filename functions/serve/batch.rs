@@ -4,13 +4,16 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::http::HeaderMap;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::requests;
 use super::{Gateway, Place, surroundings};
-use crate::async_calls::AsyncCalls;
+use crate::async_calls::{AsyncCalls, MAX_ANSWER};
 use crate::azure::own_token::OwnTokens;
 use crate::azure::service_bus::{Counts, SCOPE, Sends, ServiceBus};
 use crate::batch;
@@ -23,11 +26,16 @@ use crate::gateway::app::App;
 use crate::gateway::classify::error_code;
 use crate::gateway::event::Kind;
 use crate::gateway::time::Timestamp;
+use crate::host::bodies::discard;
 use crate::relay::Relay;
 use crate::relay::inside::Inside;
 use crate::store::Store;
 use crate::store::blobs::Blobs;
 use crate::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
+
+/// Most that is taken in of an answer beyond the largest that is kept, bytes, and for how long.
+const MAX_REST: usize = 1 << 30;
+const REST_TIME: Duration = Duration::from_secs(300);
 
 /// Whether this process is handed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +79,7 @@ impl Gateway {
             return Ok(self);
         }
         let clock = self.relay.get().clock;
-        let way = IntoRelay::new(&self.relay, &self.tls);
+        let way = IntoRelay::new(&self.relay, &self.tls, MAX_ANSWER);
         let worker = Arc::new(Worker::new(
             Settings::new(batch),
             Arc::new(way),
@@ -114,11 +122,15 @@ pub(super) struct IntoRelay {
 }
 
 impl IntoRelay {
-    /// A way with connections of its own.
-    pub(super) fn new(relay: &Current<Relay>, tls: &rustls::ClientConfig) -> Self {
+    /// A way with connections of its own, on which answers have at most `max_answer` bytes.
+    pub(super) fn new(
+        relay: &Current<Relay>,
+        tls: &rustls::ClientConfig,
+        max_answer: usize,
+    ) -> Self {
         Self {
             inside: Inside::new(relay, tls),
-            max_answer: relay.get().settings.gateway.max_body(),
+            max_answer,
         }
     }
 }
@@ -161,10 +173,12 @@ impl Way for IntoRelay {
             let is_paced = slot.is_some() || errand.only == Some(Kind::Payg);
             let answer = self.inside.call(errand, is_paced).await;
             let (parts, body) = answer.into_parts();
-            let body = to_bytes(body, self.max_answer).await;
+            let body = whole(body, self.max_answer).await;
             // Its place is free when its answer has ended.
             drop(slot);
             let body = body.map_err(|error| format!("the answer broke off: {error}"))?;
+            let beyond = body.is_none().then_some(self.max_answer);
+            let body = body.unwrap_or_default();
             let status = parts.status.as_u16();
             let text = |name: &str| text(&parts.headers, name);
             Ok(Called {
@@ -177,11 +191,63 @@ impl Way for IntoRelay {
                     error_code(&body).map(Cow::into_owned)
                 },
                 body,
+                beyond,
             })
         })
     }
 }
 
+/// A body of at most `most` bytes; `None` where it has more. The rest of that is taken in all the
+/// same, without being kept: at its end stands what its call is charged by.
+async fn whole(mut body: Body, most: usize) -> Result<Option<Bytes>, axum::BoxError> {
+    match Limited::new(&mut body, most).collect().await {
+        Ok(whole) => Ok(Some(whole.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body, MAX_REST, REST_TIME).await;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+
+    /// A body of so many parts of 4 bytes, and how many were taken of it.
+    fn body(parts: usize) -> (Body, Arc<AtomicUsize>) {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let parts = stream::iter(0..parts).map(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, Infallible>(Bytes::from_static(b"1234"))
+        });
+        (Body::from_stream(parts), taken)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_is_read_to_its_end_and_not_kept() {
+        let (fits, _) = body(3);
+        let read = whole(fits, 12).await.unwrap();
+        assert_eq!(read.as_deref(), Some(&b"123412341234"[..]));
+        let (large, taken) = body(50);
+        assert_eq!(whole(large, 12).await.unwrap(), None);
+        assert_eq!(taken.load(Ordering::SeqCst), 50);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_none() {
+        let parts = [Ok(Bytes::from_static(b"1234")), Err("broken")];
+        let broken = Body::from_stream(stream::iter(parts));
+        assert!(whole(broken, 12).await.is_err());
+    }
 }

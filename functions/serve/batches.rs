@@ -12,6 +12,7 @@ use crate::config::BatchApi;
 use crate::current::Current;
 use crate::gateway::app::App;
 use crate::relay::Relay;
+use crate::store::blobs::bounds::MAX_PART;
 use crate::way::Later;
 
 impl Gateway {
@@ -28,7 +29,8 @@ impl Gateway {
                 room: Arc::clone(relay.room()),
             },
             kept,
-            Arc::new(IntoRelay::new(&self.relay, &self.tls)),
+            // A larger answer would have no place in a file of results.
+            Arc::new(IntoRelay::new(&self.relay, &self.tls, MAX_PART)),
             Arc::new(Door(self.relay.clone())),
             Arc::new(move || clock.now()),
         ));

@@ -41,7 +41,8 @@ impl Keeping {
 /// where they are traced. Tokens for the hub are fetched in the runtime that this is called in.
 ///
 /// # Errors
-/// When the thread can't be started, or the system has no usable certificate roots.
+/// When the thread can't be started, the system has no usable certificate roots, or what is to be durable has
+/// no folder.
 pub fn keep(
     place: Place,
     config: &Config,
@@ -57,7 +58,7 @@ pub fn keep(
         prices: prices.clone(),
         traces,
     };
-    let outbox = Outbox::new(ways, outbox::Settings::new(config));
+    let outbox = Outbox::new(ways, outbox::Settings::new(config))?;
     let Inbox { events, owners } = inbox;
     let thread = Thread::start("keeper", move |stop| async move {
         let owners = async {

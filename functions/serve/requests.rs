@@ -115,6 +115,7 @@ fn error_status(code: &str) -> StatusCode {
         "not_answered" => StatusCode::SERVICE_UNAVAILABLE,
         "unknown_app" => StatusCode::FORBIDDEN,
         "body_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "answer_too_large" => StatusCode::BAD_GATEWAY,
         _ => StatusCode::BAD_REQUEST,
     }
 }

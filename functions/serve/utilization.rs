@@ -16,7 +16,7 @@ use crate::utilization::poll::Poller;
 impl Gateway {
     /// This gateway, which asks Azure Monitor when the host's timer says so. Without a backend whose
     /// resource and provisioned deployments the configuration names there is nothing to ask for,
-    /// and the function does nothing.
+    /// and the function only deletes what is old.
     ///
     /// # Errors
     /// When the system has no usable certificate roots.

@@ -155,6 +155,11 @@ impl Active {
         }
     }
 
+    /// Whether `other` is the same batch in the same hands, until whenever.
+    fn is_same_holding(&self, other: &Self) -> bool {
+        self.id == other.id && self.holder == other.holder
+    }
+
     fn fields(&self) -> Fields {
         Fields::new()
             .text("app", &*self.app)
@@ -210,32 +215,48 @@ pub async fn active(
     Ok((rows.collect(), page.next))
 }
 
-/// Takes a batch on, or holds it longer: `active` in the place of the version that was seen. The new
-/// version; `None` where there was another one.
+/// Takes a batch on, or holds it longer: `active` in the place of the version that was seen, or of one
+/// that the same holder wrote. The new version; `None` where it is somebody else's, or gone.
 ///
 /// # Errors
-/// Those of [`Store::write`] and [`Store::get`].
+/// Those of [`Store::write`] and [`Store::get`]; it may have been written all the same.
 pub async fn take(
     store: &dyn Store,
     active: &Active,
     seen: Etag,
 ) -> Result<Option<Etag>, StoreError> {
+    let Some(row) = replace(store, active, seen).await? else {
+        return Ok(None);
+    };
+    if Active::read(&row).until == active.until {
+        return Ok(Some(row.etag));
+    }
+    // An earlier write of its holder, whose answer was lost: nobody else has taken it.
+    let Some(row) = replace(store, active, row.etag).await? else {
+        return Ok(None);
+    };
+    if Active::read(&row).until == active.until {
+        return Ok(Some(row.etag));
+    }
+    Err(StoreError::Changed { index: 0 })
+}
+
+/// Writes `active` in the place of the version that was seen. The row as it is then, where it is its
+/// holder's.
+async fn replace(
+    store: &dyn Store,
+    active: &Active,
+    seen: Etag,
+) -> Result<Option<Row>, StoreError> {
     let key = active.key();
-    match write(
-        store,
-        Table::Batches,
-        &key,
-        Change::Replace(active.fields(), seen),
-    )
-    .await
-    {
+    let change = Change::Replace(active.fields(), seen);
+    match write(store, Table::Batches, &key, change).await {
         // What was written although its answer was lost is found by its holder.
         Ok(()) | Err(StoreError::Changed { .. }) => {}
         Err(error) => return Err(error),
     }
     let row = store.get(Table::Batches, &key).await?;
-    let own = row.filter(|row| Active::read(row) == *active);
-    Ok(own.map(|row| row.etag))
+    Ok(row.filter(|row| active.is_same_holding(&Active::read(row))))
 }
 
 /// Notes that there is nothing to work on any more.
@@ -244,4 +265,59 @@ pub async fn take(
 /// Those of [`Store::write`].
 pub async fn retire(store: &dyn Store, active: &Active) -> Result<(), StoreError> {
     gone(write(store, Table::Batches, &active.key(), Change::Delete(None)).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::embedded::Embedded;
+    use super::*;
+
+    fn held(holder: &str, until_ms: u64) -> Active {
+        Active {
+            app: "nightly".into(),
+            id: "batch_spw1".into(),
+            since: Timestamp::from_unix_ms(1),
+            holder: holder.into(),
+            until: Timestamp::from_unix_ms(until_ms),
+        }
+    }
+
+    /// The row and its version.
+    async fn row(store: &dyn Store) -> (Active, Etag) {
+        active(store, None).await.unwrap().0.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_renewed_although_the_answer_to_its_last_renewal_was_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).unwrap();
+        activate(&store, &held("", 0)).await.unwrap();
+        let (_, seen) = row(&store).await;
+        let first = take(&store, &held("a", 10), seen).await.unwrap().unwrap();
+        // Its answer does not come: whoever renews next goes by the version before.
+        take(&store, &held("a", 20), first.clone()).await.unwrap();
+        let renewed = take(&store, &held("a", 30), first).await.unwrap();
+        let (now, etag) = row(&store).await;
+        assert_eq!((now, Some(etag.clone())), (held("a", 30), renewed));
+        // The same write once more, its own answer lost.
+        let again = take(&store, &held("a", 30), Etag("0".into())).await;
+        assert_eq!(again, Ok(Some(etag)));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_somebody_else_has_taken_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).unwrap();
+        activate(&store, &held("", 0)).await.unwrap();
+        let (_, seen) = row(&store).await;
+        let own = take(&store, &held("a", 10), seen.clone()).await.unwrap();
+        let own = own.unwrap();
+        assert_eq!(take(&store, &held("b", 15), seen).await, Ok(None));
+        let others = take(&store, &held("b", 20), own.clone()).await.unwrap();
+        assert!(others.is_some());
+        assert_eq!(take(&store, &held("a", 30), own.clone()).await, Ok(None));
+        assert_eq!(row(&store).await.0, held("b", 20));
+        retire(&store, &held("b", 20)).await.unwrap();
+        assert_eq!(take(&store, &held("a", 30), own).await, Ok(None));
+    }
 }

@@ -181,7 +181,21 @@ impl Ledger {
         let mut recorded = Recorded::default();
         let mut batches: VecDeque<Vec<&Entry<'_>>> = batches(entries).into();
         while let Some(batch) = batches.pop_front() {
-            match self.write(partition, &batch).await? {
+            let written = match self.write(partition, &batch).await {
+                // Trying again is of no use, and would hold up what comes after it.
+                Err(StoreError::Damaged(why)) => {
+                    tracing::error!(
+                        partition,
+                        why,
+                        "sums can't be read: their events are kept apart"
+                    );
+                    let apart = batch.iter().map(|one| (one.index, why.clone()));
+                    recorded.refused.extend(apart);
+                    continue;
+                }
+                other => other?,
+            };
+            match written {
                 Written::All(one) => recorded.add(one),
                 Written::Refused(why) => match batch.as_slice() {
                     [] => {}

@@ -21,7 +21,7 @@ const PART: usize = bounds::MAX_TEXT / 4;
 /// Fields with parts of the event in one row.
 const PARTS: usize = 24;
 
-/// Most bytes of a transaction, as [`bounds::row`] counts them.
+/// Most bytes of a transaction, as [`bounds::weight`] counts them.
 const MAX_BYTES: usize = bounds::MAX_TRANSACTION - (64 << 10);
 
 /// An event that could not be read.
@@ -124,7 +124,7 @@ pub async fn write(store: &dyn Store, rejects: &[Reject]) -> Result<(), StoreErr
 
 fn size(writes: &[Write]) -> Result<usize, StoreError> {
     let each = writes.iter().map(|write| match &write.change {
-        Change::Upsert(fields) => bounds::row(fields),
+        Change::Upsert(fields) => bounds::weight(fields),
         _ => Ok(0),
     });
     each.sum()
@@ -145,6 +145,7 @@ pub fn digest(texts: &[&[u8]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::embedded::Embedded;
 
     fn body(writes: &[Write]) -> String {
         let mut body = String::new();
@@ -173,6 +174,8 @@ mod tests {
             "{\"id\":1}\n",
             "\u{1F600}",
             "\u{1F600}".repeat(200_000).as_str(),
+            "\u{65E5}".repeat(340_000).as_str(),
+            "\"".repeat(1_000_000).as_str(),
         ] {
             let writes = reject(text.as_bytes()).writes();
             assert_eq!(body(&writes), text);
@@ -201,6 +204,27 @@ mod tests {
         };
         assert!(fields.get_flag("truncated"));
         assert_eq!(fields.get_number("bytes"), 1_048_577);
+    }
+
+    #[tokio::test]
+    async fn no_transaction_of_rejects_is_too_large_as_it_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).unwrap();
+        for text in ["\u{65E5}".repeat(14_000), "\"".repeat(40_000)] {
+            let body = |n: usize| Reject {
+                place: n.to_string(),
+                ..reject(text.as_bytes())
+            };
+            let rejects: Vec<Reject> = (0..100).map(body).collect();
+            // The store refuses what Table Storage would.
+            write(&store, &rejects).await.unwrap();
+            let writes = rejects.first().unwrap().writes();
+            let Change::Upsert(fields) = &writes[0].change else {
+                panic!("{writes:?}")
+            };
+            let counted = bounds::weight(fields).unwrap();
+            assert!(counted >= serde_json::to_string(&text).unwrap().len());
+        }
     }
 
     #[test]

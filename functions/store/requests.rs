@@ -13,6 +13,7 @@ use super::{
     Change, Etag, Fields, Key, Pages, Range, Row, Store, StoreError, Table, Write, bounds,
     encode_key,
 };
+use crate::gateway::id;
 use crate::gateway::time::Timestamp;
 
 /// Longest name in a row's key that stands there as it is, characters.
@@ -205,7 +206,7 @@ pub async fn write(
         .await
 }
 
-/// Deletes the rows that have expired at `now`, and their answers in `blobs`; how many.
+/// Deletes the rows that have expired at `now`, and what lies of them in `blobs`; how many.
 ///
 /// # Errors
 /// When the store fails; what is left is deleted the next time.
@@ -218,7 +219,7 @@ pub async fn sweep(
     let mut deleted = 0;
     while let Some(rows) = pages.next().await? {
         for row in rows.iter().filter(|row| is_expired(row, now)) {
-            if delete_answer(row, blobs).await {
+            if delete_blobs(row, blobs).await {
                 deleted += usize::from(delete_as_read(store, Table::Requests, row).await?);
             }
         }
@@ -226,14 +227,38 @@ pub async fn sweep(
     Ok(deleted)
 }
 
-/// Deletes the blob of a row's answer; `false` where that has to be tried again.
-async fn delete_answer(row: &Row, blobs: Option<&dyn Blobs>) -> bool {
+/// Deletes the blobs of a row's answer and of its request; `false` where that has to be tried again.
+async fn delete_blobs(row: &Row, blobs: Option<&dyn Blobs>) -> bool {
+    let Some(blobs) = blobs else { return true };
     let name = row.fields.get_text("blob");
-    let Some(blobs) = blobs.filter(|_| !name.is_empty()) else {
-        return true;
-    };
-    let blob = Blob::new(Container::Replies, name);
-    !matches!(blobs.delete(&blob).await, Err(BlobError::Unavailable(_)))
+    let answer = (!name.is_empty()).then(|| Blob::new(Container::Replies, name));
+    for blob in [answer, request_of(&row.key)].into_iter().flatten() {
+        // One that is not there is as good as deleted.
+        if let Err(BlobError::Unavailable(_)) = blobs.delete(&blob).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// The blob in which a row's request may lie. Only calls have one: their ids are this program's, those
+/// of messages are not.
+fn request_of(key: &Key) -> Option<Blob> {
+    id::number_of(&key.row)?;
+    let (app, _) = key.partition.rsplit_once('|')?;
+    Some(request_blob(&decoded(app)?, &key.row))
+}
+
+/// The text that [`encode_key`] made this of; `None` where it made none such.
+fn decoded(part: &str) -> Option<String> {
+    let mut pieces = part.split('=');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn fields(request: &Request) -> Fields {
@@ -338,6 +363,7 @@ fn kept(fields: &Fields) -> Kept {
 
 #[cfg(test)]
 mod tests {
+    use super::super::blobs;
     use super::super::embedded::Embedded;
     use super::*;
 
@@ -437,6 +463,58 @@ mod tests {
         assert_eq!(sweep(&store, None, NOW).await, Ok(0));
         assert_eq!(sweep(&store, None, NOW.plus_ms(1000)).await, Ok(1));
         assert_eq!(read(&store, &key("a", "b")).await, Ok(None));
+    }
+
+    const CALL: &str = "01KAS8J5T0ABCDEFGHJKMNPQRS";
+
+    #[tokio::test]
+    async fn both_blobs_of_an_expired_call_are_swept_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).unwrap();
+        let blobs = blobs::embedded::Embedded::open(folder.path()).unwrap();
+        for app in ["team/α=1|x", "other"] {
+            for blob in [request_blob(app, CALL), answer_blob(app, CALL)] {
+                let put = blobs.put(&blob, "x".into(), blobs::When::Always);
+                put.await.unwrap();
+            }
+        }
+        let app = "team/α=1|x";
+        let answered = State::Replied(Kept {
+            body: Body::Blob {
+                name: answer_blob(app, CALL).name().to_owned(),
+                bytes: 1,
+            },
+            ..Kept::default()
+        });
+        for (id, state) in [
+            (CALL, answered),
+            ("m-1~0123456789abcdef", State::Cancelled),
+            ("01KAS8J5T0ABCDEFGHJKMNPQRT", State::Cancelled),
+        ] {
+            let key = key(app, id);
+            write(&store, &key, &request(state), When::New)
+                .await
+                .unwrap();
+        }
+        let swept = sweep(&store, Some(&blobs), NOW.plus_ms(1000)).await;
+        assert_eq!(swept, Ok(3), "those without blobs too");
+        for (app, left) in [(app, None), ("other", Some(1))] {
+            for blob in [request_blob(app, CALL), answer_blob(app, CALL)] {
+                assert_eq!(blobs.length(&blob).await, Ok(left), "{blob}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_s_key_says_whose_request_it_is() {
+        for app in ["nightly", "a/b\\c#d?e%f|g'h=i", "\u{85}ü", ""] {
+            assert_eq!(decoded(&encode_key(app)).as_deref(), Some(app));
+            assert_eq!(request_of(&key(app, CALL)), Some(request_blob(app, CALL)));
+            assert_eq!(request_of(&key(app, "m-1~0123456789abcdef")), None);
+        }
+        for odd in ["=", "=é", "=ZZ", "a=4", "=FF"] {
+            assert_eq!(decoded(odd), None, "{odd}");
+        }
     }
 
     #[test]

@@ -213,23 +213,36 @@ pub async fn sweep(
     id: &DeploymentId,
     before: Minute,
 ) -> Result<usize, StoreError> {
-    let mut range = Range::of(partition(id), "");
     let mut deleted = 0;
-    loop {
-        let page = store.read(Table::Utilization, &range).await?;
-        let old = page.rows.iter().filter(|row| is_old(row, before));
-        let old: Vec<String> = old.map(|row| row.key.row.clone()).collect();
-        for some in old.chunks(super::bounds::MAX_WRITES) {
-            deleted += delete(store, id, some).await?;
-        }
-        match page.next {
-            // Minutes come first, by time: what follows is not old, but for alerts at the end.
-            Some(next) if !old.is_empty() || next.row.starts_with(ALERT) => {
-                range.after = Some(next);
-            }
-            _ => return Ok(deleted),
+    let mut minutes = Pages::new(store, Table::Utilization, Range::of(partition(id), ""));
+    while let Some(rows) = minutes.next().await? {
+        deleted += delete_old(store, id, &rows, before).await?;
+        // They come first, by time: none is old behind one that is not.
+        if !rows.iter().all(|row| is_old(row, before)) {
+            break;
         }
     }
+    let mut alerts = Pages::new(store, Table::Utilization, Range::of(partition(id), ALERT));
+    while let Some(rows) = alerts.next().await? {
+        deleted += delete_old(store, id, &rows, before).await?;
+    }
+    Ok(deleted)
+}
+
+/// Deletes those of these rows that are old; how many.
+async fn delete_old(
+    store: &dyn Store,
+    id: &DeploymentId,
+    rows: &[Row],
+    before: Minute,
+) -> Result<usize, StoreError> {
+    let old = rows.iter().filter(|row| is_old(row, before));
+    let old: Vec<String> = old.map(|row| row.key.row.clone()).collect();
+    let mut deleted = 0;
+    for some in old.chunks(super::bounds::MAX_WRITES) {
+        deleted += delete(store, id, some).await?;
+    }
+    Ok(deleted)
 }
 
 async fn delete(

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::outcome::{Outcome, Report};
 use crate::azure::monitor::{MAX_BATCH, Monitor, MonitorError};
-use crate::config::{Config, ResourceId};
+use crate::config::{Backend, Config, ResourceId};
 use crate::gateway::event::Kind;
 use crate::gateway::pacing::monitor::{MonitorMinute, ResourceMetrics, Series};
 use crate::gateway::pacing::window::{Capacity, DeploymentId, Minute};
@@ -37,6 +37,8 @@ pub struct Poller {
     monitor: Monitor,
     store: Arc<dyn Store>,
     resources: Vec<Resource>,
+    /// All provisioned deployments: those have rows, too, that Monitor is not asked for.
+    provisioned: Vec<DeploymentId>,
     keep_minutes: u64,
     clock: Clock,
     /// Until when a resource is left alone, by its index.
@@ -57,12 +59,14 @@ impl Poller {
     /// The poller of a configuration.
     pub fn new(config: &Config, monitor: Monitor, store: Arc<dyn Store>) -> Self {
         let backends = config.backends.iter();
-        let resources = backends.filter_map(Resource::of).collect();
+        let resources = backends.clone().filter_map(Resource::of).collect();
+        let provisioned = backends.flat_map(provisioned).map(|(id, _)| id).collect();
         let keep_days = config.pacing.clone().unwrap_or_default().keep_days;
         Self {
             monitor,
             store,
             resources,
+            provisioned,
             keep_minutes: u64::from(keep_days) * DAY_MS / 60_000,
             clock: Clock::new(),
             waits: Mutex::default(),
@@ -268,7 +272,7 @@ impl Poller {
 
     async fn sweep(&self, now: Timestamp) {
         let before = Minute::of(now).before(self.keep_minutes);
-        for (id, _) in self.resources.iter().flat_map(|r| &r.deployments) {
+        for id in &self.provisioned {
             match utilization::sweep(&*self.store, id, before).await {
                 Ok(0) => {}
                 Ok(deleted) => {
@@ -292,21 +296,8 @@ enum Asked {
 
 impl Resource {
     /// `None`: it has no provisioned deployments, or nobody said what Monitor calls it.
-    fn of(backend: &crate::config::Backend) -> Option<Self> {
-        let ptu = backend.deployments.iter().filter(|d| d.kind == Kind::Ptu);
-        let deployments: Vec<(DeploymentId, Option<Capacity>)> = ptu
-            .map(|deployment| {
-                let id = DeploymentId {
-                    backend: backend.name.as_str().into(),
-                    deployment: deployment.name.as_str().into(),
-                };
-                let ptus = deployment.ptus;
-                (
-                    id,
-                    ptus.map(|ptus| Capacity::of(ptus, deployment.base_model())),
-                )
-            })
-            .collect();
+    fn of(backend: &Backend) -> Option<Self> {
+        let deployments: Vec<_> = provisioned(backend).collect();
         if deployments.is_empty() {
             return None;
         }
@@ -328,6 +319,22 @@ impl Resource {
             deployments,
         })
     }
+}
+
+/// The provisioned deployments of a backend, and what they hold where that is known.
+fn provisioned(backend: &Backend) -> impl Iterator<Item = (DeploymentId, Option<Capacity>)> {
+    let ptu = backend.deployments.iter().filter(|d| d.kind == Kind::Ptu);
+    ptu.map(|deployment| {
+        let id = DeploymentId {
+            backend: backend.name.as_str().into(),
+            deployment: deployment.name.as_str().into(),
+        };
+        let ptus = deployment.ptus;
+        (
+            id,
+            ptus.map(|ptus| Capacity::of(ptus, deployment.base_model())),
+        )
+    })
 }
 
 /// The newest minute that counts, and what estimates are multiplied by: learnt from each minute once.

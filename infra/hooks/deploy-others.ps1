@@ -13,6 +13,6 @@ if (Test-Path $package) { Remove-Item $package }
 # Without permissions, which such an archive can't hold; the host makes the handler executable itself.
 Compress-Archive -Path dist/app/* -DestinationPath $package
 foreach ($app in $env:OTHER_APPS.Split(' ')) {
-    az functionapp deployment source config-zip --resource-group $env:AZURE_RESOURCE_GROUP --name $app --src $package --output none
+    az functionapp deployment source config-zip --subscription $env:AZURE_SUBSCRIPTION_ID --resource-group $env:AZURE_RESOURCE_GROUP --name $app --src $package --output none
     Write-Output "deployed to $app"
 }

@@ -15,6 +15,6 @@ package=$PWD/dist/app.zip
 rm -f "$package"
 (cd dist/app && zip --quiet --recurse-paths --no-extra "$package" .)
 for app in $OTHER_APPS; do
-  az functionapp deployment source config-zip --resource-group "$AZURE_RESOURCE_GROUP" --name "$app" --src "$package" --output none
+  az functionapp deployment source config-zip --subscription "$AZURE_SUBSCRIPTION_ID" --resource-group "$AZURE_RESOURCE_GROUP" --name "$app" --src "$package" --output none
   echo "deployed to $app"
 done

@@ -9,7 +9,7 @@ param emails array
 @description('URL of the alert function; empty: no webhook.')
 param webhookUrl string
 
-@description('Object id of the Entra application (its service principal) that the webhook\'s tokens are for; empty: no webhook.')
+@description('Object id of the Entra application (of its registration) that the webhook\'s tokens are for; empty: no webhook.')
 param webhookApplicationObjectId string
 
 @description('Identifier URI of that application.')

@@ -159,7 +159,7 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
       appSettings: concat(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
       minTlsVersion: '1.2'
       scmMinTlsVersion: '1.2'
-      ftpsState: 'Disabled'
+      // FTP is off by its publishing credentials, below: Flex Consumption takes no `ftpsState`.
       http20Enabled: true
       ipSecurityRestrictionsDefaultAction: empty(frontDoorId) ? 'Allow' : 'Deny'
       ipSecurityRestrictions: empty(frontDoorId) ? [] : [
@@ -172,6 +172,14 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
           headers: {
             'x-azure-fdid': [frontDoorId]
           }
+        }
+        // Azure Monitor's webhooks, which do not come through Front Door; `/alerts` asks them for a token.
+        {
+          name: 'alerts'
+          priority: 110
+          action: 'Allow'
+          tag: 'ServiceTag'
+          ipAddress: 'ActionGroup'
         }
       ]
     }

@@ -90,6 +90,7 @@ pub(crate) fn route(data: &[u8]) {
         );
         let seen = Route::parse(path, query).unwrap_or_else(|| panic!("{url} is read again"));
         assert_eq!(seen.stored_id(), read.stored_id(), "{url}");
+        assert!(seen.stored_ids().eq(read.stored_ids()), "{url}");
         let behind = |prefix| decoded.strip_prefix(prefix);
         let operation = behind("/openai/v1/")
             .or_else(|| behind("/openai/"))

@@ -14,15 +14,24 @@ PROJECT = bicep.Project(ROOT / "infra")
 MAIN = PROJECT.files[(ROOT / "infra/main.bicep").resolve()]
 
 
+GATEWAY = AZD["services"]["gateway"]
+ALL_HOOKS = {**AZD["hooks"], **GATEWAY["hooks"]}
+
+
 def hooks():
-    for hook in AZD["hooks"].values():
+    for hook in ALL_HOOKS.values():
         yield from hook.values()
+
+
+def test_the_package_is_built_by_azd_deploy_too():
+    assert GATEWAY["project"] == ".", "hooks of a service run in its folder"
+    assert "build.sh" in GATEWAY["hooks"]["prepackage"]["posix"]["run"]
+    assert "prepackage" not in AZD["hooks"], "azd runs it with `azd package` and `azd up` only"
 
 
 def test_a_service_is_deployed_to_the_app_that_has_its_tag():
     assert list(AZD["services"]) == ["gateway"]
-    service = AZD["services"]["gateway"]
-    assert (service["host"], service["language"], service["dist"]) == ("function", "custom", "dist/app")
+    assert (GATEWAY["host"], GATEWAY["language"], GATEWAY["dist"]) == ("function", "custom", "dist/app")
     assert "service: 'gateway'" in MAIN.source
     app = PROJECT.files[(ROOT / "infra/modules/function-app.bicep").resolve()]
     assert "'azd-service-name': serviceName" in app.source
@@ -30,7 +39,7 @@ def test_a_service_is_deployed_to_the_app_that_has_its_tag():
 
 
 def test_every_hook_is_there_for_both_sorts_of_machines_and_can_be_run():
-    for name, hook in AZD["hooks"].items():
+    for name, hook in ALL_HOOKS.items():
         assert hook.keys() == {"posix", "windows"}, name
     for hook in hooks():
         path = ROOT / hook["run"]
@@ -59,6 +68,8 @@ def test_what_the_hooks_read_of_azd_is_an_output():
         if "deploy-others" in hook["run"]:
             source = (ROOT / hook["run"]).read_text()
             wanted |= set(re.findall(r"\$(?:env:|\{)?([A-Z][A-Z_]+)\b", source)) - {"PWD"}
+    # What azd itself says of each environment.
+    wanted -= {"AZURE_SUBSCRIPTION_ID"}
     assert wanted
     assert wanted <= MAIN.outputs.keys()
 

@@ -12,11 +12,12 @@ use axum::routing::post;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use spillway::gateway::event::UsageSource;
 
 use crate::azurite::Azurite;
 use crate::gateway::{app, backend, start};
 use crate::process::{BINARY, Process, free_port};
-use crate::scripted::{Scripted, answer};
+use crate::scripted::{Act, Scripted, answer};
 
 /// A backend that counts what it is asked by the content of the last message, which also says what it
 /// answers: `bad...` is refused.
@@ -411,6 +412,64 @@ async fn an_input_with_mistakes_fails_before_anything_is_called() {
         );
         assert_eq!(error["error"]["param"], key);
     }
+}
+
+/// A chat answer with so many MiB of text, and its usage behind that.
+fn long(mib: usize) -> Act {
+    let message = json!({"role": "assistant", "content": "y".repeat(mib << 20)});
+    let choices = json!([{"index": 0, "message": message, "finish_reason": "stop"}]);
+    let usage = r#"{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}"#;
+    let head = r#""id":"c","object":"chat.completion""#;
+    let body = format!(r#"{{{head},"choices":{choices},"usage":{usage}}}"#);
+    answer("200 OK", "", &body)
+}
+
+#[tokio::test]
+async fn an_answer_may_be_larger_than_a_request_and_too_large_for_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Scripted::start(vec![long(2), long(5)]).await;
+    let more = "[gateway]\nmax_body_mb = 1\n";
+    let config = config(folder.path(), &backend("a", a.address, "ptu", ""), more);
+    let gateway = start(&config.replace("[batch_api]", "[batch_api]\nconcurrency = 1")).await;
+    let app = App::new(gateway.address, "nightly-key");
+    let made = app.create(&app.upload(lines(2)).await).await;
+    let batch = app.ended(&made["id"]).await;
+    let counts = json!({"total": 2, "completed": 1, "failed": 1});
+    assert_eq!(batch["request_counts"], counts, "{batch}");
+    let good = app.results(&batch["output_file_id"]).await;
+    let content = &good["n0"]["response"]["body"]["choices"][0]["message"]["content"];
+    assert_eq!(content.as_str().unwrap().len(), 2 << 20);
+    let bad = app.results(&batch["error_file_id"]).await;
+    assert_eq!(bad["n1"]["error"]["code"], "answer_too_large");
+    assert_eq!(a.calls(), 2, "neither is called again");
+    for event in gateway.events(2).await {
+        assert_eq!(
+            (event.usage, event.tokens.total()),
+            (UsageSource::Reported, 7)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_long_custom_id_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let (counting, address) = Counting::start(Duration::ZERO).await;
+    let config = config(folder.path(), &backend("a", address, "ptu", ""), "");
+    let gateway = start(&config).await;
+    let app = App::new(gateway.address, "nightly-key");
+    let input = line(&"n".repeat(512), "") + &line(&"n".repeat(5 << 20), "");
+    // The name stands in the content, too.
+    let input = input.replace(&format!("{} ", "n".repeat(5 << 20)), "short ");
+    let made = app.create(&app.upload(input).await).await;
+    let batch = app.ended(&made["id"]).await;
+    assert_eq!(batch["status"], "failed", "{batch}");
+    let errors = batch["errors"]["data"].as_array().unwrap();
+    let found: Vec<Value> = errors
+        .iter()
+        .map(|e| json!([e["line"], e["code"]]))
+        .collect();
+    assert_eq!(found, [json!([2, "custom_id_too_long"])]);
+    assert_eq!(counting.total(), 0);
 }
 
 #[tokio::test]

@@ -110,7 +110,9 @@ async fn a_person_signs_in_with_the_admin_key_and_out_again() {
         "/spillway/api/now",
         "/spillway/metrics",
     ] {
-        assert_eq!(person.get(path).await.status(), 200, "{path}");
+        let answer = person.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert_eq!(header(&answer, "cache-control"), "no-store", "{path}");
     }
     let page = person.get("/spillway/").await.text().await.unwrap();
     assert!(page.contains("Sign out"));
@@ -130,13 +132,28 @@ async fn a_session_is_no_key_and_a_wrong_key_is_not_saved_by_one() {
     let cookie = header(&person.sign_in("admin-key", "none").await, "set-cookie");
     let now = || gateway.get("/spillway/api/now").header("cookie", &cookie);
     assert_eq!(now().send().await.unwrap().status(), 200);
-    let with_wrong_key = now().header("api-key", "portal-key").send().await;
-    assert_eq!(with_wrong_key.unwrap().status(), 403);
+    for name in ["api-key", "ocp-apim-subscription-key"] {
+        let with_wrong_key = now().header(name, "portal-key").send().await;
+        assert_eq!(with_wrong_key.unwrap().status(), 403, "{name}");
+    }
     let call = gateway.chat().header("cookie", &cookie).send().await;
     assert_eq!(call.unwrap().status(), 401, "it opens the console only");
     let changed = cookie.replacen("spillway-session=1", "spillway-session=2", 1);
     let forged = gateway.get("/spillway/api/now").header("cookie", changed);
     assert_eq!(forged.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_bill_that_is_asked_for_wrongly_is_not_another_months() {
+    let gateway = locked().await;
+    for path in ["/spillway/money.csv", "/spillway/api/money"] {
+        let ask = |query: &str| gateway.get(&format!("{path}?{query}"));
+        let ask = |query| ask(query).header("api-key", "admin-key").send();
+        assert_eq!(ask("month=2026-10").await.unwrap().status(), 200, "{path}");
+        for wrong in ["mnth=2026-10", "month=2026-13", "month=october"] {
+            assert_eq!(ask(wrong).await.unwrap().status(), 400, "{path} {wrong}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use spillway::gateway::event::{Outcome, UsageSource};
 use tokio::sync::Semaphore;
 
 use crate::gateway::{OPEN, backend, header, start};
-use crate::scripted::{Act, Scripted, answer, good, over, stream};
+use crate::raw::Raw;
+use crate::scripted::{Act, Scripted, answer, full, good, over, stream};
 
 const CHUNK: &str = "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"12345678\"}}]}\n\n";
 const USAGE: &str = "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4,\"total_tokens\":13}}\n\n";
@@ -72,6 +73,60 @@ async fn a_hung_backend_is_tried_elsewhere_after_its_time() {
         "first_byte_timeout",
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_call_with_little_time_left_says_nothing_of_the_deployment() {
+    let config = "[gateway]\ndeadline_ms = 1000\n";
+    let (gateway, a, _b) = over(vec![Act::Hang, good()], config).await;
+    let body = "{\"model\":\"gpt-4o\",\"messages\":[]}";
+    let mut client = Raw::connect(gateway.address).await;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client.write(head.as_bytes()).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    client.write(body.as_bytes()).await;
+    assert_eq!(client.answer().await.status, 504);
+    let next = gateway.chat().send().await.unwrap();
+    assert_eq!(header(&next, "x-spillway-backend"), "a", "it is not marked");
+    assert_eq!(a.calls(), 2);
+}
+
+#[tokio::test]
+async fn the_limit_of_a_call_without_a_model_is_its_own() {
+    let a = Scripted::start(vec![full(60_000), good()]).await;
+    let gateway = start(&format!("{OPEN}{}", backend("a", a.address, "payg", ""))).await;
+    let files = || gateway.get("/v1/files").send();
+    let limited = files().await.unwrap();
+    assert_eq!(limited.status(), 429);
+    assert_ne!(
+        header(&limited, "retry-after-ms"),
+        "",
+        "as the backend says"
+    );
+    let before = std::time::Instant::now();
+    assert_eq!(
+        files().await.unwrap().status(),
+        200,
+        "others are not kept away"
+    );
+    assert!(
+        before.elapsed() < Duration::from_secs(4),
+        "nor made to wait"
+    );
+    assert_eq!(a.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_stored_object_that_is_changed_is_not_billed_again() {
+    let (gateway, _a, _b) = over(vec![good()], "").await;
+    let stored = gateway.post("/v1/chat/completions/chatcmpl-1");
+    let stored = stored.json(&serde_json::json!({"metadata": {"a": "b"}}));
+    assert_eq!(stored.send().await.unwrap().status(), 200);
+    let event = gateway.event().await;
+    assert_eq!((event.tokens.total(), event.usage), (0, UsageSource::None));
 }
 
 #[tokio::test]

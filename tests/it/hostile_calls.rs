@@ -60,13 +60,17 @@ async fn a_path_that_a_backend_could_read_as_another_reaches_none() {
 #[tokio::test]
 async fn what_another_app_has_stored_is_not_found() {
     let made = |id: &str| answer("200 OK", "", &format!("{{\"id\":\"{id}\"}}"));
-    let script = vec![made("thread_1"), made("asst_1"), made("thread_2"), good()];
-    let (gateway, a) = two_apps(script).await;
-    for (app, path) in [
-        ("mine", "threads"),
-        ("mine", "assistants"),
-        ("yours", "threads"),
-    ] {
+    let things = [
+        ("mine", "threads", "thread_1"),
+        ("mine", "assistants", "asst_1"),
+        ("mine", "files", "file-1"),
+        ("mine", "vector_stores", "vs_1"),
+        ("yours", "threads", "thread_2"),
+        ("yours", "vector_stores", "vs_2"),
+    ];
+    let script = things.iter().map(|(_, _, id)| made(id));
+    let (gateway, a) = two_apps(script.chain([good()]).collect()).await;
+    for (app, path, _) in things {
         let (status, _) = raw(&gateway, app, &format!("POST /openai/{path}"), "{}").await;
         assert_eq!(status, 200, "{path}");
     }
@@ -88,6 +92,27 @@ async fn what_another_app_has_stored_is_not_found() {
             "POST /v1/responses",
             "{\"model\":\"gpt-4o\",\"conversation\":{\"id\":\"thread_1\"}}",
         ),
+        // A vector store of its own, with a file that is not.
+        (
+            "POST /v1/vector_stores/vs_2/files",
+            "{\"file_id\":\"file-1\"}",
+        ),
+        (
+            "POST /v1/vector_stores/vs_2/file_batches",
+            "{\"file_ids\":[\"file-2\",\"file-1\"]}",
+        ),
+        ("POST /v1/vector_stores", "{\"file_ids\":[\"file-1\"]}"),
+        ("GET /v1/vector_stores/vs_2/files/file-1", ""),
+        ("GET /v1/vector_stores/vs_2/files/file-1/content", ""),
+        ("DELETE /openai/vector_stores/vs_2/files/file-1", ""),
+        (
+            "POST /v1/responses",
+            "{\"model\":\"gpt-4o\",\"vector_store_ids\":[\"vs_1\"]}",
+        ),
+        (
+            "POST /v1/fine_tuning/jobs",
+            "{\"model\":\"gpt-4o\",\"training_file\":\"file-2\",\"validation_file\":\"file-1\"}",
+        ),
     ] {
         let (status, answered) = raw(&gateway, "yours", line, body).await;
         assert_eq!(status, 404, "{line}: {answered}");
@@ -95,6 +120,14 @@ async fn what_another_app_has_stored_is_not_found() {
     let twice = "{\"assistant_id\":\"asst_2\",\"assistant_id\":\"asst_1\"}";
     let (status, _) = raw(&gateway, "yours", "POST /openai/threads/runs", twice).await;
     assert_eq!(status, 400);
+    // More than can be looked up are not passed on unseen.
+    let many = serde_json::json!({"file_ids": vec!["file-2"; 513]}).to_string();
+    let (status, answered) = raw(&gateway, "yours", "POST /v1/vector_stores", &many).await;
+    assert_eq!(status, 400);
+    assert!(
+        answered.contains("more than 512 stored things"),
+        "{answered}"
+    );
     // A type that says something else does not hide a body from the gateway.
     let disguised = gateway
         .post("/openai/threads/runs")
@@ -107,6 +140,16 @@ async fn what_another_app_has_stored_is_not_found() {
     let own = "{\"assistant_id\":\"asst_1\"}";
     let (status, _) = raw(&gateway, "mine", "POST /openai/threads/thread_1/runs", own).await;
     assert_eq!(status, 200);
+    for (line, body) in [
+        (
+            "POST /v1/vector_stores/vs_1/files",
+            "{\"file_id\":\"file-1\"}",
+        ),
+        ("GET /v1/vector_stores/vs_1/files/file-1/content", ""),
+    ] {
+        let (status, answered) = raw(&gateway, "mine", line, body).await;
+        assert_eq!(status, 200, "{line}: {answered}");
+    }
 }
 
 #[tokio::test]

@@ -362,7 +362,7 @@ async fn without_its_store_an_instance_has_whole_limits_and_calls_go_on() {
 }
 
 /// A store in which the app has spent this much today, in two sums.
-async fn spent(folder: &std::path::Path, app: &str, costs: [&str; 2]) -> Arc<dyn Store> {
+pub(crate) async fn spent(folder: &std::path::Path, app: &str, costs: [&str; 2]) -> Arc<dyn Store> {
     let store: Arc<dyn Store> = Arc::new(Embedded::open(folder).unwrap());
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let now = Timestamp::from_unix_ms(u64::try_from(now.as_millis()).unwrap());
@@ -446,6 +446,59 @@ async fn a_spent_budget_can_lower_the_priority_instead() {
         event = gateway.event().await;
     }
     assert_eq!(event.priority, Priority::Low);
+}
+
+/// What such a response generates is fetched by calls that use nothing.
+#[tokio::test]
+async fn a_response_in_the_background_needs_leave() {
+    let queued = r#"{"id":"resp_1","object":"response","status":"queued","usage":null}"#;
+    let a = Scripted::start(vec![answer("200 OK", "", queued)]).await;
+    let config = backend("a", a.address, "payg", "")
+        + &app("portal", "requests_per_minute = 100")
+        + &app("trusted", "allow_background = true");
+    let gateway = start(&config).await;
+    let ask = async |app: &str, more: &Value| {
+        let mut body = json!({"model": "gpt-4o", "input": "Hello"});
+        let more = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(more);
+        let call = gateway.post("/v1/responses").json(&body);
+        let call = call.header("api-key", format!("{app}-key"));
+        call.send().await.unwrap()
+    };
+    for more in [
+        json!({"background": true}),
+        json!({"background": true, "stream": true, "store": true}),
+    ] {
+        let refused = ask("portal", &more).await;
+        assert_eq!(refused.status(), 400, "{more}");
+        let body: Value = refused.json().await.unwrap();
+        let error = &body["error"];
+        assert_eq!(error["code"], "background_not_allowed");
+        assert_eq!(error["param"], "background");
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("can't be counted") && message.contains("`allow_background`"),
+            "{message}"
+        );
+        assert_eq!(gateway.event().await.status, 400);
+    }
+    assert_eq!(a.calls(), 0);
+    for more in [json!({}), json!({"background": false})] {
+        let passed = ask("portal", &more).await;
+        assert_eq!(passed.status(), 200, "{more}");
+        passed.bytes().await.unwrap();
+        gateway.event().await;
+    }
+    let passed = ask("trusted", &json!({"background": true})).await;
+    assert_eq!(passed.status(), 200);
+    assert_eq!(passed.text().await.unwrap(), queued);
+    let event = gateway.event().await;
+    assert_eq!(event.tokens.output, 0, "nobody knows yet");
+    // The name means nothing to other operations.
+    let mut chat = chat("gpt-4o", 10);
+    chat["background"] = true.into();
+    let chat = call(&gateway, "portal", &chat).send().await.unwrap();
+    assert_eq!(chat.status(), 200);
 }
 
 #[tokio::test]

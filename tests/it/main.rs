@@ -24,6 +24,7 @@ mod discover;
 mod door;
 mod double;
 mod endings;
+mod errors_page;
 mod event_hub;
 mod events;
 mod fallback;

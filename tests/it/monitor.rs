@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use spillway::azure::monitor::Monitor;
 use spillway::config::Config;
+use spillway::gateway::pacing::monitor::MonitorMinute;
 use spillway::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
 use spillway::gateway::ptu::Utilization;
 use spillway::gateway::time::Timestamp;
 use spillway::store::embedded::Embedded;
-use spillway::store::utilization::{self, Sheet, hours};
-use spillway::store::{Pages, Range, Store, Table};
+use spillway::store::utilization::{self, Alert, Sheet, hours};
+use spillway::store::{Pages, Range, Store, Table, Write};
 use spillway::utilization::outcome::Outcome;
 use spillway::utilization::poll::Poller;
 
@@ -303,6 +304,75 @@ async fn old_rows_are_deleted_and_the_newest_figure_stays() {
     assert_eq!(hour.len(), 9, "hours are kept for longer");
     let percents = hour.iter().map(|(_, percent)| percent.tenths());
     assert!(percents.eq([50; 9]));
+}
+
+/// More minutes than a page of the table has, none of them old.
+async fn fill(store: &dyn Store) {
+    let minute = |i| MonitorMinute {
+        minute: Minute::of(now()).before(i),
+        average: Utilization::of_tenths(500),
+        maximum: Utilization::of_tenths(500),
+    };
+    let minutes = (0..1200).map(|i| utilization::monitor(&minute(i), now()));
+    let minutes: Vec<Write> = minutes.collect();
+    for some in minutes.chunks(100) {
+        utilization::write(store, &id(0), some.to_vec())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn alerts_that_ended_long_ago_are_deleted_behind_a_page_of_minutes_that_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).unwrap();
+    fill(&store).await;
+    for (name, minutes) in [("over", 2000), ("recent", 10)] {
+        let alert = Alert {
+            id: name.into(),
+            utilization: Utilization::of_tenths(970),
+            fired: Minute::of(now()).before(minutes + 30).start(),
+            expires: Minute::of(now()).before(minutes).start(),
+            is_over: true,
+        };
+        utilization::record_alert(&store, &id(0), &alert)
+            .await
+            .unwrap();
+    }
+    let before = Minute::of(now()).before(1200);
+    let swept = utilization::sweep(&store, &id(0), before).await;
+    assert_eq!(swept, Ok(1));
+    let left = utilization::alerts(&store, &id(0)).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].id, "recent");
+}
+
+#[tokio::test]
+async fn old_rows_of_a_deployment_that_monitor_does_not_know_are_deleted_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+    let unknown = backends(1).replace("resource_id", "# resource_id");
+    let text = format!("{OPEN}[pacing]\n{unknown}");
+    let config = Config::parse(&text, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
+    let monitor = Monitor::on_this_machine("http://127.0.0.1:9").unwrap();
+    let poller = Poller::new(&config, monitor, Arc::clone(&store));
+    let of_day = |days: u64| Counts {
+        minute: Minute::of(now()).before(days * 24 * 60),
+        used: Use::default(),
+        seen: now(),
+    };
+    let writes = [0, 8].map(|days| utilization::counts(&of_day(days), "a", None));
+    utilization::write(&*store, &id(0), writes.into())
+        .await
+        .unwrap();
+    let sweeping = Timestamp::parse("2026-11-23T10:20:20Z").unwrap();
+    let reports = poller.poll_at(sweeping).await;
+    assert!(reports.is_empty(), "nobody is asked: {reports:?}");
+    let range = Range::of(utilization::partition(&id(0)), "");
+    let rows = Pages::new(&*store, Table::Utilization, range);
+    let rows = rows.rest().await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0].key.row.starts_with("2026-11-23T"), "{rows:?}");
 }
 
 /// The shape of Microsoft's sample of a metric alert.

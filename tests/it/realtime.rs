@@ -419,6 +419,38 @@ async fn what_a_response_used_whose_client_left_is_known_all_the_same() {
     }
 }
 
+/// Responses outside the conversation run beside each other.
+#[tokio::test]
+async fn a_response_is_not_over_because_another_one_is() {
+    let (address, heard) = talker().await;
+    let config = format!("{OPEN}{}", section("a", address, "payg"));
+    let (gateway, sessions) = start_realtime(&config).await;
+    for says_goodbye in [true, false] {
+        let mut socket = open(&gateway, V1).await;
+        say(&mut socket, "begin").await;
+        assert_eq!(event(&mut socket).await["type"], "response.created");
+        assert_eq!(
+            event(&mut socket).await["type"],
+            "response.output_text.delta"
+        );
+        respond(&mut socket).await;
+        assert_eq!(gateway.event().await.tokens.total(), 30);
+        if says_goodbye {
+            socket.close(None).await.unwrap();
+        }
+        drop(socket);
+        let event = gateway.event().await;
+        assert_eq!(
+            (event.tokens.total(), event.usage),
+            (30, UsageSource::Reported),
+            "the one that was under way"
+        );
+        heard.text(r#"{"type":"response.cancel"}"#).await;
+        heard.texts.lock().unwrap().clear();
+        all_over(&sessions).await;
+    }
+}
+
 #[tokio::test]
 async fn a_backend_that_breaks_off_is_charged_for_as_estimated() {
     let (address, _) = talker().await;

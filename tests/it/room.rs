@@ -202,6 +202,32 @@ async fn a_client_that_falls_silent_is_waited_for_for_a_minute() {
     assert!(begun.elapsed() > Duration::from_secs(55));
 }
 
+#[tokio::test]
+async fn a_sign_in_form_is_small_and_soon_there() {
+    let a = Scripted::start(vec![good()]).await;
+    let config = app("portal", "") + &backend("a", a.address, "payg", "");
+    let gateway = start(&config).await;
+    let form = |length: usize| {
+        let kind = "application/x-www-form-urlencoded";
+        let head = format!(
+            "POST /spillway/sign-in HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        head.into_bytes()
+    };
+    let mut large = Raw::connect(gateway.address).await;
+    large.write(&form(30_000)).await;
+    large.write_what_is_taken(&vec![b'k'; 30_000]).await;
+    assert_eq!(large.answer().await.status, 413);
+    let mut slow = Raw::connect(gateway.address).await;
+    slow.write(&form(1000)).await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(15) {
+        slow.write(b"k").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(slow.answer().await.status, 408);
+}
+
 /// Whoever is turned away sends all the same; nothing of it is kept.
 #[tokio::test]
 async fn what_callers_send_that_are_turned_away_takes_no_memory() {

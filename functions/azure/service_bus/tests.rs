@@ -72,11 +72,14 @@ fn a_message_whose_properties_no_header_can_be_is_sent_as_a_batch_of_one() {
 #[test]
 fn errors_say_who_has_to_act() {
     let of = |status: u16, detail: &str| error(StatusCode::from_u16(status).unwrap(), detail, None);
-    assert!(matches!(
-        of(403, "40304: The quota has been exceeded"),
-        SendError::TooLarge(_)
-    ));
     assert!(matches!(of(413, ""), SendError::TooLarge(_)));
+    for status in [400, 403] {
+        let detail = "The maximum message size quota (262144) has been exceeded";
+        assert!(
+            matches!(of(status, detail), SendError::TooLarge(_)),
+            "{status}"
+        );
+    }
     for status in [401, 403, 404, 410] {
         assert!(
             matches!(of(status, "40400: no"), SendError::Misconfigured(_)),
@@ -90,6 +93,25 @@ fn errors_say_who_has_to_act() {
         );
     }
     assert!(matches!(of(400, ""), SendError::Refused(_)));
+}
+
+#[test]
+fn a_full_queue_takes_the_same_message_later() {
+    for detail in [
+        "40304: The quota has been exceeded",
+        "The maximum entity size has been reached or exceeded for Queue: 'ns:queue:message-size'. Size of entity in bytes:5368728747, Max entity size in bytes: 5368709120. QuotaType: EntitySize (QuotaExceeded)",
+    ] {
+        let full = error(StatusCode::FORBIDDEN, detail, Some(7000));
+        let SendError::Unavailable {
+            why,
+            retry_after_ms,
+        } = full
+        else {
+            panic!("{full:?}")
+        };
+        assert_eq!(retry_after_ms, Some(7000));
+        assert!(why.contains(detail), "{why}");
+    }
 }
 
 #[test]

@@ -134,3 +134,51 @@ fn reconciliation_needs_a_resource_and_a_store() {
         "off by default"
     );
 }
+
+#[test]
+fn what_a_ptu_cost_goes_by_the_size_that_it_had_then() {
+    let was = "ptus = 100\nsince = \"2026-11-01\"\ndeleted = \"2026-12-03\"\n\
+               before = [{ until = \"2026-11-15\", ptus = 50 }, { until = \"2026-11-10\", ptus = 20 }]";
+    let text = DEPLOYMENTS.replace("ptus = 50", was);
+    let config = parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    let [chat] = &*config.backends[0].deployments else {
+        panic!("one that was deleted is not called");
+    };
+    assert_eq!(chat.name, "chat");
+    let prices = config.prices();
+    let [of] = &*prices.ptus() else {
+        panic!("but it is charged for");
+    };
+    for (day, ptus) in [
+        ("2026-11-09", 20),
+        ("2026-11-10", 50),
+        ("2026-11-14", 50),
+        ("2026-11-15", 100),
+        ("2026-12-02", 100),
+    ] {
+        let Day(at) = day.parse().unwrap();
+        let price = prices.ptu("sweden", "chat-ptu", at).unwrap();
+        assert_eq!((price.ptus, of.is_there(at)), (ptus, true), "{day}");
+    }
+    let Day(deleted) = "2026-12-03".parse().unwrap();
+    assert!(!of.is_there(deleted));
+}
+
+#[test]
+fn sizes_of_the_past_have_days_of_their_own() {
+    let same = found(
+        "before = [{ until = \"2026-11-15\", ptus = 5 }, { until = \"2026-11-15\", ptus = 6 }]\n",
+    );
+    assert!(
+        same.concat().contains("before[1].until: another"),
+        "{same:?}"
+    );
+    let odd = found("deleted = \"yesterday\"\n").concat();
+    assert!(odd.contains("deleted: must be a day such as"), "{odd}");
+    let payg = DEPLOYMENTS.replace(
+        "kind = \"payg\"",
+        "kind = \"payg\"\ndeleted = \"2026-11-15\"",
+    );
+    let payg = mistakes(&payg).concat();
+    assert!(payg.contains("deployment[0].deleted: only"), "{payg}");
+}

@@ -25,18 +25,35 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Checks the days that deployments are there since.
+    /// Checks the days that deployments are there since, were there until, and had other sizes.
     pub(super) fn deployment_days(&mut self, path: &str, deployment: &Value) {
-        let path = below(path, "since");
-        let since = deployment.get("since").and_then(Value::as_str);
-        if let Some(Err(message)) = since.map(str::parse::<Day>) {
-            self.at(&path, &message);
+        let is_payg = deployment.get("kind").and_then(Value::as_str) == Some("payg");
+        for key in ["since", "deleted", "before"] {
+            if deployment.get(key).is_some() && is_payg {
+                let message = "only a deployment of kind ptu costs something unused";
+                self.at(&below(path, key), message);
+            }
         }
-        if since.is_some() && deployment.get("kind").and_then(Value::as_str) == Some("payg") {
-            self.at(
-                &path,
-                "only a deployment of kind ptu costs something unused",
-            );
+        for key in ["since", "deleted"] {
+            self.is_day(&below(path, key), deployment.get(key));
+        }
+        let sizes = deployment.get("before").and_then(Value::as_array);
+        let mut seen = Vec::new();
+        for (i, size) in sizes.into_iter().flatten().enumerate() {
+            let path = format!("{}[{i}].until", below(path, "before"));
+            let until = size.get("until");
+            self.is_day(&path, until);
+            if until.is_some() && seen.contains(&until) {
+                self.at(&path, "another number of PTUs ends on the same day");
+            }
+            seen.push(until);
+        }
+    }
+
+    fn is_day(&mut self, path: &str, value: Option<&Value>) {
+        let text = value.and_then(Value::as_str);
+        if let Some(Err(message)) = text.map(str::parse::<Day>) {
+            self.at(path, &message);
         }
     }
 

@@ -169,7 +169,10 @@ pub(super) async fn money_csv(
     State(console): State<Console>,
     wish: Result<Query<super::money::Wish>, QueryRejection>,
 ) -> Response {
-    let wish = wish.map(|Query(wish)| wish).unwrap_or_default();
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(why) => return (StatusCode::BAD_REQUEST, why.body_text()).into_response(),
+    };
     match super::money::read(&console, &wish).await {
         Ok(money) => {
             let name = format!("attachment; filename=\"spillway-{}.csv\"", money.month);

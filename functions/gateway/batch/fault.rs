@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::line::MAX_CUSTOM_ID;
 use crate::gateway::request::BodyError;
 
 /// What is wrong with a message.
@@ -17,6 +18,11 @@ pub enum Fault {
     },
     /// The body can't be read.
     Body(BodyError),
+    /// The sender's name for it is longer than names may be.
+    CustomId {
+        /// Its characters.
+        characters: usize,
+    },
     /// The body is neither a line of a batch file nor a request.
     Shapeless,
     /// `method` is none that the batch API has.
@@ -52,6 +58,7 @@ impl Fault {
         match self {
             Self::TooLarge { .. } => "body_too_large",
             Self::Body(_) | Self::Shapeless => "invalid_body",
+            Self::CustomId { .. } => "custom_id_too_long",
             Self::Method(_) => "invalid_method",
             Self::Url(_) | Self::Ambiguous => "invalid_url",
             Self::NoModel => "model_missing",
@@ -81,6 +88,10 @@ impl fmt::Display for Fault {
                 "The body has {bytes} bytes; a batch message may have {max} ([batch] max_request_mb)."
             ),
             Self::Body(error) => write!(f, "The message can't be read: {error}."),
+            Self::CustomId { characters } => write!(
+                f,
+                "`custom_id` has {characters} characters; it may have {MAX_CUSTOM_ID}."
+            ),
             Self::Shapeless => f.write_str(
                 "The body must be a line of a batch file (`custom_id`, `method`, `url`, `body`) or a request with `model`.",
             ),
@@ -133,6 +144,11 @@ mod tests {
                 Fault::TooLarge { bytes: 9, max: 5 },
                 "body_too_large",
                 "max_request_mb",
+            ),
+            (
+                Fault::CustomId { characters: 600 },
+                "custom_id_too_long",
+                "may have 512",
             ),
             (Fault::Shapeless, "invalid_body", "`model`"),
             (Fault::Method("PUT".into()), "invalid_method", "`POST`"),

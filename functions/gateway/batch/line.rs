@@ -24,6 +24,10 @@ const OPERATIONS: [&str; 5] = [
 /// What URLs of a batch line begin with: OpenAI's own form, Azure's, and the gateway's.
 const PREFIXES: [&str; 3] = ["/openai/v1/", "/v1/", "/"];
 
+/// Longest `custom_id`, characters: it stands in a row, in a property of the reply and in a line of
+/// results, beside what these are for.
+pub const MAX_CUSTOM_ID: usize = 512;
+
 /// A body, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -68,6 +72,12 @@ pub fn read(body: &Bytes, url: Option<&str>) -> Result<Line, Fault> {
     Head::parse(&body).map_err(Fault::Body)?;
     let outer: Outer<'_> =
         serde_json::from_slice(&body).map_err(|error| Fault::Body(at(&error)))?;
+    let named = outer.custom_id.as_deref().unwrap_or_default();
+    if clipped(named) != named {
+        return Err(Fault::CustomId {
+            characters: named.chars().count(),
+        });
+    }
     let (request, url) = match outer.body {
         Some(inner) => {
             let named = outer.url.as_deref().or(url);
@@ -98,6 +108,23 @@ pub fn read(body: &Bytes, url: Option<&str>) -> Result<Line, Fault> {
         model: model.into_owned(),
         request,
     })
+}
+
+/// The sender's name for a request, as far as it can be read of a body that has something wrong with
+/// it, and no longer than names may be.
+pub fn custom_id(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        custom_id: String,
+    }
+    let named: Named = serde_json::from_slice(body).ok()?;
+    Some(clipped(&named.custom_id).to_owned())
+}
+
+/// As much of a name as one may have.
+pub fn clipped(name: &str) -> &str {
+    let end = name.char_indices().nth(MAX_CUSTOM_ID).map(|(at, _)| at);
+    end.and_then(|end| name.get(..end)).unwrap_or(name)
 }
 
 fn has_prompt(outer: &Outer<'_>) -> bool {
@@ -193,6 +220,21 @@ mod tests {
             of(input, Some("/v1/embeddings")).unwrap().path,
             "/v1/embeddings"
         );
+    }
+
+    #[test]
+    fn a_name_has_an_end() {
+        let named = |name: &str| format!(r#"{{"custom_id":"{name}","body":{REQUEST}}}"#);
+        let longest = "\u{fc}".repeat(MAX_CUSTOM_ID);
+        let line = of(&named(&longest), Some("/v1/chat/completions")).unwrap();
+        assert_eq!(line.custom_id.as_deref(), Some(&*longest));
+        let (longer, characters) = (format!("{longest}x"), MAX_CUSTOM_ID + 1);
+        assert_eq!(
+            of(&named(&longer), Some("/v1/chat/completions")),
+            Err(Fault::CustomId { characters })
+        );
+        assert_eq!(custom_id(named(&longer).as_bytes()), Some(longest));
+        assert_eq!(custom_id(b"plain"), None);
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Order {
             request,
         } = line::read(body, text(message, property::URL)?)?;
         Ok(Self {
-            custom_id: custom_id.unwrap_or_else(|| sender.id.clone()),
+            custom_id: custom_id.unwrap_or_else(|| line::clipped(&sender.id).to_owned()),
             path,
             model,
             request,
@@ -164,14 +164,9 @@ impl Order {
 }
 
 /// The sender's name for a request, as far as it can be read, for the reply to a message that has
-/// something wrong with it.
+/// something wrong with it; no longer than names may be.
 pub fn custom_id(body: &[u8], sender: &Sender) -> String {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        custom_id: String,
-    }
-    let named = serde_json::from_slice::<Named>(body);
-    named.map_or_else(|_| sender.id.clone(), |named| named.custom_id)
+    line::custom_id(body).unwrap_or_else(|| line::clipped(&sender.id).to_owned())
 }
 
 /// A copy of a message that becomes visible at `visible`, with all that its sender said of it.

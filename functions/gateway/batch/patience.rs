@@ -96,6 +96,12 @@ impl Patience {
     }
 }
 
+/// How long what was delivered says something of the queue, ms. Who holds messages is handed the next
+/// one when it is done with one of them, which takes at most as long as a message may be held and
+/// called: 8 and 7 minutes, together host.json's maxAutoLockRenewalDuration. Where none comes for
+/// longer, none waits.
+const NEWS_MS: u64 = 15 * 60_000;
+
 /// How long messages wait in the queue: a running mean of what those say that come.
 ///
 /// It is the backlog divided by the rate at which it is drained (Little's law), without a right to
@@ -108,25 +114,41 @@ pub struct QueueAge {
 
 impl QueueAge {
     /// A message was delivered at `at` that had waited so long.
-    pub const fn saw(&mut self, waited_ms: u64, at: Timestamp) {
-        self.mean_ms = if self.last.is_some() {
-            // A tenth of the new one: some ten messages say what the queue is like.
-            self.mean_ms / 10 * 9 + self.mean_ms % 10 * 9 / 10 + waited_ms / 10
-        } else {
-            waited_ms
-        };
+    pub fn saw(&mut self, waited_ms: u64, at: Timestamp) {
+        let quiet_ms = self.last.map_or(NEWS_MS, |last| at.ms_since(last));
+        // A tenth of the new one: some ten messages say what the queue is like. The longer there was
+        // none before it the more, so that a few do after a backlog is gone.
+        let parts = (quiet_ms.min(NEWS_MS) * 100 / NEWS_MS).max(10);
+        let kept = part(self.mean_ms, 100 - parts);
+        self.mean_ms = kept.saturating_add(part(waited_ms, parts));
         self.last = Some(at);
     }
 
-    /// The mean, ms.
+    /// The mean of those that were delivered, however long ago that was, ms.
     pub const fn ms(self) -> u64 {
         self.mean_ms
+    }
+
+    /// How long a message would wait that goes to the queue's end now, ms: nothing where none was
+    /// delivered lately.
+    pub fn wait_ms(self, now: Timestamp) -> u64 {
+        let is_news = |last: Timestamp| now.ms_since(last) < NEWS_MS;
+        if self.last.is_some_and(is_news) {
+            self.mean_ms
+        } else {
+            0
+        }
     }
 
     /// When a message was delivered last.
     pub const fn last(self) -> Option<Timestamp> {
         self.last
     }
+}
+
+/// So many hundredths.
+const fn part(ms: u64, hundredths: u64) -> u64 {
+    ms / 100 * hundredths + ms % 100 * hundredths / 100
 }
 
 #[cfg(test)]
@@ -224,6 +246,57 @@ mod tests {
         assert!((59_000..=60_000).contains(&age.ms()), "{}", age.ms());
         (0..200).for_each(|_| age.saw(0, at(0)));
         assert!(age.ms() < 100, "{}", age.ms());
+    }
+
+    const HOURS_MS: u64 = 5 * 3_600_000;
+
+    /// What was known at the end of a backlog of hours.
+    fn backlog() -> QueueAge {
+        let mut age = QueueAge::default();
+        (0..10).for_each(|s| age.saw(HOURS_MS, at(s)));
+        age
+    }
+
+    #[test]
+    fn a_backlog_that_is_long_gone_makes_no_message_expire_or_spill() {
+        let mut age = backlog();
+        assert_eq!(age.wait_ms(at(10)), HOURS_MS);
+        assert_eq!(age.wait_ms(at(9 + 900)), 0);
+        assert_eq!(age.ms(), HOURS_MS, "what was is still told");
+        let night = 9 * 3600;
+        age.saw(0, at(night));
+        assert_eq!(age.wait_ms(at(night)), 0);
+        let first = Standing {
+            now: at(night + 240),
+            delivered: at(night),
+            deadline: at(night + 7200),
+            queue_ms: age.wait_ms(at(night + 240)),
+            deferrals: 0,
+            may_spill: true,
+        };
+        assert_eq!(
+            PATIENCE.next(first, 10_000, 0),
+            Next::Defer(at(night + 300))
+        );
+    }
+
+    #[test]
+    fn the_fewer_messages_come_the_more_each_says() {
+        let mut age = backlog();
+        (1..=10).for_each(|i| age.saw(0, at(i * 300)));
+        assert!(age.wait_ms(at(3000)) < HOURS_MS / 20, "{}", age.ms());
+        let mut busy = backlog();
+        busy.saw(0, at(10));
+        assert_eq!(busy.ms(), HOURS_MS / 10 * 9);
+    }
+
+    #[test]
+    fn a_moment_that_nobody_said_breaks_nothing() {
+        let mut age = backlog();
+        age.saw(u64::MAX, at(0));
+        age.saw(u64::MAX, at(90_000));
+        assert_eq!(age.ms(), u64::MAX);
+        assert_eq!(QueueAge::default().wait_ms(at(0)), 0);
     }
 
     proptest! {

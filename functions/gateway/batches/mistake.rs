@@ -121,6 +121,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_too_long_is_a_mistake() {
+        let line = |name: &str| {
+            let url = "/v1/chat/completions";
+            let body = json!({"model": "m", "messages": []});
+            json!({"custom_id": name, "url": url, "body": body}).to_string()
+        };
+        let longest = "x".repeat(line::MAX_CUSTOM_ID);
+        let good = Bytes::from(line(&longest));
+        assert!(read(1, &good, "/v1/chat/completions").is_ok());
+        for more in [1, 4 << 20] {
+            let name = longest.clone() + &"x".repeat(more);
+            assert_eq!(wrong(&line(&name)), "custom_id_too_long");
+        }
+    }
+
+    #[test]
     fn a_name_that_stands_twice_is_found() {
         let mut names = Names::default();
         assert!(names.note("a") && names.note("b") && !names.note("a"));

@@ -277,7 +277,7 @@ impl<'a> Reckoning<'a> {
                     deployment: Arc::clone(&of.name),
                 };
                 let uses = used.remove(&slot).unwrap_or_default();
-                let costs = at < now && of.since <= at;
+                let costs = at < now && of.is_there(at);
                 let price = prices.ptu(&of.backend, &of.name, at).filter(|_| costs);
                 self.close_hour(day, Some(of), price.as_ref(), uses)?;
             }

@@ -24,7 +24,9 @@ fn ptu(name: &str, since: Timestamp) -> PricedDeployment {
         region_class: RegionClass::Global,
         region: "swedencentral".into(),
         ptus: 100,
+        before: Vec::new(),
         since,
+        deleted: None,
     }
 }
 
@@ -212,6 +214,31 @@ fn call(app: &str, ms: u64, was: Was) -> Call {
         model: "chat".into(),
         was,
     }
+}
+
+#[test]
+fn a_day_on_which_a_ptu_grew_and_one_on_which_it_ended_cost_what_was_there() {
+    let hours = |hours: u64| START.plus_ms(hours * HOUR_MS);
+    let total = |of: PricedDeployment| {
+        let prices = Prices::new([of], Vec::new(), "USD");
+        let bill = bill_of(&prices, wanted(&[]), &[], NEXT_DAY);
+        costs(&bill)
+            .into_iter()
+            .map(|(_, cost)| cost)
+            .sum::<Decimal>()
+    };
+    let whole = ptu("ptu", Timestamp::default());
+    assert_eq!(total(whole.clone()), dec("2400"));
+    let grown = PricedDeployment {
+        before: vec![(hours(12), 50)],
+        ..whole.clone()
+    };
+    assert_eq!(total(grown), dec("1800"));
+    let ended = PricedDeployment {
+        deleted: Some(hours(6)),
+        ..whole
+    };
+    assert_eq!(total(ended), dec("600"));
 }
 
 #[test]

@@ -94,8 +94,25 @@ pub struct PricedDeployment {
     pub region: Arc<str>,
     /// Its provisioned throughput units; 0 for pay-as-you-go, or where the configuration names none.
     pub ptus: u32,
+    /// How many it had before, each until a moment; by these moments.
+    pub before: Vec<(Timestamp, u32)>,
     /// When it was made: a PTU costs nothing before.
     pub since: Timestamp,
+    /// When it was deleted, where it was: it costs nothing from then on.
+    pub deleted: Option<Timestamp>,
+}
+
+impl PricedDeployment {
+    /// Its provisioned throughput units at `at`.
+    pub fn ptus_at(&self, at: Timestamp) -> u32 {
+        let then = self.before.iter().find(|(until, _)| at < *until);
+        then.map_or(self.ptus, |(_, ptus)| *ptus)
+    }
+
+    /// Whether it was there at `at`.
+    pub fn is_there(&self, at: Timestamp) -> bool {
+        self.since <= at && self.deleted.is_none_or(|deleted| at < deleted)
+    }
 }
 
 /// What a call costs.
@@ -264,19 +281,18 @@ impl Prices {
             let listed = || list::ptu_hour(of.region_class, &of.region, at);
             self.uses_list.then(listed).flatten()
         });
-        let per_hour = unit
-            .filter(|_| of.ptus > 0)
-            .and_then(|unit| unit.times(of.ptus));
+        let ptus = of.ptus_at(at);
+        let per_hour = unit.filter(|_| ptus > 0).and_then(|unit| unit.times(ptus));
         let rate = ModelRate::of(&of.base_model).unwrap_or(ModelRate::ASSUMED);
-        let per_minute = u64::from(of.ptus).saturating_mul(rate.input_tpm_per_ptu);
+        let per_minute = u64::from(ptus).saturating_mul(rate.input_tpm_per_ptu);
         Some(PtuPrice {
             per_hour,
             capacity: per_minute.saturating_mul(MINUTES),
-            ptus: of.ptus,
+            ptus,
         })
     }
 
-    /// The provisioned deployments, in order of backend and name.
+    /// The provisioned deployments, those that were deleted too, in order of backend and name.
     pub fn ptus(&self) -> Vec<&PricedDeployment> {
         let all = self.deployments.values().filter(|known| !known.is_gone);
         let all = all.map(|known| &known.of);
@@ -332,7 +348,9 @@ fn unknown(event: &UsageEvent, served: &Served) -> PricedDeployment {
         region_class: RegionClass::Global,
         region: Arc::clone(&event.region),
         ptus: 0,
+        before: Vec::new(),
         since: Timestamp::default(),
+        deleted: None,
     }
 }
 

@@ -24,7 +24,9 @@ fn deployment(name: &str, kind: Kind) -> PricedDeployment {
         region_class: RegionClass::Global,
         region: "swedencentral".into(),
         ptus: if kind == Kind::Ptu { 100 } else { 0 },
+        before: Vec::new(),
         since: Timestamp::default(),
+        deleted: None,
     }
 }
 

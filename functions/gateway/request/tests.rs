@@ -39,6 +39,11 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
         r#"{"conversation":"x"}"#,
         r#"{"conversation":{"id":"x"}}"#,
         r#"{"previous_response_id":null,"conversation":"x"}"#,
+        r#"{"file_id":"x"}"#,
+        r#"{"validation_file":"x"}"#,
+        r#"{"file_ids":["x"]}"#,
+        r#"{"file_ids":"x"}"#,
+        r#"{"vector_store_ids":[null,7,["y"],{"id":"y"},"\u0078"]}"#,
     ] {
         assert_eq!(head(body).stored_ids().next(), Some("x"), "{body}");
     }
@@ -48,6 +53,44 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
     );
     let both = head(r#"{"assistant_id":"x","thread_id":"y"}"#);
     assert_eq!(both.stored_ids().collect::<Vec<_>>(), ["x", "y"]);
+    let lists = head(r#"{"file_ids":["x","y"],"name":"n","vector_store_ids":["z"]}"#);
+    assert_eq!(lists.stored_ids().collect::<Vec<_>>(), ["x", "y", "z"]);
+    for body in [r#"{"file_ids":null}"#, r#"{"file_ids":{"a":"x"}}"#] {
+        assert_eq!(head(body).stored_ids().next(), None, "{body}");
+    }
+}
+
+#[test]
+fn a_body_names_so_many_stored_things_at_most() {
+    let ids = |count: usize| json!(vec!["file-1"; count]);
+    let most = json!({"file_ids": ids(300), "vector_store_ids": ids(212)}).to_string();
+    assert_eq!(head(&most).stored_ids().count(), MAX_STORED_IDS);
+    for body in [
+        json!({"file_ids": ids(513)}),
+        json!({"file_ids": ids(100_000)}),
+        json!({"file_ids": ids(512), "file_id": "file-1"}),
+        json!({"file_ids": ids(300), "vector_store_ids": ids(213)}),
+    ] {
+        let error = error(&body.to_string());
+        assert!(
+            error.contains("the body names more than 512 stored things"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_response_in_the_background_is_asked_for_by_true_alone() {
+    assert!(head(r#"{"background": true}"#).background());
+    assert!(head(r#"{"b\u0061ckground":true}"#).background());
+    for body in [
+        "{}",
+        r#"{"background":false}"#,
+        r#"{"background":null}"#,
+        r#"{"x":{"background":true}}"#,
+    ] {
+        assert!(!head(body).background(), "{body}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::*;
 struct Chunk(Arc<AtomicUsize>, [u8; 1000]);
 
 impl Chunk {
-    fn new(alive: &Arc<AtomicUsize>) -> Bytes {
+    fn bytes(alive: &Arc<AtomicUsize>) -> Bytes {
         alive.fetch_add(1, Relaxed);
         Bytes::from_owner(Self(Arc::clone(alive), [0; 1000]))
     }
@@ -30,7 +30,7 @@ impl Drop for Chunk {
 fn watched(alive: &Arc<AtomicUsize>, most: &Arc<AtomicUsize>) -> axum::body::Body {
     let (alive, most) = (Arc::clone(alive), Arc::clone(most));
     let chunks = (0..1000).map(move |_| {
-        let chunk = Chunk::new(&alive);
+        let chunk = Chunk::bytes(&alive);
         most.fetch_max(alive.load(Relaxed), Relaxed);
         Ok::<_, std::io::Error>(chunk)
     });
@@ -62,15 +62,42 @@ async fn a_body_is_broken_off_where_the_room_is_full() {
     other.grow(400).unwrap();
     let mut part = room.part();
     let mut body = watched(&Arc::default(), &Arc::default());
-    let counted = Counted {
-        body: &mut body,
-        part: &mut part,
-    };
-    let error = counted.collect().await.unwrap_err();
-    assert!(error.is::<NoRoom>(), "{error}");
+    let error = gather(&mut body, usize::MAX, &mut part).await.unwrap_err();
+    assert!(matches!(error, Ungathered::NoRoom), "{error:?}");
     assert_eq!(room.taken(), 1400);
     drop(part);
     assert_eq!(room.taken(), 400);
+}
+
+#[tokio::test]
+async fn a_body_is_put_together_as_it_comes() {
+    let (alive, most) = (Arc::default(), Arc::default());
+    let mut body = watched(&alive, &most);
+    let room = Room::new(usize::MAX);
+    let mut part = room.part();
+    let gathered = gather(&mut body, usize::MAX, &mut part).await.unwrap();
+    assert_eq!((gathered.bytes.len(), gathered.is_whole), (1_000_000, true));
+    assert!(most.load(Relaxed) <= 3, "{most:?} chunks at once");
+    assert_eq!(room.taken(), 1_000_000);
+}
+
+#[tokio::test]
+async fn more_than_is_wanted_of_a_body_is_left_in_it() {
+    let mut body = watched(&Arc::default(), &Arc::default());
+    let room = Room::new(usize::MAX);
+    let gathered = gather(&mut body, 2500, &mut room.part()).await.unwrap();
+    assert_eq!((gathered.bytes.len(), gathered.is_whole), (3000, false));
+    let left = body.collect().await.unwrap().to_bytes().len();
+    assert_eq!(left, 997_000);
+}
+
+#[tokio::test]
+async fn a_body_in_one_piece_is_not_copied() {
+    let bytes = Bytes::from(vec![1; 5000]);
+    let mut body = axum::body::Body::from(bytes.clone());
+    let room = Room::new(5000);
+    let gathered = gather(&mut body, 5000, &mut room.part()).await.unwrap();
+    assert_eq!(gathered.bytes.as_ptr(), bytes.as_ptr());
 }
 
 proptest! {

@@ -69,12 +69,12 @@ impl End {
 pub(super) struct Session {
     /// Its quotas are those that are current when a response asks for its place.
     relay: Current<Relay>,
-    /// The response that is under way, or the next one.
+    /// The response that ends next, or the one that begins next.
     record: CallRecord,
     listener: Listener,
-    /// Whether the response that is under way has begun and not ended.
-    has_begun: bool,
-    /// The same for others, to whom it has ended once the client has been sent its end.
+    /// Responses that have begun and not ended. Those outside the conversation run beside each other.
+    under_way: u32,
+    /// Whether there are any, for others, to whom one has ended once the client has been sent its end.
     speaking: watch::Sender<bool>,
     responses: u64,
 }
@@ -85,7 +85,7 @@ impl Session {
             relay,
             record,
             listener: Listener::default(),
-            has_begun: false,
+            under_way: 0,
             speaking: watch::Sender::new(false),
             responses: 0,
         }
@@ -162,13 +162,13 @@ impl Session {
                 }
             }
             is_deaf |= !way.pass(&bytes).await;
-            let has_begun = self.has_begun;
+            let is_speaking = self.under_way > 0;
             self.speaking
-                .send_if_modified(|speaks| std::mem::replace(speaks, has_begun) != has_begun);
+                .send_if_modified(|speaks| std::mem::replace(speaks, is_speaking) != is_speaking);
             if let Some(what) = denied {
                 return End::Denied(what);
             }
-            if is_deaf && !self.has_begun {
+            if is_deaf && !is_speaking {
                 return End::Client(Stopped::Gone);
             }
         }
@@ -176,7 +176,7 @@ impl Session {
 
     fn begun(&mut self) {
         self.record.event.time = self.record.now();
-        self.has_begun = true;
+        self.under_way = self.under_way.saturating_add(1);
     }
 
     /// Keeps what a response used. Where the app may have no other, why not.
@@ -186,7 +186,7 @@ impl Session {
         let mut ended = std::mem::replace(&mut self.record, next);
         ended.event.status = 200;
         let text_bytes = self.listener.take_text_bytes();
-        self.has_begun = false;
+        self.under_way = self.under_way.saturating_sub(1);
         self.responses += 1;
         if let Some(lasting) = ended.finish(Outcome::Completed, usage, text_bytes) {
             // An error is the end of waiting too: the event could not be made to last.
@@ -217,11 +217,11 @@ impl Session {
         let Self {
             mut record,
             mut listener,
-            has_begun,
+            under_way,
             responses,
             ..
         } = self;
-        if has_begun {
+        if under_way > 0 {
             record.event.status = 200;
             let outcome = if client_has_closed {
                 Outcome::ClientGone

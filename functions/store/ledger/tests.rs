@@ -13,7 +13,7 @@ use crate::gateway::event::{Attempt, Cache, Kind, Outcome, Saving, Tokens, Usage
 use crate::gateway::time::Timestamp;
 use crate::store::embedded::Embedded;
 use crate::store::sums::Sum;
-use crate::store::{Page, Write, encode_key};
+use crate::store::{Change, Fields, Page, Write, encode_key};
 
 /// A store that counts, and fails where it is told to: before it writes, or after.
 #[derive(Debug)]
@@ -406,6 +406,42 @@ async fn what_the_store_can_not_take_holds_up_nothing() {
     assert_eq!(recorded.counted.len(), 16);
     let (sum, _, rows) = read(&store.store, "portal|1970-01-01").await;
     assert_eq!((sum.calls, rows.len()), (16, 16));
+}
+
+#[tokio::test]
+async fn sums_that_can_not_be_read_hold_up_no_other_apps_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Embedded::open(folder.path()).unwrap());
+    let ledger = Ledger::new(Arc::clone(&store) as Arc<dyn Store>);
+    let one = |id: &str, app: &str| UsageEvent {
+        id: id.into(),
+        app: app.into(),
+        ..UsageEvent::default()
+    };
+    ledger
+        .record(&[&one("1", "portal")], &charge)
+        .await
+        .unwrap();
+    let day = "portal|1970-01-01";
+    let rows = Pages::new(&*store, Table::Chargeback, Range::of(day, sums::SUM));
+    for row in rows.rest().await.unwrap() {
+        let edited = Write {
+            row: row.key.row,
+            change: Change::Upsert(row.fields.with(Fields::new().text("cost", "much"))),
+        };
+        store
+            .write(Table::Chargeback, day, vec![edited])
+            .await
+            .unwrap();
+    }
+    let both = [one("2", "portal"), one("3", "nightly")];
+    let both: Vec<&UsageEvent> = both.iter().collect();
+    let recorded = ledger.record(&both, &charge).await.unwrap();
+    assert_eq!(recorded.counted, [1]);
+    let [(0, why)] = &*recorded.refused else {
+        panic!("{recorded:?}")
+    };
+    assert!(why.contains("cost"), "{why}");
 }
 
 #[tokio::test]

@@ -31,5 +31,8 @@ resource assignments 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for
 @description('Resource id.')
 output id string = account.id
 
-@description('URL, with a slash at the end, as Azure gives it.')
-output endpoint string = account.properties.endpoint
+// A Foundry resource has several hosts; the one for OpenAI's API is among the named ones.
+var openAiApi = 'OpenAI Language Model Instance API'
+
+@description('URL of the OpenAI API, with a slash at the end, as Azure gives it.')
+output endpoint string = contains(account.properties.endpoints, openAiApi) ? account.properties.endpoints[openAiApi] : account.properties.endpoint

@@ -15,7 +15,7 @@ use spillway::gateway::batch::message::{Message, Outgoing, Received};
 use spillway::gateway::batch::order::Rules;
 use spillway::gateway::batch::patience::Patience;
 use spillway::local::queue::broker::{Broker, Delivery, Limits};
-use spillway::way::Kinds;
+use spillway::way::{Kinds, Way};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
@@ -24,7 +24,7 @@ use super::world::{Bus, KILL, Rates, Relay, Tables, World, simulated};
 /// Deliveries at the same time: host.json's maxConcurrentCalls.
 const CONCURRENCY: usize = 16;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         rules: Rules {
             reply_queues: vec!["results".into()],
@@ -45,17 +45,25 @@ fn settings() -> Settings {
 }
 
 pub(super) fn worker(world: &Arc<World>) -> Arc<Worker> {
-    let relay = Relay {
+    worker_over(world, Arc::new(relay(world)))
+}
+
+pub(super) fn relay(world: &Arc<World>) -> Relay {
+    Relay {
         world: Arc::clone(world),
         kinds: Kinds {
             ptu: true,
             payg: false,
         },
-    };
+    }
+}
+
+/// A worker whose calls go this way.
+pub(super) fn worker_over(world: &Arc<World>, way: Arc<dyn Way>) -> Arc<Worker> {
     let now = Arc::clone(world);
     Arc::new(Worker::new(
         settings(),
-        Arc::new(relay),
+        way,
         Arc::new(Tables(Arc::clone(world))),
         None,
         Arc::new(Bus(Arc::clone(world))),

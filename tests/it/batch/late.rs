@@ -13,7 +13,7 @@ use super::chaos::{message, replies, worker};
 use super::world::{Rates, World, simulated};
 
 /// The message as its `deliveries`th delivery.
-fn delivery(world: &World, deliveries: u64) -> Received {
+pub(super) fn delivery(world: &World, deliveries: u64) -> Received {
     Received {
         message: message(0).message,
         sequence: 1,

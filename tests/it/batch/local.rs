@@ -10,7 +10,8 @@ use std::time::Duration;
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::gateway::{OPEN, app, backend};
+use crate::gateway::{OPEN, app, backend, header};
+use crate::limits::spent;
 use crate::process::{PATIENCE, free_port};
 use crate::scripted::{Act, Scripted, answer, full, good};
 use crate::served::command;
@@ -148,6 +149,12 @@ impl Local {
         let url = format!("http://{}/low/v1/chat/completions", self.address);
         let call = self.client.post(url).header("api-key", key);
         call.json(&request())
+    }
+
+    /// A call that may be answered later.
+    async fn later(&self, key: &str) -> Response {
+        let call = self.call(key).header("prefer", "respond-async");
+        call.send().await.unwrap()
     }
 
     async fn at(&self, method: reqwest::Method, path: &str, key: &str) -> Response {
@@ -629,6 +636,70 @@ async fn an_asynchronous_call_that_has_not_started_can_be_called_off() {
     assert_eq!(a.calls(), calls, "nothing is called any more");
 }
 
+/// The code of a refusal.
+async fn refusal(answer: Response) -> String {
+    assert_eq!(answer.status(), 429);
+    let body: Value = answer.json().await.unwrap();
+    body["error"]["code"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_asynchronous_call_is_taken_in_within_its_apps_limits_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Scripted::start(vec![full(1000)]).await;
+    let config = String::from("[gateway]\nwait_budget_ms = 0\n")
+        + &batch(folder.path(), "")
+        + &app("nightly", "requests_per_minute = 1")
+        + &app("single", "calls_in_flight = 1")
+        + &backend("a", a.address, "payg", "");
+    let local = Local::start(folder.path(), &config);
+    let accepted = local.later("nightly-key").await;
+    assert_eq!(accepted.status(), 202);
+    assert_eq!(header(&accepted, "x-ratelimit-remaining-requests"), "0");
+    let refused = local.later("nightly-key").await;
+    let wait: u64 = header(&refused, "retry-after-ms").parse().unwrap();
+    assert!(wait > 0);
+    assert_eq!(refusal(refused).await, "request_limit_exceeded");
+    // Nothing is held for what waits: the place is another's as soon as it rests between its attempts.
+    for _ in 0..3 {
+        let mut answer = local.later("single-key").await;
+        for _ in 0..500 {
+            if answer.status() == 202 {
+                break;
+            }
+            assert_eq!(refusal(answer).await, "in_flight_limit_exceeded");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = local.later("single-key").await;
+        }
+        assert_eq!(answer.status(), 202);
+    }
+}
+
+#[tokio::test]
+async fn an_asynchronous_call_of_an_app_with_a_spent_budget_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    // The process needs the file for itself.
+    drop(spent(&data, "nightly", ["99.99", "0.06"]).await);
+    let a = Scripted::start(vec![good()]).await;
+    let config = batch(folder.path(), "")
+        + &app("nightly", "budget_per_month = \"100.00\"")
+        + &backend("a", a.address, "payg", "");
+    let local = Local::start(folder.path(), &config);
+    let mut answer = local.later("nightly-key").await;
+    // What was spent is read in the first moments.
+    for _ in 0..200 {
+        if answer.status() != 202 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        answer = local.later("nightly-key").await;
+    }
+    assert_eq!(header(&answer, "x-spillway-budget"), "100%");
+    assert_eq!(header(&answer, "x-should-retry"), "false");
+    assert_eq!(refusal(answer).await, "budget_exceeded");
+}
+
 #[tokio::test]
 async fn nobody_outside_poses_as_the_queue() {
     let folder = tempfile::tempdir().unwrap();
@@ -700,6 +771,45 @@ async fn an_answer_that_no_message_can_hold_is_fetched() {
         .unwrap();
     assert_eq!(whole["x"], text);
     assert_eq!(local.at(get, url, "other-key").await.status(), 404);
+}
+
+#[tokio::test]
+async fn an_answer_may_be_larger_than_a_request_and_is_asked_for_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "y".repeat(3 << 20);
+    let a = Scripted::start(vec![answer("200 OK", "", &format!("{{\"x\":\"{text}\"}}"))]).await;
+    let config = format!(
+        "{OPEN}[gateway]\nmax_body_mb = 1\n{}{}",
+        batch(folder.path(), ""),
+        backend("a", a.address, "payg", "")
+    );
+    let local = Local::start(folder.path(), &config);
+    local.send(&json!({"MessageId": "m"}), &[], line("c")).await;
+    let reply = local.reply().await;
+    assert_eq!(reply.line["response"]["status_code"], 200, "{}", reply.line);
+    let url = reply.line["claim_check"]["url"].as_str().unwrap();
+    let whole = local.at(reqwest::Method::GET, url, "any").await;
+    assert_eq!(whole.json::<Value>().await.unwrap()["x"], text);
+    local.is_empty().await;
+    assert_eq!(a.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_message_with_too_long_a_name_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Scripted::start(vec![good()]).await;
+    let config = OPEN.to_owned() + &batch(folder.path(), "") + &backend("a", a.address, "payg", "");
+    let local = Local::start(folder.path(), &config);
+    // More than a field of a row takes.
+    let name = "n".repeat(40_000);
+    local
+        .send(&json!({"MessageId": "m"}), &[], line(&name))
+        .await;
+    let reply = local.reply().await;
+    assert_eq!(reply.line["error"]["code"], "custom_id_too_long");
+    assert_eq!(reply.line["custom_id"], name[..512]);
+    local.is_empty().await;
+    assert_eq!((a.calls(), local.lengths("batch").await.1), (0, 0));
 }
 
 #[tokio::test]

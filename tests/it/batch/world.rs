@@ -294,6 +294,7 @@ impl Relay {
             retry_after_ms: None,
             code: None,
             body: body.to_string().into(),
+            beyond: None,
         })
     }
 }
@@ -306,5 +307,6 @@ fn failed(status: u16, code: &str, retry_after_ms: Option<u64>) -> Called {
         retry_after_ms,
         code: Some(code.to_owned()),
         body: Bytes::from(body.to_string()),
+        beyond: None,
     }
 }

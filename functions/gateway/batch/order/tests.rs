@@ -214,3 +214,33 @@ fn a_body_that_is_too_large_is_not_read() {
         })
     );
 }
+
+#[test]
+fn a_name_that_is_too_long_is_refused_and_repeated_in_part() {
+    let body = |name: &str| {
+        let request = json!({"model": "m", "messages": []});
+        Bytes::from(json!({"custom_id": name, "body": request}).to_string())
+    };
+    let longest = "c".repeat(line::MAX_CUSTOM_ID);
+    let mut named = received();
+    named.message.body = body(&longest);
+    assert_eq!(order(&named).unwrap().custom_id, longest);
+    named.message.body = body(&(longest.clone() + "c"));
+    let sender = Sender::of(&named, &rules());
+    let characters = line::MAX_CUSTOM_ID + 1;
+    assert_eq!(order(&named), Err(Fault::CustomId { characters }));
+    assert_eq!(custom_id(&named.message.body, &sender), longest);
+}
+
+#[test]
+fn an_id_that_stands_for_a_name_is_no_longer_than_one() {
+    let mut received = received();
+    received.message.body = Bytes::from_static(br#"{"model":"m","messages":[]}"#);
+    let id = json!("i".repeat(line::MAX_CUSTOM_ID + 1));
+    let properties = &mut received.message.properties;
+    properties.insert("spillway-id".into(), id);
+    let sender = Sender::of(&received, &rules());
+    let name = order(&received).unwrap().custom_id;
+    assert_eq!(name, "i".repeat(line::MAX_CUSTOM_ID));
+    assert_eq!(custom_id(b"plain", &sender), name);
+}
