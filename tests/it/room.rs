@@ -48,7 +48,13 @@ async fn stalled(gateway: &Running) -> Raw {
         .write(&head("/v1/chat/completions", "content-length: 800000"))
         .await;
     client.write(&vec![b' '; 700_000]).await;
+    has_come().await;
     client
+}
+
+/// Waits until what was sent has been read: of two bodies that come at once either may find no room.
+async fn has_come() {
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }
 
 /// Waits until a body of half a MiB finds no room.
@@ -152,6 +158,7 @@ async fn forms_of_the_batch_api_take_room_of_the_same() {
     }
     let mut slow = Raw::connect(gateway.address).await;
     slow.write(&form(900_000, 700_000)).await;
+    has_come().await;
     let begun = Instant::now();
     let answer = loop {
         let answer = upload(500_000).await;

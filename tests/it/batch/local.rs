@@ -779,17 +779,23 @@ async fn an_answer_may_be_larger_than_a_request_and_is_asked_for_once() {
     let text = "y".repeat(3 << 20);
     let a = Scripted::start(vec![answer("200 OK", "", &format!("{{\"x\":\"{text}\"}}"))]).await;
     let config = format!(
-        "{OPEN}[gateway]\nmax_body_mb = 1\n{}{}",
+        "[gateway]\nmax_body_mb = 1\n{}{}{}",
         batch(folder.path(), ""),
+        app("nightly", ""),
         backend("a", a.address, "payg", "")
     );
     let local = Local::start(folder.path(), &config);
-    local.send(&json!({"MessageId": "m"}), &[], line("c")).await;
+    let of_nightly = [("app", "\"nightly\"")];
+    local
+        .send(&json!({"MessageId": "m"}), &of_nightly, line("c"))
+        .await;
     let reply = local.reply().await;
     assert_eq!(reply.line["response"]["status_code"], 200, "{}", reply.line);
     let url = reply.line["claim_check"]["url"].as_str().unwrap();
-    let whole = local.at(reqwest::Method::GET, url, "any").await;
-    assert_eq!(whole.json::<Value>().await.unwrap()["x"], text);
+    let whole = local.at(reqwest::Method::GET, url, "nightly-key").await;
+    assert_eq!(whole.status(), 200, "{url}");
+    let whole: Value = whole.json().await.unwrap();
+    assert!(whole["x"] == *text, "{:?}", whole.get("error"));
     local.is_empty().await;
     assert_eq!(a.calls(), 1);
 }
