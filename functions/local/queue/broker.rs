@@ -2,6 +2,7 @@
 //! locks that run out, delivery counts, dead letters, expiry and duplicate detection.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use crate::azure::service_bus::Messages;
 use crate::gateway::batch::message::{Message, Outgoing, Received};
@@ -90,9 +91,9 @@ struct Queue {
     scheduled: BTreeMap<(Timestamp, u64), Stored>,
     locked: BTreeMap<u64, (Timestamp, Stored)>,
     dead: BTreeMap<u64, Stored>,
-    ids: HashMap<String, Timestamp>,
+    ids: HashMap<Arc<str>, Timestamp>,
     /// The ids in the order in which they are forgotten.
-    order: VecDeque<(Timestamp, String)>,
+    order: VecDeque<(Timestamp, Arc<str>)>,
     limits: Limits,
 }
 
@@ -132,8 +133,7 @@ impl Broker {
                 }
                 Change::Id(name, id, until) => {
                     if let Some(queue) = self.queues.get_mut(&name) {
-                        queue.ids.insert(id.clone(), until);
-                        queue.order.push_back((until, id));
+                        queue.remember(&id, until);
                     }
                 }
                 Change::Gone(..) | Change::Forgotten(..) => {}
@@ -159,12 +159,11 @@ impl Broker {
         let name = lower(name);
         let queue = self.queues.get_mut(&name).ok_or(NoSuchQueue)?;
         if let Some(id) = &outgoing.message.id {
-            if queue.ids.get(id).is_some_and(|until| *until > now) {
+            if queue.ids.get(&**id).is_some_and(|until| *until > now) {
                 return Ok(false);
             }
             let until = now.plus_ms(queue.limits.duplicates_ms);
-            queue.ids.insert(id.clone(), until);
-            queue.order.push_back((until, id.clone()));
+            queue.remember(id, until);
             self.changes
                 .push(Change::Id(name.clone(), id.clone(), until));
         }
@@ -319,6 +318,7 @@ impl Broker {
             // It may have been seen again since.
             if queue.ids.get(&id) == Some(&until) {
                 queue.ids.remove(&id);
+                let id = id.as_ref().to_owned();
                 self.changes.push(Change::Forgotten(name.to_owned(), id));
             }
         }
@@ -362,6 +362,12 @@ impl Broker {
 }
 
 impl Queue {
+    fn remember(&mut self, id: &str, until: Timestamp) {
+        let id: Arc<str> = id.into();
+        self.ids.insert(Arc::clone(&id), until);
+        self.order.push_back((until, id));
+    }
+
     /// The next visible message, past those that have expired.
     fn next_ready(
         &mut self,

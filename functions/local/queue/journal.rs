@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
 use super::broker::Change;
@@ -29,6 +29,10 @@ const MESSAGES: TableDefinition<'static, (&'static str, u64), &'static [u8]> =
 /// Until when an id is remembered, ms since the Unix epoch, by queue and id.
 const IDS: TableDefinition<'static, (&'static str, &'static str), u64> =
     TableDefinition::new("ids");
+
+/// Bytes of the file that are kept in memory. It is written, and read at the start only; redb's default would keep
+/// all of it, up to 1 GiB.
+const CACHE: usize = 1 << 20;
 
 /// Changes, and whom to tell when they last.
 type Job = (Vec<Change>, oneshot::Sender<()>);
@@ -50,7 +54,8 @@ impl Journal {
             ))
         };
         fs::create_dir_all(folder).map_err(|e| at(&e))?;
-        let database = Database::create(&file).map_err(|e| at(&e))?;
+        let opened = Builder::new().set_cache_size(CACHE).create(&file);
+        let database = opened.map_err(|e| at(&e))?;
         let kept = read(&database).map_err(|e| at(&e))?;
         let (jobs, receiver) = mpsc::unbounded_channel();
         let writer = thread::Builder::new().name("queue".into());
