@@ -22,7 +22,7 @@ use super::{Batches, Desk, blob, json_answer};
 use crate::gateway::app::App;
 use crate::gateway::batches::file::{FileRecord, INPUT, filename};
 use crate::gateway::batches::name;
-use crate::host::bodies::{Gathered, Ungathered, discard, gather};
+use crate::host::bodies::{Gathered, Part, Ungathered, discard, gather};
 use crate::store::blobs::upload::Upload;
 use crate::store::{Table, batches as rows};
 
@@ -56,7 +56,7 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
     };
     let (mut parts, mut body) = request.into_parts();
     let room = Arc::clone(&desk.batches.passed.room);
-    let mut part = room.part();
+    let mut part = Part::of(&room);
     let passed = &desk.batches.passed;
     // More of a form than the relay takes can only be the batch API's: the rest is read as it is kept.
     let gathering = gather(&mut body, passed.max, &mut part);

@@ -1,6 +1,5 @@
-//! The memory of bodies: how much of it all requests together may take, and how a body is let go of.
+//! Bodies: read into memory within the room that there is for all of them, or let go of.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,74 +7,35 @@ use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
+use crate::gateway::room::Room;
+
 #[cfg(test)]
 mod tests;
 
-/// What the bodies of requests may take of the memory, all together.
-#[derive(Debug)]
-pub struct Room {
-    most: usize,
-    taken: AtomicUsize,
-}
-
-impl Room {
-    /// Room for `most` bytes.
-    pub const fn new(most: usize) -> Self {
-        Self {
-            most,
-            taken: AtomicUsize::new(0),
-        }
-    }
-
-    /// Most bytes that it has.
-    pub const fn most(&self) -> usize {
-        self.most
-    }
-
-    /// Bytes that are taken now.
-    pub fn taken(&self) -> usize {
-        self.taken.load(Relaxed)
-    }
-
-    /// The part of one body, nothing so far.
-    pub const fn part(&self) -> Part<'_> {
-        Part {
-            room: self,
-            bytes: 0,
-        }
-    }
-}
-
-/// There is no room for so much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRoom;
-
-/// What one body takes of a [`Room`], until this is dropped.
+/// What one body takes of the room for all bodies, bytes, until this is dropped.
 #[derive(Debug)]
 pub struct Part<'r> {
     room: &'r Room,
     bytes: usize,
 }
 
-impl Part<'_> {
-    /// Takes so many bytes more.
-    ///
-    /// # Errors
-    /// When there is no room for them; nothing is taken then.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let before = self.room.taken.fetch_add(bytes, Relaxed);
-        if before.saturating_add(bytes) > self.room.most {
-            self.room.taken.fetch_sub(bytes, Relaxed);
-            return Err(NoRoom);
-        }
-        self.bytes += bytes;
-        Ok(())
+impl<'r> Part<'r> {
+    /// A part of `room`, nothing so far.
+    pub const fn of(room: &'r Room) -> Self {
+        Self { room, bytes: 0 }
+    }
+
+    /// Takes so many bytes more, if there is room for them; whether there was.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let fits = self.room.take(bytes);
+        self.bytes += if fits { bytes } else { 0 };
+        fits
     }
 }
 
 impl Drop for Part<'_> {
     fn drop(&mut self) {
-        self.room.taken.fetch_sub(self.bytes, Relaxed);
+        self.room.give_back(self.bytes);
     }
 }
 
@@ -117,7 +77,9 @@ pub async fn gather(
             Some(Err(error)) => return Err(Ungathered::Broken(error)),
             Some(Ok(frame)) => {
                 let chunk = frame.into_data().unwrap_or_default();
-                part.grow(chunk.len()).map_err(|_| Ungathered::NoRoom)?;
+                if !part.grow(chunk.len()) {
+                    return Err(Ungathered::NoRoom);
+                }
                 if first.is_empty() {
                     first = chunk;
                 } else {

@@ -28,6 +28,7 @@ use crate::gateway::identity::Identity;
 use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route, shows_stored};
 use crate::gateway::trace::TraceParent;
+use crate::host::bodies::Part;
 
 pub(super) async fn handle(State(worker): State<Arc<Worker>>, request: Request) -> Response {
     let relay = worker.relay.get();
@@ -78,7 +79,7 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
     let gateway = &relay.settings.gateway;
     let (max_mb, deadline_ms) = (gateway.max_body_mb, gateway.deadline_ms);
     // The call has its part of the room until its answer begins: it may be made again until then.
-    let mut part = relay.room.part();
+    let mut part = Part::of(&relay.room);
     let read = client_body::read(&parts.headers, body, max_mb, deadline_ms, &mut part);
     let bytes = match read.await {
         Ok(bytes) => bytes,

@@ -61,7 +61,7 @@ use crate::door::Door;
 use crate::gateway::id::new_id;
 use crate::gateway::identity::Refusal;
 use crate::gateway::metrics::Metrics;
-use crate::host::bodies::Room;
+use crate::gateway::room::Room;
 use crate::host::clock::Clock;
 use crate::outbox::recorder::{Calls, Recorder};
 use crate::pacing::Slots;

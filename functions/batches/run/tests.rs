@@ -11,7 +11,7 @@ use super::*;
 use crate::config::BatchApi;
 use crate::gateway::batch::line::MAX_CUSTOM_ID;
 use crate::gateway::batches::record::Times;
-use crate::host::bodies::Room;
+use crate::gateway::room::Room;
 use crate::store::Store;
 use crate::store::blobs::{self, Blob, BlobError, Blobs, Container, Listing, Seen, When};
 use crate::store::embedded::Embedded as Tables;

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use proptest::prelude::*;
 
@@ -58,15 +59,15 @@ async fn no_more_of_a_body_is_discarded_than_may_be() {
 #[tokio::test]
 async fn a_body_is_broken_off_where_the_room_is_full() {
     let room = Room::new(1500);
-    let mut other = room.part();
-    other.grow(400).unwrap();
-    let mut part = room.part();
+    let mut other = Part::of(&room);
+    assert!(other.grow(400));
+    let mut part = Part::of(&room);
     let mut body = watched(&Arc::default(), &Arc::default());
     let error = gather(&mut body, usize::MAX, &mut part).await.unwrap_err();
     assert!(matches!(error, Ungathered::NoRoom), "{error:?}");
-    assert_eq!(room.taken(), 1400);
+    assert_eq!(room.used(), 1400);
     drop(part);
-    assert_eq!(room.taken(), 400);
+    assert_eq!(room.used(), 400);
 }
 
 #[tokio::test]
@@ -74,18 +75,18 @@ async fn a_body_is_put_together_as_it_comes() {
     let (alive, most) = (Arc::default(), Arc::default());
     let mut body = watched(&alive, &most);
     let room = Room::new(usize::MAX);
-    let mut part = room.part();
+    let mut part = Part::of(&room);
     let gathered = gather(&mut body, usize::MAX, &mut part).await.unwrap();
     assert_eq!((gathered.bytes.len(), gathered.is_whole), (1_000_000, true));
     assert!(most.load(Relaxed) <= 3, "{most:?} chunks at once");
-    assert_eq!(room.taken(), 1_000_000);
+    assert_eq!(room.used(), 1_000_000);
 }
 
 #[tokio::test]
 async fn more_than_is_wanted_of_a_body_is_left_in_it() {
     let mut body = watched(&Arc::default(), &Arc::default());
     let room = Room::new(usize::MAX);
-    let gathered = gather(&mut body, 2500, &mut room.part()).await.unwrap();
+    let gathered = gather(&mut body, 2500, &mut Part::of(&room)).await.unwrap();
     assert_eq!((gathered.bytes.len(), gathered.is_whole), (3000, false));
     let left = body.collect().await.unwrap().to_bytes().len();
     assert_eq!(left, 997_000);
@@ -96,7 +97,7 @@ async fn a_body_in_one_piece_is_not_copied() {
     let bytes = Bytes::from(vec![1; 5000]);
     let mut body = axum::body::Body::from(bytes.clone());
     let room = Room::new(5000);
-    let gathered = gather(&mut body, 5000, &mut room.part()).await.unwrap();
+    let gathered = gather(&mut body, 5000, &mut Part::of(&room)).await.unwrap();
     assert_eq!(gathered.bytes.as_ptr(), bytes.as_ptr());
 }
 
@@ -107,20 +108,20 @@ proptest! {
         steps in proptest::collection::vec((0_usize..4, 0_usize..60), 0..50),
     ) {
         let room = Room::new(most);
-        let mut parts: Vec<Part<'_>> = (0..4).map(|_| room.part()).collect();
+        let mut parts: Vec<Part<'_>> = (0..4).map(|_| Part::of(&room)).collect();
         let mut have = [0; 4];
         for (which, bytes) in steps {
             if bytes == 0 {
-                parts[which] = room.part();
+                parts[which] = Part::of(&room);
                 have[which] = 0;
             } else {
                 let fits = have.iter().sum::<usize>() + bytes <= most;
-                prop_assert_eq!(parts[which].grow(bytes).is_ok(), fits);
+                prop_assert_eq!(parts[which].grow(bytes), fits);
                 have[which] += if fits { bytes } else { 0 };
             }
-            prop_assert_eq!(room.taken(), have.iter().sum::<usize>());
+            prop_assert_eq!(room.used(), have.iter().sum::<usize>());
         }
         drop(parts);
-        prop_assert_eq!(room.taken(), 0);
+        prop_assert_eq!(room.used(), 0);
     }
 }
