@@ -131,6 +131,7 @@ resource plan 'Microsoft.Web/serverfarms@2024-04-01' = {
 }
 
 resource app 'Microsoft.Web/sites@2024-04-01' = {
+  // checkov:skip=CKV_AZURE_78: Flex Consumption takes no ftpsState; FTP is off by its publishing credentials, below
   // checkov:skip=CKV_AZURE_17: callers show keys or tokens of Entra; OpenAI clients have no certificates
   // checkov:skip=CKV_AZURE_212: as for the plan
   // checkov:skip=CKV_AZURE_213: the platform takes sick Flex Consumption instances away itself; healthCheckPath is not for this plan
@@ -159,7 +160,6 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
       appSettings: concat(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
       minTlsVersion: '1.2'
       scmMinTlsVersion: '1.2'
-      // FTP is off by its publishing credentials, below: Flex Consumption takes no `ftpsState`.
       http20Enabled: true
       ipSecurityRestrictionsDefaultAction: empty(frontDoorId) ? 'Allow' : 'Deny'
       ipSecurityRestrictions: empty(frontDoorId) ? [] : [
