@@ -97,6 +97,27 @@ fn folder(config: &Config) -> Option<PathBuf> {
     Some(std::env::temp_dir().join(format!("spillway-{name}")))
 }
 
+/// The files in `folder`. Where they can't be used that is said and done without, unless events are to be
+/// in a file before anything else.
+fn open_spool(folder: &Path, settings: &Settings) -> io::Result<Option<Mutex<Spool>>> {
+    let error = match Spool::open(folder, settings.spool_bytes) {
+        Ok(spool) => return Ok(Some(Mutex::new(spool))),
+        Err(error) => error,
+    };
+    let folder = folder.display();
+    if settings.is_durable {
+        return Err(io::Error::other(format!(
+            "[chargeback] durable = true, and the folder for usage events, {folder}, can't be used: {error}; name one that can be written to in [chargeback] spool"
+        )));
+    }
+    tracing::error!(
+        %error,
+        %folder,
+        "no files for usage events: those that can't be delivered wait in memory"
+    );
+    Ok(None)
+}
+
 /// Where events go.
 #[derive(Debug)]
 pub struct Ways {
@@ -145,23 +166,9 @@ impl Outbox {
     pub fn new(ways: Ways, settings: Settings) -> io::Result<Self> {
         let has_way = ways.hub.is_some() || ways.ledger.is_some();
         let folder = settings.spool.as_deref().filter(|_| has_way);
-        let spool = match folder.map(|folder| Spool::open(folder, settings.spool_bytes)) {
+        let spool = match folder {
+            Some(folder) => open_spool(folder, &settings)?,
             None => None,
-            Some(Ok(spool)) => Some(Mutex::new(spool)),
-            Some(Err(error)) => {
-                let folder = folder.unwrap_or(Path::new("")).display();
-                if settings.is_durable {
-                    return Err(io::Error::other(format!(
-                        "[chargeback] durable = true, and the folder for usage events, {folder}, can't be used: {error}; name one that can be written to in [chargeback] spool"
-                    )));
-                }
-                tracing::error!(
-                    %error,
-                    %folder,
-                    "no files for usage events: those that can't be delivered wait in memory"
-                );
-                None
-            }
         };
         Ok(Self {
             spool,
