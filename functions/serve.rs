@@ -320,6 +320,7 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         let relay = self.relay.get();
         let clock = relay.clock;
+        tasks.spawn(clock.keep());
         if let Some(entra) = relay.door.entra() {
             tasks.spawn(Arc::clone(entra).keep_keys(clock));
         }
