@@ -3,6 +3,8 @@
 #
 #   docker build -t spillway .                                 an image with the handler only
 #   docker build --target package --output dist .              dist/app, for azd
+#
+# `--build-arg CONFIG=other.toml` takes another configuration of this folder.
 
 FROM rust:1.95.0-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends musl-tools ca-certificates && rm -rf /var/lib/apt/lists/*

@@ -48,6 +48,9 @@ param existingOpenAiAccounts array = []
 @description('App settings that are secrets, such as keys of backends that know no Entra: names as in spillway.toml. A vault is made for them; the values are put in by hand.')
 param vaultSettings array = []
 
+@description('Whether apps may write and delete files and batches of the Azure OpenAI resources: the gateway then has Cognitive Services OpenAI Contributor there instead of User. That role may also make, change and delete deployments.')
+param filesAndBatches bool = false
+
 // The function apps.
 
 @description('one: one app runs everything. split: HTTP calls and events run in two apps, from the same package.')
@@ -78,6 +81,9 @@ param httpConcurrency int = 200
 
 @description('Id of the Front Door profile that calls have to come through; empty: they may come from everywhere.')
 param frontDoorId string = ''
+
+@description('Further app settings of all function apps: names and texts. They go before those that are set here. No secrets: vaultSettings are for these.')
+param extraSettings object = {}
 
 // What is kept.
 
@@ -111,6 +117,9 @@ param maxDeliveryCount int = 10
 
 @description('How long batch messages and replies wait at most, ISO 8601.')
 param messageLifetime string = 'P7D'
+
+@description('Whether the gateway has Azure Service Bus Data Owner on the batch queue, so that the Functions platform and the console can read how long it is. That role may also change and delete the queue.')
+param batchQueueOwner bool = false
 
 @description('Messaging units of Service Bus Premium (only in networkMode private, or with premiumServiceBus).')
 @allowed([1, 2, 4, 8, 16])
@@ -257,7 +266,13 @@ var answerLifetimes = [{ container: 'answers', days: answerLifetimeDays }]
 
 var isPrivate = networkMode == 'private'
 var hasVault = !empty(vaultSettings)
-var roles = any(loadJsonContent('roles.json'))
+// A row of roles.json with `when` is for a deployment that chose so; one without is for all.
+var choices = [
+  'always'
+  filesAndBatches ? 'filesAndBatches' : 'not filesAndBatches'
+  batchQueueOwner ? 'batchQueueOwner' : 'not batchQueueOwner'
+]
+var roles = filter(any(loadJsonContent('roles.json')), row => contains(choices, row.?when ?? 'always'))
 
 // The apps: which functions each one runs, and where. Events run in the first region only; their
 // state (locks, checkpoints) is one app's.
@@ -572,6 +587,7 @@ module apps 'modules/function-app.bicep' = [for (app, i) in appList: {
       { name: 'REPLY_QUEUE', value: replyQueues[0] }
       { name: 'ServiceBusConnection__fullyQualifiedNamespace', value: serviceBus.outputs.hostName }
     ]
+    extraSettings: extraSettings
     openAi: [for (account, j) in openAiAccounts: {
       name: account.name
       endpoint: openAi[j].outputs.endpoint

@@ -1,5 +1,6 @@
 # Builds the handler as the platform runs it, x86_64 Linux without any library, and lays out the
-# package in dist/app. As build.sh; Windows needs zig as the C compiler, or a container engine.
+# package in dist/app. As build.sh, but for its flags for the C compiler and SOURCE_DATE_EPOCH: two builds need not
+# give the same bytes. Windows needs zig as the C compiler, or a container engine.
 param([string]$Config = 'spillway.toml')
 $ErrorActionPreference = 'Stop'
 $PSNativeCommandUseErrorActionPreference = $true

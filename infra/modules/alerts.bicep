@@ -41,7 +41,7 @@ param tags object
 
 var hasWebhook = !empty(webhookUrl) && !empty(webhookApplicationObjectId)
 
-resource group 'Microsoft.Insights/actionGroups@2023-01-01' = {
+resource people 'Microsoft.Insights/actionGroups@2023-01-01' = {
   name: '${name}-people'
   location: 'global'
   tags: tags
@@ -53,7 +53,18 @@ resource group 'Microsoft.Insights/actionGroups@2023-01-01' = {
       emailAddress: email
       useCommonAlertSchema: true
     }]
-    webhookReceivers: hasWebhook ? [
+  }
+}
+
+// A group of its own: the function takes alerts on utilization only, and would refuse all others.
+resource alertFunction 'Microsoft.Insights/actionGroups@2023-01-01' = if (hasWebhook) {
+  name: '${name}-alert-function'
+  location: 'global'
+  tags: tags
+  properties: {
+    enabled: true
+    groupShortName: 'spillway-fn'
+    webhookReceivers: [
       {
         name: 'alert-function'
         serviceUri: webhookUrl
@@ -64,9 +75,20 @@ resource group 'Microsoft.Insights/actionGroups@2023-01-01' = {
         identifierUri: webhookAudience
         tenantId: tenant().tenantId
       }
-    ] : []
+    ]
   }
 }
+
+var toPeople = [
+  {
+    actionGroupId: people.id
+  }
+]
+var toAlertFunction = hasWebhook ? [
+  {
+    actionGroupId: alertFunction.id
+  }
+] : []
 
 resource fullPtu 'Microsoft.Insights/metricAlerts@2018-03-01' = [for account in ptuAccounts: {
   name: '${name}-ptu-full-${account.name}'
@@ -103,11 +125,7 @@ resource fullPtu 'Microsoft.Insights/metricAlerts@2018-03-01' = [for account in 
         }
       ]
     }
-    actions: [
-      {
-        actionGroupId: group.id
-      }
-    ]
+    actions: concat(toPeople, toAlertFunction)
   }
 }]
 
@@ -145,11 +163,7 @@ resource deadLetters 'Microsoft.Insights/metricAlerts@2018-03-01' = {
         }
       ]
     }
-    actions: [
-      {
-        actionGroupId: group.id
-      }
-    ]
+    actions: toPeople
   }
 }
 
@@ -180,11 +194,7 @@ resource throttledEvents 'Microsoft.Insights/metricAlerts@2018-03-01' = {
         }
       ]
     }
-    actions: [
-      {
-        actionGroupId: group.id
-      }
-    ]
+    actions: toPeople
   }
 }
 
@@ -215,10 +225,6 @@ resource failing 'Microsoft.Insights/metricAlerts@2018-03-01' = {
         }
       ]
     }
-    actions: [
-      {
-        actionGroupId: group.id
-      }
-    ]
+    actions: toPeople
   }
 }

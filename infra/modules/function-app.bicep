@@ -71,6 +71,9 @@ param frontDoorId string
 @description('The handler\'s own settings: what `\${NAME}` in spillway.toml stands for, and what the bindings name; name and value.')
 param settings array
 
+@description('Further settings, names and texts; they go before all others of the same name.')
+param extraSettings object
+
 @description('The Azure OpenAI resources: name, endpoint and id. Each becomes OPENAI_NAME_ENDPOINT and OPENAI_NAME_ID.')
 param openAi array
 
@@ -112,6 +115,9 @@ var endpointSettings = [for account in accounts: { name: 'OPENAI_${toUpper(repla
 var idSettings = [for account in accounts: { name: 'OPENAI_${toUpper(replace(account.name, '-', '_'))}_ID', value: account.id }]
 var secretSettings = [for setting in vaultSettings: { name: setting, value: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${replace(setting, '_', '-')}/)' }]
 var disabledSettings = [for function in disabledFunctions: { name: 'AzureWebJobs.${function}.Disabled', value: 'true' }]
+var ownSettings = concat(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
+// By name, so that each is there once: a further setting takes the place of one that is set here.
+var settingsByName = union(toObject(ownSettings, setting => setting.name, setting => setting.value), extraSettings)
 
 resource plan 'Microsoft.Web/serverfarms@2024-04-01' = {
   // checkov:skip=CKV_AZURE_212: Flex Consumption scales by itself, and keeps instances ready by functionAppConfig.scaleAndConcurrency.alwaysReady
@@ -157,7 +163,7 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
     keyVaultReferenceIdentity: identityId
     virtualNetworkSubnetId: empty(subnetIds) ? null : subnetIds[region]
     siteConfig: {
-      appSettings: concat(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
+      appSettings: [for setting in items(settingsByName): { name: setting.key, value: setting.value }]
       minTlsVersion: '1.2'
       scmMinTlsVersion: '1.2'
       http20Enabled: true

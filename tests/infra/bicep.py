@@ -18,11 +18,11 @@ PARSER = Parser(Language(tree_sitter_bicep.language()))
 # The functions that the files use, and the types that they return (None: it depends).
 FUNCTIONS = {
     "any": None, "concat": "array", "contains": "bool", "empty": "bool", "environment": "object",
-    "filter": "array", "guid": "string", "join": "string", "last": None, "length": "int",
+    "filter": "array", "guid": "string", "items": "array", "join": "string", "last": None, "length": "int",
     "loadJsonContent": None, "loadTextContent": "string", "range": "array", "replace": "string",
     "resourceGroup": "object", "skip": None, "split": "array", "string": "string",
     "subscription": "object", "subscriptionResourceId": "string", "tenant": "object",
-    "toLower": "string", "toUpper": "string", "union": None, "uniqueString": "string",
+    "toObject": "object", "toLower": "string", "toUpper": "string", "union": None, "uniqueString": "string",
     "utcNow": "string",
 }
 DECORATORS = {"description", "allowed", "minLength", "maxLength", "minValue", "maxValue", "batchSize", "secure"}

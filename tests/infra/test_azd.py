@@ -1,5 +1,6 @@
 """azure.yaml, its hooks and its parameters."""
 
+import fnmatch
 import re
 import subprocess
 from pathlib import Path
@@ -38,6 +39,11 @@ def test_a_service_is_deployed_to_the_app_that_has_its_tag():
     assert "'azd-env-name': environmentName" in MAIN.source
 
 
+def test_an_azd_that_knows_no_custom_language_is_refused():
+    assert AZD["requiredVersions"] == {"azd": ">= 1.20.0"}
+    assert "1.20.0" in (ROOT / "docs/deploy.md").read_text()
+
+
 def test_every_hook_is_there_for_both_sorts_of_machines_and_can_be_run():
     for name, hook in ALL_HOOKS.items():
         assert hook.keys() == {"posix", "windows"}, name
@@ -60,6 +66,20 @@ def test_parameters_are_those_of_the_template():
         allowed = parameters[name].decorators.get("allowed")
         if default and allowed:
             assert default.group(1) in allowed, name
+        # azd makes a boolean of these words, in a parameter that is one.
+        if parameters[name].type == "bool" and isinstance(value, str):
+            assert default and default.group(1) in ("true", "false"), name
+
+
+def test_what_azd_env_sets_is_on_the_page():
+    given = bicep.load(ROOT / "infra/main.parameters.json")["parameters"]
+    page = (ROOT / "docs/deploy.md").read_text()
+    for name, entry in given.items():
+        value = entry["value"]
+        variables = set(re.findall(r"\$\{(\w+)", value)) if isinstance(value, str) else {name}
+        # `azd env new` asks for these.
+        for variable in variables - {"AZURE_ENV_NAME", "AZURE_LOCATION"}:
+            assert re.search(rf"\b{variable}\b", page), variable
 
 
 def test_what_the_hooks_read_of_azd_is_an_output():
@@ -72,6 +92,18 @@ def test_what_the_hooks_read_of_azd_is_an_output():
     wanted -= {"AZURE_SUBSCRIPTION_ID"}
     assert wanted
     assert wanted <= MAIN.outputs.keys()
+
+
+def test_what_the_image_is_made_of_is_not_ignored():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    patterns = [line[1:] for line in lines if line.startswith("!")]
+    docker = (ROOT / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", docker, re.M)
+    names = {name for sources in copied for name in sources.split()}
+    assert "*" in lines and "${CONFIG}" in names
+    for name in names:
+        name = name.replace("${CONFIG}", "other.toml")
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
 
 
 def test_dist_is_not_committed():

@@ -71,6 +71,59 @@ def test_each_row_of_the_table_of_roles_is_assigned():
     assert picked == {(row["on"], row["to"]) for row in rows}
 
 
+def chosen(on: str, *choices: str) -> set[str]:
+    """The gateway's roles on something, in a deployment that chose these."""
+    def holds(row: dict) -> bool:
+        when = row.get("when")
+        return when is None or (when.removeprefix("not ") in choices) != when.startswith("not ")
+    rows = bicep.load(INFRA / "roles.json")
+    return {row["role"] for row in rows if row["on"] == on and row["to"] == "gateway" and holds(row)}
+
+
+def test_a_role_that_depends_on_a_choice_is_of_a_parameter_that_is_off(project):
+    main = project.files[(INFRA / "main.bicep").resolve()]
+    parameters = {parameter.name: parameter for parameter in main.of_kind("parameter")}
+    names = {row["when"].removeprefix("not ") for row in bicep.load(INFRA / "roles.json") if "when" in row}
+    assert names == {"filesAndBatches", "batchQueueOwner"}
+    for name in names:
+        assert (parameters[name].type, bicep.literal(parameters[name].value)) == ("bool", False), name
+        assert f"\n  {name} ? '{name}' : 'not {name}'\n" in main.source, name
+    assert "row => contains(choices, row.?when ?? 'always')" in main.source
+    assert "var choices = [\n  'always'\n" in main.source
+
+
+def test_the_gateway_writes_files_of_backends_only_where_that_is_chosen():
+    assert chosen("openai") == {"Cognitive Services OpenAI User", "Monitoring Reader"}
+    assert chosen("openai", "filesAndBatches") == {"Cognitive Services OpenAI Contributor", "Monitoring Reader"}
+
+
+def test_the_gateway_owns_its_batch_queue_only_where_that_is_chosen():
+    user = {"Azure Service Bus Data Receiver", "Azure Service Bus Data Sender"}
+    assert chosen("batch") == user
+    assert chosen("batch", "batchQueueOwner") == user | {"Azure Service Bus Data Owner"}
+    assert chosen("replies", "batchQueueOwner") == {"Azure Service Bus Data Sender"}
+
+
+def test_only_a_full_ptu_calls_the_alert_function():
+    """The function refuses alerts on anything else."""
+    source = (INFRA / "modules/alerts.bicep").read_text()
+    blocks = dict(re.findall(r"^resource (\w+) '[\w./]+@[\w-]+' = (.*?^}\]?$)", source, re.M | re.S))
+    groups = {name for name, block in blocks.items() if "groupShortName" in block}
+    assert groups == {"people", "alertFunction"}
+    assert {name for name in groups if "webhookReceivers" in blocks[name]} == {"alertFunction"}
+    assert {name for name in groups if "emailReceivers" in blocks[name]} == {"people"}
+    assert blocks["alertFunction"].startswith("if (hasWebhook) ")
+    actions = {
+        name: re.search(r"^    actions: (.*)$", block, re.M).group(1)
+        for name, block in blocks.items() if name not in groups
+    }
+    assert actions.pop("fullPtu") == "concat(toPeople, toAlertFunction)"
+    assert set(actions) == {"deadLetters", "throttledEvents", "failing"}
+    assert set(actions.values()) == {"toPeople"}
+    assert re.search(r"var toPeople = \[\n  \{\n    actionGroupId: people\.id\n", source)
+    assert re.search(r"var toAlertFunction = hasWebhook \? \[\n  \{\n    actionGroupId: alertFunction\.id\n", source)
+
+
 def test_no_role_is_assigned_beside_the_table(project):
     for file in project.files.values():
         guids = re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", file.source)

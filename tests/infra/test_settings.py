@@ -92,6 +92,32 @@ def test_the_lists_of_exceptions_are_needed():
     assert KNOWN["read_by_the_host"].keys() <= set_by_bicep()
 
 
+def test_further_settings_take_the_place_of_those_that_are_set():
+    main = (INFRA / "main.bicep").read_text()
+    app = (INFRA / "modules/function-app.bicep").read_text()
+    assert "param extraSettings object = {}" in main and "\n    extraSettings: extraSettings\n" in main
+    own = re.search(r"^var ownSettings = concat\((.*)\)$", app, re.M).group(1).split(", ")
+    declared = set(re.findall(r"^var (\w+Settings) = ", app, re.M)) - {"ownSettings"}
+    assert set(own) == declared | {"settings"}
+    merged = "union(toObject(ownSettings, setting => setting.name, setting => setting.value), extraSettings)"
+    assert f"var settingsByName = {merged}\n" in app
+    assert "appSettings: [for setting in items(settingsByName): { name: setting.key, value: setting.value }]" in app
+
+
+@pytest.mark.parametrize("page,setting", [
+    ("configuration", "SPILLWAY_CLIENT_ID"),
+    ("identity", "SPILLWAY_CLIENT_ID"),
+    ("telemetry", "OTEL_RESOURCE_ATTRIBUTES"),
+    ("batch-api", "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"),
+    ("chargeback", "AzureWebJobs.chargeback.Disabled"),
+    ("operate", "RUST_LOG"),
+])
+def test_a_page_says_how_a_setting_is_set_that_bicep_does_not_set(page, setting):
+    text = (ROOT / f"docs/{page}.md").read_text()
+    assert setting in text and "`extraSettings`" in text
+    assert setting not in set_by_bicep()
+
+
 def test_every_account_of_the_parameters_is_a_backend():
     """And none of spillway.toml's backends is missing among the accounts."""
     named = {OPENAI.fullmatch(name).group(1) for name in read_by_toml() if OPENAI.fullmatch(name)}
