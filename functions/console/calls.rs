@@ -229,18 +229,36 @@ pub(super) async fn find(console: &Console, wish: &Wish) -> Result<Calls, StoreE
     if !wish.app.is_empty() {
         return of_app(store, wish, now).await;
     }
-    let rows = console::calls(store, now, MOST_NOTABLE).await?;
-    let is_cut = rows.len() == MOST_NOTABLE;
+    notable(console, store, wish, now).await
+}
+
+/// Those that failed or were slow, of all instances.
+async fn notable(
+    console: &Console,
+    store: &dyn Store,
+    wish: &Wish,
+    now: Timestamp,
+) -> Result<Calls, StoreError> {
     // The newest are not in the store yet.
-    let stored: BTreeSet<String> = rows
-        .iter()
-        .map(|row| row.get_text("id").to_owned())
-        .collect();
     let fresh = console.watch.calls();
-    let fresh = fresh.iter().filter(|call| !stored.contains(&call.id));
-    let mut calls: Vec<CallRow> = fresh.map(CallRow::of_event).collect();
-    calls.extend(rows.iter().map(CallRow::of));
-    Ok(chosen(calls, wish, is_cut))
+    let known: BTreeSet<&str> = fresh.iter().map(|call| &*call.id).collect();
+    let mut calls: Vec<CallRow> = fresh.iter().map(CallRow::of_event).collect();
+    let mut stored = console::NewestCalls::new(store, now);
+    let (mut looked, mut found) = (0, 0);
+    while found <= MOST
+        && looked < MOST_NOTABLE
+        && let Some(some) = stored.next().await?
+    {
+        looked += some.len();
+        let some = some.iter().map(CallRow::of);
+        for call in some.filter(|call| wish.status.is_of(call)) {
+            found += 1;
+            if !known.contains(&*call.id) {
+                calls.push(call);
+            }
+        }
+    }
+    Ok(chosen(calls, wish, looked >= MOST_NOTABLE))
 }
 
 /// Without a store: those that failed or were slow, of this process.

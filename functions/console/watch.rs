@@ -283,8 +283,13 @@ mod tests {
         let hours = console::read(&store, Span::Hour, NOW, end).await.unwrap();
         assert_eq!(hours.len(), 4);
         assert_eq!(calls(&hours), calls(&minutes));
-        let kept = console::calls(&store, end, 2000).await.unwrap();
+        let mut newest = console::NewestCalls::new(&store, end);
+        let mut kept = Vec::new();
+        while let Some(some) = newest.next().await.unwrap() {
+            kept.extend(some.iter().map(|call| call.get_text("id").to_owned()));
+        }
         assert_eq!(kept.len(), 1080);
+        assert_eq!(kept[0], "10790", "newest first");
         assert_eq!(watch.calls().len(), MAX_CALLS);
         assert_eq!(watch.calls()[0].id, "10790", "newest first");
     }

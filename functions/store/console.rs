@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | `minute\|` and UTC hour | minute and instance | what an instance counted in a minute |
 //! | `hour\|` and UTC day | hour and instance | what it counted in an hour, so far |
-//! | `calls\|` and UTC hour | the call's id | a call that failed or was slow |
+//! | `calls\|` and UTC hour | time to the end of time, and the call's id | a call that failed or was slow |
 //! | `secret` | `session` | the secret |
 //! | `day\|` and a month | the UTC day | what the day costs by app, summed up ([`days`]) |
 //! | `queue` | the queue's name | how long batch messages had waited that were delivered lately |
@@ -19,6 +19,7 @@ use super::{
     chargeback, encode_key,
 };
 use crate::gateway::event::UsageEvent;
+use crate::gateway::id;
 use crate::gateway::metrics::Rollup;
 use crate::gateway::time::{DAY_MS, Timestamp};
 
@@ -126,7 +127,9 @@ pub async fn read(
     let starts = std::iter::successors(Some(first), |at| Some(at.plus_ms(span.partition_ms())));
     let reads: Vec<Answer<'_, Vec<Counted>>> = starts
         .take_while(|at| *at <= to)
-        .map(|at| -> Answer<'_, Vec<Counted>> { Box::pin(counted_in(store, span.partition(at))) })
+        .map(|at| -> Answer<'_, Vec<Counted>> {
+            Box::pin(counted_in(store, span.partition(at), from))
+        })
         .collect();
     let mut reads = stream::iter(reads).buffered(CONCURRENT);
     let mut all = Vec::new();
@@ -137,13 +140,31 @@ pub async fn read(
     Ok(all)
 }
 
-/// What is counted in a partition. A day of many deployments is a megabyte of JSON: it is taken apart in
-/// a thread where that holds no call up.
-async fn counted_in(store: &dyn Store, name: String) -> Result<Vec<Counted>, StoreError> {
-    let rows = partition(store, &name).await?;
-    let read = tokio::task::spawn_blocking(move || rows.iter().map(counted).collect());
-    read.await
-        .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+/// Rollups that are read at a time: those of a busy gateway have tens of kilobytes each.
+const ROLLUPS: usize = 50;
+
+/// What is counted in a partition from the minute or hour that begins at `from` on. A day of many deployments
+/// is a megabyte of JSON: it is taken apart in a thread where that holds no call up.
+async fn counted_in(
+    store: &dyn Store,
+    name: String,
+    from: Timestamp,
+) -> Result<Vec<Counted>, StoreError> {
+    let mut range = Range::of(&*name, "");
+    range.limit = ROLLUPS;
+    // A row's key begins with its time, and goes on.
+    range.after = Some(Key {
+        partition: name,
+        row: from.rfc3339(),
+    });
+    let mut pages = Pages::new(store, Table::Console, range);
+    let mut all = Vec::new();
+    while let Some(rows) = pages.next().await? {
+        let read = move || rows.iter().map(counted).collect::<Result<Vec<_>, _>>();
+        let read = tokio::task::spawn_blocking(read).await;
+        all.extend(read.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))?);
+    }
+    Ok(all)
 }
 
 fn counted(row: &Row) -> Result<Counted, StoreError> {
@@ -179,7 +200,7 @@ pub async fn write_calls(store: &dyn Store, calls: &[UsageEvent]) -> Result<(), 
         for some in same.chunks(bounds::MAX_WRITES) {
             let Some(first) = some.first() else { continue };
             let writes = some.iter().map(|call| Write {
-                row: encode_key(&call.id),
+                row: call_row(call),
                 change: Change::Upsert(chargeback::call(call)),
             });
             let partition = calls_partition(first.time);
@@ -191,28 +212,61 @@ pub async fn write_calls(store: &dyn Store, calls: &[UsageEvent]) -> Result<(), 
     Ok(())
 }
 
-/// The newest notable calls, newest first: those of this hour, then of hours before it until there
-/// are `enough`, a day at most.
-///
-/// # Errors
-/// When the store fails.
-pub async fn calls(
-    store: &dyn Store,
+/// Notable calls that are read at a time.
+const CALLS: usize = 200;
+
+/// How many hours are looked through for notable calls.
+const CALL_HOURS: u64 = 24;
+
+/// Notable calls, newest first: of this hour, then of those before it, a day at most.
+pub struct NewestCalls<'a> {
+    store: &'a dyn Store,
     now: Timestamp,
-    enough: usize,
-) -> Result<Vec<Fields>, StoreError> {
-    let mut calls = Vec::new();
-    for hours in 0..24 {
-        let ms = now.unix_ms().saturating_sub(hours * HOUR_MS);
-        let at = Timestamp::from_unix_ms(ms);
-        let rows = partition(store, &calls_partition(at)).await?;
-        calls.extend(rows.into_iter().rev().map(|row| row.fields));
-        if calls.len() >= enough {
-            break;
+    hours: u64,
+    pages: Option<Pages<'a>>,
+}
+
+impl<'a> NewestCalls<'a> {
+    /// Those up to `now`; nothing is read yet.
+    pub const fn new(store: &'a dyn Store, now: Timestamp) -> Self {
+        Self {
+            store,
+            now,
+            hours: 0,
+            pages: None,
         }
     }
-    calls.truncate(enough);
-    Ok(calls)
+
+    /// The next some; `None` after the last.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn next(&mut self) -> Result<Option<Vec<Fields>>, StoreError> {
+        loop {
+            if let Some(pages) = &mut self.pages {
+                if let Some(rows) = pages.next().await? {
+                    return Ok(Some(rows.into_iter().map(|row| row.fields).collect()));
+                }
+                self.pages = None;
+            }
+            if self.hours == CALL_HOURS {
+                return Ok(None);
+            }
+            let ms = self.now.unix_ms().saturating_sub(self.hours * HOUR_MS);
+            let mut range = Range::of(calls_partition(Timestamp::from_unix_ms(ms)), "");
+            range.limit = CALLS;
+            self.pages = Some(Pages::new(self.store, Table::Console, range));
+            self.hours += 1;
+        }
+    }
+}
+
+/// The key of a notable call: a table has its rows in the order of their keys, and the newest come first. (Those
+/// of versions before, by their ids alone, come after them.)
+fn call_row(call: &UsageEvent) -> String {
+    let to_the_end = ((1 << 50) - 1_u64).saturating_sub(call.time.unix_ms());
+    let order = id::first_of(Timestamp::from_unix_ms(to_the_end));
+    format!("-{order}{}", encode_key(&call.id))
 }
 
 /// Deletes what has been kept for long enough: of each sort the newest partition that is too old,
@@ -393,12 +447,12 @@ mod tests {
         ];
         write_calls(&store, &all).await.unwrap();
         write_calls(&store, &all).await.unwrap();
-        let ids = |calls: Vec<Fields>| -> Vec<String> {
-            let ids = calls.iter().map(|call| call.get_text("id").to_owned());
-            ids.collect()
-        };
-        assert_eq!(ids(calls(&store, NOW, 2).await.unwrap()), ["3", "2"]);
-        assert_eq!(ids(calls(&store, NOW, 9).await.unwrap()), ["3", "2", "1"]);
+        let mut newest = NewestCalls::new(&store, NOW);
+        let mut ids = Vec::new();
+        while let Some(some) = newest.next().await.unwrap() {
+            ids.extend(some.iter().map(|call| call.get_text("id").to_owned()));
+        }
+        assert_eq!(ids, ["3", "2", "1"]);
     }
 
     #[tokio::test]
