@@ -11,7 +11,7 @@ use crate::store::chargeback::CALL;
 use crate::store::{Field, Key, Row, Store, bounds, encode_key};
 
 /// The columns of a call, in this order.
-pub const COLUMNS: [&str; 33] = [
+pub const COLUMNS: [&str; 37] = [
     "time",
     "app",
     "user",
@@ -45,6 +45,10 @@ pub const COLUMNS: [&str; 33] = [
     "cache",
     "saved_tokens",
     "saved_cost",
+    "cached_audio_tokens",
+    "cached_image_tokens",
+    "service_tier",
+    "unpriced",
 ];
 
 /// How the calls are written.

@@ -60,7 +60,7 @@ const APP_NAME: &str = "app_name";
 type Count = fn(&Line) -> u64;
 
 /// The counts of a line, as CSV and JSON name them.
-const COUNTS: [(&str, Count); 18] = [
+const COUNTS: [(&str, Count); 20] = [
     ("calls", |line| line.figures.calls),
     ("failed_calls", |line| line.figures.failed_calls),
     ("spilled_calls", |line| line.figures.spilled_calls),
@@ -81,6 +81,12 @@ const COUNTS: [(&str, Count); 18] = [
     ("hit_calls", |line| line.figures.hit_calls),
     ("coalesced_calls", |line| line.figures.coalesced_calls),
     ("saved_tokens", |line| line.figures.saved_tokens),
+    ("cached_audio_tokens", |line| {
+        line.figures.tokens.cached_audio
+    }),
+    ("cached_image_tokens", |line| {
+        line.figures.tokens.cached_image
+    }),
 ];
 
 /// The amounts of a line. The last one is what it owes: the two before it together.
@@ -294,7 +300,7 @@ fn missing(total: &Line) -> String {
         // Writing to a String can't fail.
         let _ = writeln!(
             out,
-            "\n{unpriced} calls have no price and are not in the cost: state it as [[price]]"
+            "\n{unpriced} calls have no price: they are not in the cost, or, where only their service tier has none, as standard ones; state it as [[price]]"
         );
     }
     let weighted = total.unpriced_weighted;

@@ -1,3 +1,5 @@
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::LazyLock;
 
 use rust_decimal::Decimal;
@@ -5,6 +7,7 @@ use rust_decimal::Decimal;
 use super::render::{About, to_csv, to_json, to_table};
 use super::*;
 use crate::gateway::bill::{Figures, IDLE, Line};
+use crate::store::embedded::Embedded;
 
 /// 2026-11-23T17:06:30.000Z.
 const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
@@ -135,4 +138,48 @@ fn a_period_is_a_month_or_some_days() {
     assert!(read(Some("2026-11"), Some("2026-11-01"), None).is_err());
     assert!(read(None, Some("2026-11-01"), None).is_err());
     assert!(read(None, Some("2026-11-02"), Some("2026-11-01")).is_err());
+}
+
+#[test]
+fn no_period_that_can_be_named_has_more_than_366_days() {
+    fn read(month: Option<&str>, days: Option<(&str, &str)>) -> Result<Period, String> {
+        let (from, to) = days.unzip();
+        Period::read(Span { month, from, to }, NOW)
+    }
+    let names =
+        (0..=9999).flat_map(|year| (1..=12).map(move |month| format!("{year:04}-{month:02}")));
+    let months = names.filter_map(|name| read(Some(&name), None).ok());
+    let days: Vec<usize> = months
+        .map(|period| period.days().take(400).count())
+        .collect();
+    assert_eq!(days.len(), (9999 - 1970) * 12);
+    assert!(days.iter().all(|days| (28..=31).contains(days)));
+    let between = |from, to| read(None, Some((from, to))).map(|period| period.days().count());
+    assert_eq!(between("2027-03-01", "2028-02-29"), Ok(366));
+    assert!(between("2027-02-28", "2028-02-29").is_err());
+    assert_eq!(between("9999-01-01", "9999-12-31"), Ok(365));
+    let last = read(None, Some(("9999-12-31", "9999-12-31"))).unwrap();
+    assert_eq!(last.months().count(), 1);
+}
+
+#[tokio::test]
+async fn a_bill_of_a_long_period_lets_others_work_each_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path()).unwrap();
+    let span = Span {
+        month: None,
+        from: Some("2027-03-01"),
+        to: Some("2028-02-29"),
+    };
+    let period = Period::read(span, NOW).unwrap();
+    let prices = Prices::default();
+    let mut made = pin!(make(&store, &prices, period, Wanted::default(), NOW));
+    let mut pauses = 0;
+    let bill = poll_fn(|context| {
+        let polled = made.as_mut().poll(context);
+        pauses += usize::from(polled.is_pending());
+        polled
+    });
+    assert_eq!(bill.await, Ok(Bill::default()));
+    assert!(pauses >= 366, "{pauses}");
 }

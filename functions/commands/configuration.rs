@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use spillway::config::{Config, KeyHash, Source, schema};
+use spillway::config::{Config, KeyHash, Source, Storage, schema};
 use spillway::discover::discover;
 use spillway::door::new_key;
 use spillway::live::command;
@@ -98,17 +98,21 @@ pub(crate) fn place_configuration(command: ConfigCommand) -> io::Result<()> {
     }
 }
 
-/// Works on the blob that a configuration's `[live]` names. The file is read for its `[live]` and
-/// `[storage]` only: this machine may not have the variables that the rest takes.
+/// Works on the blob that a configuration's `[live]` names. The file is read for that and for where blobs
+/// are only: this machine may not have the variables that the rest takes.
 fn in_place<T>(
     named: Option<&Path>,
     work: impl AsyncFnOnce(command::Place) -> io::Result<T>,
 ) -> io::Result<T> {
     let (text, from) = Source::find(named, &env).read().map_err(io::Error::other)?;
-    let (live, storage) = Config::place(&text, &from, &env).map_err(io::Error::other)?;
+    let (live, blobs) = Config::place(&text, &from, &env).map_err(io::Error::other)?;
     let name = live.blob_name().map(str::to_owned);
     let name =
         name.ok_or_else(|| io::Error::other(format!("{from} names no blob: [live] blob")))?;
+    let storage = Storage {
+        tables: None,
+        blobs,
+    };
     let mut done = None;
     run(async {
         let blobs = open_blobs(Place::Local, &storage)?;

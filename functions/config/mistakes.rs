@@ -105,6 +105,11 @@ impl<'t> Report<'t> {
             .any(|path| path.starts_with(prefix) && last(path))
     }
 
+    /// Forgets the mistakes whose path is not meant.
+    pub(super) fn retain(&mut self, is_meant: impl Fn(&str) -> bool) {
+        self.list.retain(|mistake| is_meant(&mistake.path));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::mistakes::Report;
+use super::place::blobs;
 use super::tree::Tree;
-use super::{Backend, Config, Live, Mistakes, Storage, shape, validate};
+use super::{Backend, Config, Live, Mistakes, StoragePlace, shape, validate};
 
 /// The JSON Schema of `spillway.toml`, draft 2020-12.
 pub fn schema() -> Value {
@@ -18,28 +19,42 @@ struct Lies {
     #[serde(default)]
     live: Live,
     #[serde(default)]
-    storage: Storage,
+    storage: BlobStorage,
+}
+
+/// As much of `[storage]`. Where tables are is often a reference, to a variable that only the gateway has.
+#[derive(Default, Deserialize)]
+struct BlobStorage {
+    #[serde(default, deserialize_with = "blobs")]
+    blobs: Option<StoragePlace>,
+}
+
+impl Lies {
+    /// Whether what stands at a path belongs to it; the path of a mistake in the TOML itself is empty.
+    fn has(path: &str) -> bool {
+        path.is_empty() || path == "storage.blobs" || path.starts_with("live.")
+    }
 }
 
 impl Config {
-    /// What a configuration says of where it lies itself and where things are kept; the rest is not
-    /// looked at.
+    /// What a configuration says of where it lies itself: `[live]`, and `blobs` of `[storage]`. The rest is
+    /// not looked at, nor are the variables that it takes.
     ///
     /// # Errors
-    /// The mistakes of its TOML and of these sections.
+    /// The mistakes of its TOML and of these keys.
     pub fn place(
         text: &str,
         file: &str,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<(Live, Storage), Mistakes> {
+    ) -> Result<(Live, Option<StoragePlace>), Mistakes> {
         let mut report = Report::new(text);
-        let as_written = |name: &str| env(name).or_else(|| Some(String::new()));
-        let tree = Tree::read(text, &as_written, &mut report);
-        if !tree.is_whole {
+        let tree = Tree::read(text, env, &mut report);
+        report.retain(Lies::has);
+        if !report.is_empty() {
             return Err(report.into_mistakes(file));
         }
         match serde_json::from_value::<Lies>(tree.value) {
-            Ok(lies) => Ok((lies.live, lies.storage)),
+            Ok(lies) => Ok((lies.live, lies.storage.blobs)),
             Err(e) => {
                 report.add(0, "", e.to_string());
                 Err(report.into_mistakes(file))

@@ -9,6 +9,7 @@ mod cache;
 mod fallback;
 mod identities;
 mod limits;
+mod place;
 mod prices;
 mod prompts;
 mod telemetry;

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{Console, calls, history, money, now, plan};
+use super::{Console, calls, history, idle, money, now, plan};
 use crate::billing::BillingError;
 use crate::host::problem::problem;
 
@@ -66,7 +66,7 @@ pub(super) async fn money(State(console): State<Console>, wish: Asked<money::Wis
 
 /// When PTUs are idle.
 pub(super) async fn idle(State(console): State<Console>) -> Response {
-    answer(plan::idle(&console).await)
+    answer(idle::idle(&console).await)
 }
 
 /// What another number of PTUs would have come to.

@@ -298,18 +298,20 @@ impl Days {
         Ok(Day::of(&bill.lines)?)
     }
 
-    /// All that a day's sums depend on beside its calls: what PTUs cost, and who bears what is idle.
+    /// All that a day's sums depend on beside its calls: what PTUs cost and can do, which goes by the list of
+    /// models of this release too, and who bears what is idle.
     fn terms(&self, start: Timestamp) -> String {
         let mut terms = format!("{:?}", self.idle);
         for of in self.prices.ptus() {
             // Prices change at midnight.
             let price = self.prices.ptu(&of.backend, &of.name, start);
             let per_hour = price.as_ref().and_then(|price| price.per_hour);
+            let capacity = price.as_ref().map_or(0, |price| price.capacity);
             let since = of.since.unix_ms();
             // Writing to a String can't fail.
             let ptus = of.ptus_at(start);
             let _ = write!(terms, ";{}/{} {ptus}", of.backend, of.name);
-            let _ = write!(terms, " {per_hour:?} {since}");
+            let _ = write!(terms, " {per_hour:?} {capacity} {since}");
             if let Some(deleted) = of.deleted {
                 let _ = write!(terms, " {}", deleted.unix_ms());
             }
@@ -342,81 +344,4 @@ const fn is_over(start: Timestamp, now: Timestamp) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::gateway::event::UsageEvent;
-    use crate::gateway::price::Charge;
-    use crate::store::embedded::Embedded;
-    use crate::store::ledger::Ledger;
-
-    /// 2026-11-23T17:06:30.000Z, and the start of a day some days before.
-    const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
-    const DAY: Timestamp = Timestamp::from_unix_ms(1_795_392_000_000 - 5 * DAY_MS);
-
-    fn days(more: &str) -> Days {
-        let text = format!(
-            "[auth]\nmode = \"off\"\n\
-             [[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n\
-             [[backend.deployment]]\nname = \"gpt-4o\"\nkind = \"payg\"\n{more}"
-        );
-        let config = Config::parse(&text, "test", &|_| None);
-        Days::new(&config.unwrap_or_else(|e| panic!("{e}")))
-    }
-
-    async fn call(store: &Arc<dyn Store>, id: &str) {
-        let event = UsageEvent {
-            id: id.to_owned(),
-            time: DAY.plus_ms(1),
-            app: "portal".into(),
-            model: "gpt-4o".into(),
-            ..UsageEvent::default()
-        };
-        let price = |_: &UsageEvent| Charge {
-            cost: Some(Decimal::TWO),
-            ..Charge::default()
-        };
-        let ledger = Ledger::new(Arc::clone(store));
-        ledger.record(&[&event], &price).await.unwrap();
-    }
-
-    async fn cost(days: &Days, store: &Arc<dyn Store>, now: Timestamp) -> Decimal {
-        let read = days.read(store.as_ref(), vec![DAY], now).await.unwrap();
-        read[0].apps.iter().map(|(_, spent)| spent.payg_cost).sum()
-    }
-
-    #[tokio::test]
-    async fn a_day_that_is_over_is_summed_up_once_a_day_until_nothing_can_come_any_more() {
-        let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
-        call(&store, "a").await;
-        assert_eq!(cost(&days(""), &store, NOW).await, Decimal::TWO);
-        call(&store, "b").await;
-        let later = NOW.plus_ms(DAY_MS - 1);
-        assert_eq!(
-            cost(&days(""), &store, later).await,
-            Decimal::TWO,
-            "as written"
-        );
-        let four = Decimal::from(4);
-        let next_day = NOW.plus_ms(DAY_MS);
-        assert_eq!(cost(&days(""), &store, next_day).await, four);
-        let last = NOW.plus_ms(20 * DAY_MS);
-        assert_eq!(cost(&days(""), &store, last).await, four);
-        call(&store, "c").await;
-        let much_later = NOW.plus_ms(30 * DAY_MS);
-        assert_eq!(cost(&days(""), &store, much_later).await, four);
-    }
-
-    #[tokio::test]
-    async fn other_prices_of_ptus_sum_a_day_up_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
-        call(&store, "a").await;
-        days("").keep_at(store.as_ref(), NOW).await.unwrap();
-        call(&store, "b").await;
-        assert_eq!(cost(&days(""), &store, NOW).await, Decimal::TWO);
-        let ptu = "[[backend]]\nname = \"b\"\nendpoint = \"http://127.0.0.1:9\"\n\
-            [[backend.deployment]]\nname = \"gpt-4o\"\nkind = \"ptu\"\nptus = 15\n";
-        assert_eq!(cost(&days(ptu), &store, NOW).await, Decimal::from(4));
-    }
-}
+mod tests;

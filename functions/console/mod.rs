@@ -9,6 +9,7 @@ mod configuration;
 mod days;
 mod families;
 mod history;
+mod idle;
 mod live;
 mod money;
 mod monitored;

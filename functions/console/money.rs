@@ -14,7 +14,7 @@ use super::reconciliation::DriftDay;
 use crate::billing::{BillingError, Names, Period, Span, csv, reconcile};
 use crate::config::Config;
 use crate::gateway::bill::{BillError, add_amount};
-use crate::gateway::budget::Month;
+use crate::gateway::budget::{Budget, Month};
 use crate::gateway::price::Prices;
 use crate::gateway::time::Timestamp;
 
@@ -50,7 +50,7 @@ pub(super) struct Accounts {
     pub(super) days: Days,
     pub(super) currency: String,
     drift_percent: u32,
-    budgets: BTreeMap<Arc<str>, Decimal>,
+    budgets: BTreeMap<Arc<str>, Budget>,
 }
 
 /// A month.
@@ -70,7 +70,8 @@ pub(super) struct Money {
     pub(super) idle_cost: String,
     /// The apps, those that cost most first.
     pub(super) apps: Vec<AppMoney>,
-    /// Models with calls that no price is known of: what they cost is missing above.
+    /// Models with calls that no price is known of: what they cost is missing above, or there as in the standard
+    /// service tier where only the tier that processed them has no price.
     pub(super) unpriced: Vec<Unpriced>,
     /// What Azure Monitor counts of each deployment's day beside what the gateway does, the newest first.
     pub(super) reconciliation: Vec<DriftDay>,
@@ -93,7 +94,8 @@ pub(super) struct AppMoney {
     pub(super) ptu_percent: Option<f64>,
     /// Its budget of a month, where it has one.
     pub(super) budget: Option<String>,
-    /// Percent of it that is spent.
+    /// Percent of it that pay-as-you-go has cost, rounded down: what its calls are refused by. Shares of PTUs count
+    /// for no budget.
     pub(super) budget_percent: Option<f64>,
 }
 
@@ -131,7 +133,7 @@ impl Accounts {
     pub(super) fn new(config: &Config) -> Self {
         let budgets = config.apps.iter().filter_map(|app| {
             let budget = app.budget()?;
-            Some((Arc::from(app.name.as_str()), budget.per_month))
+            Some((Arc::from(app.name.as_str()), budget))
         });
         Self {
             days: Days::new(config),
@@ -267,8 +269,8 @@ fn app_money(
         amounts: amounts(spent)?,
         cost_percent: part(cost, all),
         ptu_percent: percent(spent.weighted, all_weighted),
-        budget: budget.map(|budget| budget.normalize().to_string()),
-        budget_percent: budget.and_then(|budget| part(cost, *budget)),
+        budget: budget.map(|budget| budget.per_month.normalize().to_string()),
+        budget_percent: budget.and_then(|budget| budget.percent(spent.payg_cost).try_into().ok()),
     })
 }
 
@@ -346,39 +348,4 @@ pub(super) fn to_csv(money: &Money) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
-
-    #[test]
-    fn the_months_end_with_this_one() {
-        let all = months(NOW);
-        assert_eq!((&*all[0], &*all[5]), ("2026-11", "2026-06"));
-    }
-
-    #[test]
-    fn a_part_of_nothing_is_none() {
-        assert_eq!(part(Decimal::ONE, Decimal::from(3)), Some(33.3));
-        assert_eq!(part(Decimal::ONE, Decimal::ZERO), None);
-        assert_eq!(part(Decimal::MAX, Decimal::ONE), None);
-    }
-
-    #[test]
-    fn a_month_is_named_in_one_way() {
-        let wish = |month: &str| {
-            Wish {
-                month: month.into(),
-            }
-            .month(NOW)
-        };
-        assert_eq!(wish("").unwrap().to_string(), "2026-11");
-        assert_eq!(wish("2026-02").unwrap().to_string(), "2026-02");
-        for wrong in ["2026-13", "2026", "2026-2", "x"] {
-            assert!(
-                matches!(wish(wrong), Err(BillingError::Asked(_))),
-                "{wrong}"
-            );
-        }
-    }
-}
+mod tests;

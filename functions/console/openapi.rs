@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{calls, history, money, now, plan};
+use super::{calls, history, idle, money, now, plan};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
 
@@ -52,7 +52,7 @@ fn document() -> Value {
         "/spillway/api/idle": {"get": {
             "operationId": "idle",
             "summary": "When provisioned throughput is idle, by hour of the week.",
-            "responses": responses(&reference::<plan::IdleWeek>(&mut schemas), true),
+            "responses": responses(&reference::<idle::IdleWeek>(&mut schemas), true),
         }},
         "/spillway/api/what-if": {"get": {
             "operationId": "whatIf",

@@ -1,5 +1,5 @@
-//! Provisioned throughput, looked back on: when it was idle, and what another number of PTUs would
-//! have come to. From the hours that the console keeps, of the last four weeks.
+//! Provisioned throughput, looked back on: what another number of PTUs would have come to. From the hours
+//! that the console keeps, of the last four weeks.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::gateway::metrics::shard::{Count, Size};
 use crate::gateway::pacing::rule::Pace;
 use crate::gateway::ptu::{ModelRate, Utilization};
 use crate::gateway::time::{DAY_MS, Timestamp};
-use crate::gateway::what_if::{self, Hour, Replay, Terms, WEEK_HOURS, WeekHour};
+use crate::gateway::what_if::{self, Hour, Replay, Terms};
 use crate::store::StoreError;
 use crate::store::console::{self, Counted, HOUR_MS, Span};
 
@@ -197,28 +197,6 @@ pub(super) struct Outcome {
     pub(super) cost: Option<String>,
 }
 
-/// When provisioned throughput is idle.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct IdleWeek {
-    /// The currency of all amounts.
-    pub(super) currency: String,
-    /// Hours that it is of.
-    pub(super) hours: usize,
-    /// The hours of a week in UTC, Monday's first: 168, or none where no PTU's capacity is known.
-    pub(super) week: Vec<IdleHour>,
-    /// What idle PTUs cost in an average week.
-    pub(super) cost_per_week: String,
-}
-
-/// An hour of the week.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct IdleHour {
-    /// Percent of all PTUs that nobody used in it; `null` where nothing was recorded.
-    pub(super) idle_percent: Option<f64>,
-    /// What that cost in an average week.
-    pub(super) cost: String,
-}
-
 /// How long what was read is good, ms.
 const GOOD_MS: u64 = 60_000;
 
@@ -230,11 +208,15 @@ pub(super) type Kept = tokio::sync::Mutex<Option<(Timestamp, Arc<Past>)>>;
 pub(super) struct Past {
     counted: Vec<Counted>,
     /// The hours from the first that anything was counted in to the last that is over.
-    hours: Vec<Timestamp>,
+    pub(super) hours: Vec<Timestamp>,
 }
 
 impl Past {
-    async fn read(console: &Console) -> Result<Arc<Self>, StoreError> {
+    /// What is kept, as it was a minute ago at most.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn read(console: &Console) -> Result<Arc<Self>, StoreError> {
         let now = console.relay.clock.now();
         let mut kept = console.past.lock().await;
         if let Some((read, past)) = &*kept
@@ -264,7 +246,7 @@ impl Past {
     }
 
     /// What was counted of some deployments, by hour: weighted tokens, 0 where nothing was.
-    fn hours(
+    pub(super) fn hours(
         &self,
         is_meant: impl Fn(&Arc<str>, &Arc<str>, &Arc<str>) -> bool,
         rate: &ModelRate,
@@ -496,34 +478,4 @@ fn payg_million(
         + tokens.output.saturating_mul(capacity.rate.output_ratio);
     cost.checked_mul(Decimal::from(1_000_000))?
         .checked_div(Decimal::from(weight))
-}
-
-/// Looks when PTUs were idle.
-///
-/// # Errors
-/// When the store fails.
-pub(super) async fn idle(console: &Console) -> Result<IdleWeek, StoreError> {
-    let past = Past::read(console).await?;
-    let now = console.relay.clock.now();
-    let mut week = [WeekHour::default(); WEEK_HOURS];
-    for ((backend, deployment), capacity) in console.capacities.iter() {
-        let hours = past.hours(|b, d, _| b == backend && d == deployment, &capacity.rate);
-        let price = console.accounts.prices().ptu(backend, deployment, now);
-        let price = price.and_then(|price| price.per_hour);
-        if capacity.per_hour > 0 {
-            what_if::add_idle(&mut week, &hours, capacity.per_hour, price);
-        }
-    }
-    let any = week.iter().any(|hour| hour.capacity > 0);
-    let cost: Decimal = week.iter().map(|hour| hour.cost).sum();
-    let hours = week.iter().map(|hour| IdleHour {
-        idle_percent: percent(hour.idle, hour.capacity),
-        cost: hour.cost.round_dp(2).to_string(),
-    });
-    Ok(IdleWeek {
-        currency: console.accounts.currency.clone(),
-        hours: past.hours.len(),
-        week: if any { hours.collect() } else { Vec::new() },
-        cost_per_week: cost.round_dp(2).to_string(),
-    })
 }

@@ -115,8 +115,9 @@ impl Budget {
         }
     }
 
-    /// Where the budget is 0, or a fraction has more digits than a decimal: 100.
-    fn percent(&self, spent: Decimal) -> Decimal {
+    /// What was spent in percent of the budget, rounded down to a tenth. Where the budget is 0, or a fraction
+    /// has more digits than a decimal: 100.
+    pub fn percent(&self, spent: Decimal) -> Decimal {
         let part = spent.checked_div(self.per_month);
         let percent = part.and_then(|part| part.checked_mul(Decimal::ONE_HUNDRED));
         percent.map_or(Decimal::ONE_HUNDRED, |percent| {
@@ -195,7 +196,8 @@ impl std::str::FromStr for Month {
             let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
             let shaped = year.len() == 4 && month.len() == 2 && digits(year) && digits(month);
             let (year, month) = (year.parse().ok()?, month.parse().ok()?);
-            (shaped && (1970..=9999).contains(&year) && (1..=12).contains(&month))
+            // The last year that has a next one: a month ends where the next begins.
+            (shaped && (1970..9999).contains(&year) && (1..=12).contains(&month))
                 .then_some(Self { year, month })
         };
         read().ok_or_else(|| format!("`{text}` is no month; write it as 2026-11"))

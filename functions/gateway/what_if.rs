@@ -226,42 +226,54 @@ pub fn cheapest(hours: &[Hour], terms: &Terms) -> Option<Replay> {
     best
 }
 
+/// An hour in which a provisioned deployment was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PtuHour {
+    /// When it began.
+    pub start: Timestamp,
+    /// What it was asked for, in weighted tokens.
+    pub demand: u64,
+    /// What it could do, in weighted tokens.
+    pub capacity: u64,
+    /// What it cost; `None`: not known.
+    pub cost: Option<Decimal>,
+}
+
 /// An hour of the week, over some weeks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WeekHour {
-    /// Hours that were recorded.
+    /// Hours that were recorded, of all deployments together.
     pub hours: u32,
     /// Capacity of those hours, in weighted tokens.
     pub capacity: u64,
     /// The part of it that was not used.
     pub idle: u64,
-    /// What that part cost in an average week; 0 where the price is not known.
+    /// What that part cost in an average week: of each deployment the mean of its hours whose price is known.
     pub cost: Decimal,
 }
 
-/// Adds a provisioned deployment's hours to the hours of the week, Monday's first in UTC. `capacity`
-/// is what it can do in an hour, `price` what that costs.
-pub fn add_idle(
-    week: &mut [WeekHour; WEEK_HOURS],
-    hours: &[Hour],
-    capacity: u64,
-    price: Option<Decimal>,
-) {
-    let weeks = hours.len().div_ceil(WEEK_HOURS).max(1);
+/// Adds a provisioned deployment's hours to the hours of the week, Monday's first in UTC.
+pub fn add_idle(week: &mut [WeekHour; WEEK_HOURS], hours: &[PtuHour]) {
+    let mut costs = [(Decimal::ZERO, 0u32); WEEK_HOURS];
     for hour in hours {
-        let Some(cell) = week.get_mut(hour_of_week(hour.start)) else {
+        let place = hour_of_week(hour.start);
+        let (Some(cell), Some((cost, priced))) = (week.get_mut(place), costs.get_mut(place)) else {
             continue;
         };
-        let idle = capacity.saturating_sub(hour.demand);
+        let idle = hour.capacity.saturating_sub(hour.demand);
         cell.hours += 1;
-        cell.capacity = cell.capacity.saturating_add(capacity);
+        cell.capacity = cell.capacity.saturating_add(hour.capacity);
         cell.idle = cell.idle.saturating_add(idle);
-        let part = Decimal::from(idle).checked_div(Decimal::from(capacity));
-        let cost = price
-            .zip(part)
-            .and_then(|(price, part)| price.checked_mul(part))
-            .and_then(|cost| cost.checked_div(Decimal::from(weeks)));
-        cell.cost = cell.cost.saturating_add(cost.unwrap_or_default());
+        let part = Decimal::from(idle).checked_div(Decimal::from(hour.capacity));
+        let idle_cost = hour.cost.zip(part);
+        if let Some(idle_cost) = idle_cost.and_then(|(cost, part)| cost.checked_mul(part)) {
+            *cost = cost.saturating_add(idle_cost);
+            *priced += 1;
+        }
+    }
+    for (cell, (cost, priced)) in week.iter_mut().zip(costs) {
+        let mean = cost.checked_div(Decimal::from(priced));
+        cell.cost = cell.cost.saturating_add(mean.unwrap_or_default());
     }
 }
 

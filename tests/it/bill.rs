@@ -1,5 +1,7 @@
 //! The bill: from events that are recorded to what finance reads.
 
+mod own;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;

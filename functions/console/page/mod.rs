@@ -152,7 +152,7 @@ pub(super) async fn money(
         Ok(money) => money,
         Err(error) => return unreadable(session, VIEW.0, VIEW.1, &error),
     };
-    match super::plan::idle(&console).await {
+    match super::idle::idle(&console).await {
         Ok(idle) => {
             rendered(move || {
                 let page = money::page(&money, &idle, has_store);

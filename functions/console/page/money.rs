@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
+use super::super::idle::{IdleHour, IdleWeek};
 use super::super::money::{AppMoney, Money};
-use super::super::plan::{IdleHour, IdleWeek};
 use super::super::reconciliation::DriftDay;
 use super::figures::{NONE, money, percent, short_whole, whole};
 
@@ -35,7 +35,7 @@ pub(super) fn page(found: &Money, idle: &IdleWeek, has_store: bool) -> Markup {
         }
         @if !found.unpriced.is_empty() {
             p.error {
-                strong { "Without a price, and missing above: " }
+                strong { "Without a price, and missing above, or there at the standard tier's: " }
                 @for (place, one) in found.unpriced.iter().enumerate() {
                     @if place > 0 { ", " }
                     (one.model) " (" (whole(one.calls)) ")"
@@ -99,6 +99,9 @@ fn apps(found: &Money, has_saved: bool) -> Markup {
                 }
                 tbody { @for one in &found.apps { (row(one, has_saved)) } }
             }
+        }
+        @if found.apps.iter().any(|one| one.budget.is_some()) {
+            p.note { "Budgets go by pay-as-you-go; a share of PTUs counts for none." }
         }
     }
 }
@@ -240,6 +243,9 @@ fn heat(idle: &IdleWeek) -> Markup {
                     (idle.hours) " hours; in an average week that is worth "
                     strong { (money(&idle.cost_per_week)) " " (idle.currency) }
                     ". What an hour is worth is shown on it."
+                    @if idle.week.iter().any(|hour| hour.idle_percent.is_none()) {
+                        " Hours of the week that have not been recorded yet are not in it."
+                    }
                 }
                 div.scroll role="region" tabindex="0" aria-label="Idle PTUs by hour of the week" {
                     table.heat {

@@ -123,6 +123,8 @@ fn months_are_read_as_they_are_written() {
         "26-11",
         "+026-11",
         "2026-11-01",
+        "9999-01",
+        "9999-12",
         "",
     ] {
         let error = wrong.parse::<Month>().unwrap_err();
@@ -134,6 +136,21 @@ fn months_are_read_as_they_are_written() {
         december.next().start().rfc3339(),
         "2027-01-01T00:00:00.000Z"
     );
+}
+
+#[test]
+fn every_month_that_can_be_named_ends_where_another_begins() {
+    let names =
+        (0..=9999).flat_map(|year| (0..=13).map(move |month| format!("{year:04}-{month:02}")));
+    let months: Vec<Month> = names.filter_map(|name| name.parse().ok()).collect();
+    assert_eq!(months.len(), (9999 - 1970) * 12);
+    for pair in months.windows(2) {
+        assert_eq!(pair[0].next(), pair[1]);
+    }
+    for month in months {
+        let days = month.next().start().ms_since(month.start()) / crate::gateway::time::DAY_MS;
+        assert!((28..=31).contains(&days), "{month}: {days}");
+    }
 }
 
 #[test]
@@ -179,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn every_moment_is_in_its_month(ms in 0u64..253_402_300_800_000) {
+    fn every_moment_before_the_year_9999_is_in_its_month(ms in 0u64..253_370_764_800_000) {
         let at = Timestamp::from_unix_ms(ms);
         let month = Month::of(at);
         prop_assert!(month.start() <= at && at < month.next().start());

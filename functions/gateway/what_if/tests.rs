@@ -137,12 +137,68 @@ fn idle_hours_lie_where_they_belong_in_the_week() {
     assert_eq!(hour_of_week(MONDAY), 0);
     assert_eq!(hour_of_week(MONDAY.plus_ms(7 * DAY_MS - 1)), 167);
     let mut week = [WeekHour::default(); WEEK_HOURS];
-    let two_weeks = hours(&[vec![25u64; WEEK_HOURS], vec![200; WEEK_HOURS]].concat());
-    add_idle(&mut week, &two_weeks, 100, Some(Decimal::TWO));
+    let two_weeks = ptu_hours(&[vec![25u64; WEEK_HOURS], vec![200; WEEK_HOURS]].concat());
+    add_idle(&mut week, &two_weeks);
     for cell in week {
         assert_eq!((cell.hours, cell.capacity, cell.idle), (2, 200, 75));
         assert_eq!(cell.cost, Decimal::new(75, 2));
     }
+}
+
+/// Hours of a deployment that can do 100 an hour, for 2.
+fn ptu_hours(demands: &[u64]) -> Vec<PtuHour> {
+    let all = hours(demands).into_iter();
+    all.map(|hour| PtuHour {
+        start: hour.start,
+        demand: hour.demand,
+        capacity: 100,
+        cost: Some(Decimal::TWO),
+    })
+    .collect()
+}
+
+/// What idle hours come to in an average week.
+fn idle_cost(deployments: &[Vec<PtuHour>]) -> Decimal {
+    let mut week = [WeekHour::default(); WEEK_HOURS];
+    deployments
+        .iter()
+        .for_each(|hours| add_idle(&mut week, hours));
+    week.iter().map(|cell| cell.cost).sum()
+}
+
+#[test]
+fn an_idle_week_costs_the_same_however_long_it_was_looked_at() {
+    let idle = |hours: usize| idle_cost(&[ptu_hours(&vec![0; hours])]);
+    for hours in [168, 169, 335, 336, 672] {
+        assert_eq!(idle(hours), Decimal::from(2 * 168), "{hours} hours");
+    }
+    assert_eq!(
+        idle(24),
+        Decimal::from(2 * 24),
+        "of a day its hours are known"
+    );
+}
+
+#[test]
+fn each_deployment_is_averaged_over_its_own_hours() {
+    let month = ptu_hours(&vec![0; 28 * 24]);
+    let two_days = month[26 * 24..].to_vec();
+    let both = idle_cost(&[month, two_days]);
+    assert_eq!(both, Decimal::from(2 * 168 + 2 * 48));
+}
+
+#[test]
+fn hours_without_a_price_are_idle_and_do_not_make_the_others_cheaper() {
+    let mut two_weeks = ptu_hours(&vec![0; 336]);
+    two_weeks[..168]
+        .iter_mut()
+        .for_each(|hour| hour.cost = None);
+    assert_eq!(idle_cost(&[two_weeks]), Decimal::from(2 * 168));
+    let mut unpriced = ptu_hours(&[0]);
+    unpriced[0].cost = None;
+    let mut week = [WeekHour::default(); WEEK_HOURS];
+    add_idle(&mut week, &unpriced);
+    assert_eq!((week[0].idle, week[0].cost), (100, Decimal::ZERO));
 }
 
 proptest! {
