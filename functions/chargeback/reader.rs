@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Map, Value};
 use time::PrimitiveDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -17,6 +19,9 @@ use super::Delivered;
 use crate::gateway::event::{Kind, Outcome, Tokens, UsageEvent, UsageSource};
 use crate::gateway::time::Timestamp;
 use crate::store::rejects::digest;
+
+#[cfg(test)]
+mod tests;
 
 /// Longest name of an app, a model, a backend or a deployment, as in the configuration.
 const MAX_NAME: usize = 64;
@@ -38,13 +43,22 @@ const DOTNET: [&[BorrowedFormatItem<'_>]; 2] = [
     ),
 ];
 
+/// A moment written as a number below it is in seconds since the Unix epoch, any other in milliseconds: 10^11
+/// milliseconds came before usage was counted, in 1973, and 10^11 seconds are far off, in 5138.
+const SECONDS_BELOW: u64 = 100_000_000_000;
+
+/// A smaller number is no moment: in seconds it came before 2001, and it may be a day such as 20261123.
+const LEAST_SECONDS: u64 = 1_000_000_000;
+
 /// Apps by their Entra application ids, in lower case.
 pub(super) type Apps = HashMap<String, Arc<str>>;
 
 /// Reads an event, or says what is wrong with it.
 pub(super) fn read(delivered: &Delivered, apps: &Apps) -> Result<UsageEvent, String> {
     let body = delivered.body.as_slice();
-    if let Ok(event) = serde_json::from_slice::<UsageEvent>(body) {
+    if let Ok(mut event) = serde_json::from_slice::<UsageEvent>(body) {
+        // Whoever else writes events of this form may count in seconds.
+        event.time = of_number(event.time.unix_ms());
         return checked(event);
     }
     let value: Value =
@@ -84,6 +98,7 @@ pub(super) fn read(delivered: &Delivered, apps: &Apps) -> Result<UsageEvent, Str
         outcome: fields.word("outcome").unwrap_or(Outcome::Completed),
         tokens,
         usage,
+        service_tier: fields.word("service_tier").unwrap_or_default(),
         first_byte_ms: fields.count("first_byte_ms")?.unwrap_or(0),
         total_ms: fields
             .count("total_ms")?
@@ -182,11 +197,7 @@ impl Fields {
 
     fn time(&self, delivered: &Delivered) -> Result<Timestamp, String> {
         let named = ["time", "event-time"];
-        if let Some(ms) = named.iter().find_map(|name| self.0.get(*name)?.as_u64()) {
-            return Ok(Timestamp::from_unix_ms(ms));
-        }
-        let text = self.text(&named);
-        let read = text.as_deref().and_then(moment);
+        let read = named.iter().find_map(|name| moment(&self.text(&[*name])?));
         read.or(delivered.enqueued)
             .ok_or_else(|| "it has no `time` that can be read, and the hub's is not known".into())
     }
@@ -202,6 +213,8 @@ impl Fields {
                 audio_input: count("audio_input")?,
                 audio_output: count("audio_output")?,
                 image_input: count("image_input")?,
+                cached_audio: count("cached_audio")?,
+                cached_image: count("cached_image")?,
             });
         }
         let [input, output, total] =
@@ -231,7 +244,25 @@ fn count(map: &Map<String, Value>, name: &str) -> Result<Option<u64>, String> {
     Ok(Some(number))
 }
 
-/// A moment in RFC 3339, or as .NET writes one by itself; without a zone it is UTC's.
+/// The moment so many seconds or milliseconds after the Unix epoch ([`SECONDS_BELOW`]).
+const fn of_number(number: u64) -> Timestamp {
+    let is_seconds = number < SECONDS_BELOW;
+    Timestamp::from_unix_ms(if is_seconds { number * 1000 } else { number })
+}
+
+/// The moment of a number's digits. Of seconds the fraction counts, as far as it makes milliseconds.
+fn numbered(text: &str) -> Option<Timestamp> {
+    let number = Decimal::from_str_exact(text).ok()?;
+    if number < Decimal::from(LEAST_SECONDS) {
+        return None;
+    }
+    let is_seconds = number < Decimal::from(SECONDS_BELOW);
+    let unit = if is_seconds { 1000_u64 } else { 1 };
+    let ms = number.checked_mul(unit.into())?.trunc().to_u64()?;
+    Some(Timestamp::from_unix_ms(ms))
+}
+
+/// A moment as a number, in RFC 3339, or as .NET writes one by itself; without a zone it is UTC's.
 fn moment(text: &str) -> Option<Timestamp> {
     let dotnet = || {
         let mut read = DOTNET
@@ -241,124 +272,6 @@ fn moment(text: &str) -> Option<Timestamp> {
         let ms = moment.unix_timestamp_nanos() / 1_000_000;
         u64::try_from(ms).ok().map(Timestamp::from_unix_ms)
     };
-    Timestamp::parse(text).or_else(dotnet)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn try_read(value: &Value) -> Result<UsageEvent, String> {
-        let delivered = Delivered {
-            body: value.to_string().into(),
-            place: "hub|0|7".into(),
-            enqueued: Some(Timestamp::from_unix_ms(5)),
-        };
-        let apps = [("0f8f-ab".to_owned(), "portal".into())].into();
-        read(&delivered, &apps)
-    }
-
-    fn policy() -> Value {
-        json!({"event-time": "11/23/2026 5:06:30 PM", "appid": "0F8F-AB",
-            "operation": "chat.completion", "model": "gpt-35-turbo", "modeltime": "412.5",
-            "completion_tokens": "6", "prompt_tokens": "14", "total_tokens": "20"})
-    }
-
-    #[test]
-    fn the_api_management_policys_events_are_read() {
-        let read = try_read(&policy()).unwrap();
-        assert_eq!((&*read.app, &*read.model), ("portal", "gpt-35-turbo"));
-        assert_eq!((read.tokens.input, read.tokens.output), (14, 6));
-        assert_eq!((read.total_ms, read.status), (412, 200));
-        assert_eq!(read.time.rfc3339(), "2026-11-23T17:06:30.000Z");
-        assert_eq!(
-            (read.usage, read.outcome),
-            (UsageSource::Reported, Outcome::Completed)
-        );
-    }
-
-    #[test]
-    fn moments_are_read_in_the_forms_that_dotnet_writes() {
-        for text in [
-            "11/23/2026 17:06:30",
-            "11/23/2026 5:06:30 PM",
-            "2026-11-23T17:06:30Z",
-        ] {
-            let read = moment(text).map(Timestamp::rfc3339);
-            assert_eq!(read.as_deref(), Some("2026-11-23T17:06:30.000Z"), "{text}");
-        }
-        let mut event = policy();
-        event["event-time"] = "23. November".into();
-        assert_eq!(try_read(&event).unwrap().time.unix_ms(), 5, "the hub's");
-    }
-
-    #[test]
-    fn an_event_without_an_id_has_the_same_one_whenever_it_is_delivered() {
-        let ids = [policy(), policy()].map(|event| try_read(&event).unwrap().id);
-        assert_eq!(ids[0], ids[1]);
-        let elsewhere = Delivered {
-            body: policy().to_string().into(),
-            place: "hub|0|8".into(),
-            enqueued: None,
-        };
-        let other = read(&elsewhere, &Apps::new());
-        assert_ne!(
-            other.unwrap().id,
-            ids[0],
-            "the same call again is another event"
-        );
-    }
-
-    #[test]
-    fn the_relays_events_come_back_as_they_went() {
-        let event = UsageEvent {
-            id: "01J".into(),
-            app: "portal".into(),
-            kind: Some(Kind::Ptu),
-            ..UsageEvent::default()
-        };
-        assert_eq!(try_read(&serde_json::to_value(&event).unwrap()), Ok(event));
-    }
-
-    #[test]
-    fn what_is_no_event_is_said() {
-        let with = |name: &str, value: Value| {
-            let mut event = policy();
-            event[name] = value;
-            event
-        };
-        for (event, said) in [
-            (json!([1]), "no JSON object"),
-            (json!({"id": "e3"}), "no tokens"),
-            (json!({"id": "e1", "tokens": 12}), "no tokens"),
-            (json!({"prompt_tokens": 1}), "nobody would pay"),
-            (with("prompt_tokens", "many".into()), "`prompt_tokens`"),
-            (
-                with("completion_tokens", (-1).into()),
-                "`completion_tokens`",
-            ),
-            (with("appid", "".into()), "nobody would pay"),
-            (with("model", "x".repeat(65).into()), "`model`"),
-            (with("id", "x".repeat(129).into()), "`id`"),
-            (with("kind", "batch".into()), "`kind`"),
-            (with("status", 70_000.into()), "`status`"),
-            (
-                with(
-                    "attempts",
-                    json!([{"backend": "x".repeat(65), "deployment": "d", "kind": "ptu", "ms": 1, "billed": true}]),
-                ),
-                "`attempts.backend`",
-            ),
-        ] {
-            let why = try_read(&event).unwrap_err();
-            assert!(why.contains(said), "{event}: {why}");
-        }
-        let none = Delivered {
-            body: vec![0xFF],
-            ..Delivered::default()
-        };
-        assert!(read(&none, &Apps::new()).unwrap_err().contains("no JSON"));
-    }
+    let written = || Timestamp::parse(text).or_else(dotnet);
+    numbered(text).or_else(written)
 }

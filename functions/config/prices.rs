@@ -11,6 +11,7 @@ use crate::gateway::event::Kind;
 use crate::gateway::price::{
     self, OwnPrice, PricedDeployment, Prices, RegionClass, TokenPrices, list,
 };
+use crate::gateway::service_tier::ServiceTier;
 use crate::gateway::time::Timestamp;
 
 /// A price of your own, which wins over the list's: of a million tokens each, or of a PTU's hour. It
@@ -25,6 +26,8 @@ pub struct Price {
     pub backend: Option<String>,
     /// Only for deployments of this class.
     pub region_class: Option<RegionClass>,
+    /// Only for calls that this tier processed, as their answers say; absent: for those of the standard one.
+    pub service_tier: Option<ServiceTier>,
     /// Since this day of UTC, for example `"2026-11-01"`; absent: always.
     #[schemars(with = "Option<String>")]
     pub from: Option<Day>,
@@ -49,13 +52,19 @@ pub struct Price {
     /// A million tokens of images in the prompt; absent: as `input`.
     #[schemars(with = "Option<String>")]
     pub image_input: Option<Amount>,
+    /// A million tokens of audio in the prompt from the cache; absent: as `audio_input`.
+    #[schemars(with = "Option<String>")]
+    pub cached_audio_input: Option<Amount>,
+    /// A million tokens of images in the prompt from the cache; absent: as images that are not.
+    #[schemars(with = "Option<String>")]
+    pub cached_image_input: Option<Amount>,
     /// An hour of one provisioned throughput unit.
     #[schemars(with = "Option<String>")]
     pub ptu_hour: Option<Amount>,
 }
 
 /// The keys of token prices, `input` and `output` first: those are needed.
-pub(super) const TOKEN_PRICES: [&str; 7] = [
+pub(super) const TOKEN_PRICES: [&str; 9] = [
     "input",
     "output",
     "cached_input",
@@ -63,6 +72,8 @@ pub(super) const TOKEN_PRICES: [&str; 7] = [
     "audio_input",
     "audio_output",
     "image_input",
+    "cached_audio_input",
+    "cached_image_input",
 ];
 
 impl Price {
@@ -72,6 +83,7 @@ impl Price {
             backend: self.backend.as_deref().map(Arc::from),
             region_class: self.region_class,
             from: self.from.map_or(Timestamp::default(), |Day(from)| from),
+            tier: self.service_tier.unwrap_or_default(),
             tokens: self.tokens(),
             ptu_hour: self.ptu_hour.map(|Amount(price)| price),
         }
@@ -87,6 +99,8 @@ impl Price {
             audio_input: price(self.audio_input),
             audio_output: price(self.audio_output),
             image_input: price(self.image_input),
+            cached_audio_input: price(self.cached_audio_input),
+            cached_image_input: price(self.cached_image_input),
         })
     }
 }

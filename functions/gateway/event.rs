@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::number_of;
 use super::priority::Priority;
+use super::service_tier::ServiceTier;
 use super::time::Timestamp;
 use super::trace::Parent;
 
@@ -32,7 +33,7 @@ impl Kind {
 }
 
 /// Tokens of one call by sort. `cached`, `reasoning`, `audio` and `image` are parts of
-/// `input` or `output`, not additions to them.
+/// `input` or `output`, not additions to them ([`super::sorts`] takes them apart).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tokens {
@@ -50,6 +51,11 @@ pub struct Tokens {
     pub audio_output: u64,
     /// Image tokens in input.
     pub image_input: u64,
+    /// Audio tokens that came from the prompt cache: part of `cached` and of `audio_input`. 0 too where the
+    /// answer does not say of which sort its cached tokens were.
+    pub cached_audio: u64,
+    /// Image tokens that came from the prompt cache: part of `cached` and of `image_input`; as `cached_audio`.
+    pub cached_image: u64,
 }
 
 impl Tokens {
@@ -200,6 +206,9 @@ pub struct UsageEvent {
     pub tokens: Tokens,
     /// Where `tokens` come from.
     pub usage: UsageSource,
+    /// The service tier that processed it, as the answer says.
+    #[serde(skip_serializing_if = "ServiceTier::is_standard", default)]
+    pub service_tier: ServiceTier,
     /// From the call's arrival to the answer's first byte.
     pub first_byte_ms: u64,
     /// From the call's arrival to its end.
@@ -420,8 +429,12 @@ mod tests {
             tokens: Tokens {
                 input: 3,
                 output: u64::MAX,
+                cached: 2,
+                audio_input: 3,
+                cached_audio: 2,
                 ..Tokens::default()
             },
+            service_tier: ServiceTier::Priority,
             attempts: vec![Attempt {
                 backend: "a".into(),
                 deployment: "b".into(),
@@ -442,5 +455,15 @@ mod tests {
         let json = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<UsageEvent>(&json).unwrap(), event);
         assert_eq!(event.tokens.total(), u64::MAX, "it saturates");
+    }
+
+    #[test]
+    fn an_event_of_a_release_that_knew_fewer_fields_has_none_of_their_tokens() {
+        let mut json = serde_json::to_value(UsageEvent::default()).unwrap();
+        assert_eq!(json.get("service_tier"), None, "standard is not named");
+        let tokens = json["tokens"].as_object_mut().unwrap();
+        tokens.retain(|name, _| !name.starts_with("cached_"));
+        let event: UsageEvent = serde_json::from_value(json).unwrap();
+        assert_eq!(event, UsageEvent::default());
     }
 }

@@ -5,8 +5,9 @@
 //! app may still call ([`share`] is how instances share a limit), [`transform`] changes what its app's rules
 //! name, [`cache`] whether an answer that was given before will do, [`plan`] says which deployment to try
 //! next ([`marks`] is how instances tell each other which are full), [`classify`] what an answer means,
-//! [`spillover`] who gave it, [`usage`] what it used; [`event`] is what is kept of it, [`prompt`] what is
-//! kept of its text where that is wanted, and [`metrics`] what is counted of all. [`realtime`] and
+//! [`spillover`] who gave it, [`usage`] what it used ([`sorts`] takes that apart), [`service_tier`] how it was
+//! processed; [`event`] is what is kept of it, [`prompt`] what is kept of its text where that is wanted, and
+//! [`metrics`] what is counted of all. [`realtime`] and
 //! [`websocket`] read what passes in a session of the realtime API. [`price`] says what a call costs,
 //! [`bill`] who pays it, [`what_if`] what other PTUs would, and [`reconcile`] how far all that is from what
 //! Azure counts.
@@ -44,8 +45,10 @@ pub mod request;
 pub mod retry_after;
 pub mod room;
 pub mod route;
+pub mod service_tier;
 pub mod share;
 pub mod skim;
+pub mod sorts;
 pub mod spillover;
 pub mod sse;
 pub mod strategy;

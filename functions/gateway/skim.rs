@@ -2,12 +2,14 @@
 //!
 //! Answers may be 100 MB and streams may last minutes, so they are neither collected nor parsed.
 //! What is looked for stands at the top level or in the top-level object `response` (the responses
-//! API's events): `usage`, `id`, `error`, and whether `choices` is empty. Of generated text only
-//! the length is kept, for the estimate where no usage comes.
+//! API's events): `usage`, `id`, `service_tier`, `error`, and whether `choices` is empty. Of generated
+//! text only the length is kept, for the estimate where no usage comes.
 //!
 //! Whatever comes in, no state grows: bad JSON yields nothing or nonsense, never an error.
 
 use memchr::memchr2;
+
+use super::service_tier::ServiceTier;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +70,7 @@ pub struct Skim {
     usage: Vec<u8>,
     id: Vec<u8>,
     error: Vec<u8>,
+    service_tier: Option<ServiceTier>,
     text_bytes: u64,
 }
 
@@ -76,6 +79,7 @@ enum Key {
     Usage,
     Id,
     Error,
+    ServiceTier,
     Choices,
     Response,
     Other,
@@ -116,6 +120,7 @@ impl Skim {
             usage: Vec::new(),
             id: Vec::new(),
             error: Vec::new(),
+            service_tier: None,
             text_bytes: 0,
         }
     }
@@ -149,6 +154,7 @@ impl Skim {
         self.usage.clear();
         self.id.clear();
         self.error.clear();
+        self.service_tier = None;
     }
 
     /// The JSON of `usage`, where it is there and not null.
@@ -161,6 +167,11 @@ impl Skim {
         let text = std::str::from_utf8(present(&self.id)?).ok()?;
         let id = text.trim().strip_prefix('"')?.strip_suffix('"')?;
         (!id.is_empty() && !id.contains('\\')).then_some(id)
+    }
+
+    /// The service tier that processed the call, where the document or its `response` names one.
+    pub const fn service_tier(&self) -> Option<ServiceTier> {
+        self.service_tier
     }
 
     /// Whether the document has an `error` that is not null.
@@ -243,6 +254,10 @@ impl Skim {
 
     fn open(&mut self, byte: u8) {
         self.next_is_text = false;
+        if self.key == Key::ServiceTier {
+            // No word: what is inside is none either.
+            self.key = Key::Other;
+        }
         if self.depth == 1 {
             self.in_response = byte == b'{' && self.key == Key::Response;
             if byte == b'[' && self.choices == Choices::Named {
@@ -254,6 +269,7 @@ impl Skim {
 
     fn close(&mut self, piece: &mut Piece<'_>, at: usize) {
         self.end_capture(piece, at);
+        self.note_tier();
         self.depth = self.depth.saturating_sub(1);
         if self.depth <= 1 {
             self.in_response = false;
@@ -263,8 +279,17 @@ impl Skim {
     fn comma(&mut self, piece: &mut Piece<'_>, at: usize) {
         self.end_capture(piece, at);
         self.next_is_text = false;
+        self.note_tier();
         if self.is_tracked() {
             self.key = Key::Other;
+        }
+    }
+
+    /// Takes note of the tier where its value is over: a text, then, was the last string. Any other value
+    /// names none.
+    fn note_tier(&mut self) {
+        if self.key == Key::ServiceTier && self.last.length > 0 {
+            self.service_tier = Some(ServiceTier::named(self.last.as_slice()));
         }
     }
 
@@ -277,12 +302,15 @@ impl Skim {
             b"usage" => Key::Usage,
             b"id" => Key::Id,
             b"error" => Key::Error,
+            b"service_tier" => Key::ServiceTier,
             b"choices" if self.depth == 1 => Key::Choices,
             b"response" if self.depth == 1 => Key::Response,
             _ => Key::Other,
         };
-        if self.key == Key::Choices {
-            self.choices = Choices::Named;
+        match self.key {
+            Key::Choices => self.choices = Choices::Named,
+            Key::ServiceTier => self.last.length = 0,
+            _ => {}
         }
         if matches!(self.key, Key::Usage | Key::Id | Key::Error) {
             // Without a comma before the key, the last value goes up to here: the same wherever it is cut.

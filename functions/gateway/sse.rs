@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::event::Tokens;
+use super::service_tier::ServiceTier;
 use super::skim::{Skim, TextKeys};
 use super::usage;
 
@@ -41,6 +42,9 @@ pub struct SseScanner {
 pub struct Seen {
     /// The usage that came last.
     pub usage: Option<Tokens>,
+    /// The service tier that was named last: a response that begins may name the one that was asked for, and
+    /// at its end that which processed it.
+    pub service_tier: Option<ServiceTier>,
     /// The first id: of the response, or of the completion.
     pub id: Option<String>,
     /// Whether an event reported an error.
@@ -76,6 +80,7 @@ impl SseScanner {
             hid_last: false,
             seen: Seen {
                 usage: None,
+                service_tier: None,
                 id: None,
                 error: false,
                 events: 0,
@@ -204,6 +209,7 @@ impl SseScanner {
             self.seen.usage = Some(tokens);
             is_usage_chunk = self.hides_usage && self.skim.choices_are_empty();
         }
+        self.seen.service_tier = self.skim.service_tier().or(self.seen.service_tier);
         if self.seen.id.is_none() {
             self.seen.id = self.skim.id().map(str::to_owned);
         }

@@ -42,14 +42,23 @@ pub fn parse(usage: &[u8]) -> Option<Tokens> {
         .or(output_long)
         .or(output_short)
         .unwrap_or_default();
+    let of_cached = of_input.cached_tokens_details.unwrap_or_default();
+    let cached = larger(of_input.cached_tokens, None).min(input);
+    let audio_input = larger(of_input.audio_tokens, None).min(input);
+    let image_input = larger(of_input.image_tokens, None).min(input);
+    let cached_audio = larger(of_cached.audio_tokens, None);
+    let cached_audio = cached_audio.min(audio_input).min(cached);
+    let cached_image = larger(of_cached.image_tokens, None);
     Some(Tokens {
         input,
         output,
-        cached: larger(of_input.cached_tokens, None).min(input),
+        cached,
         reasoning: larger(of_output.reasoning_tokens, None).min(output),
-        audio_input: larger(of_input.audio_tokens, None).min(input),
+        audio_input,
         audio_output: larger(of_output.audio_tokens, None).min(output),
-        image_input: larger(of_input.image_tokens, None).min(input),
+        image_input,
+        cached_audio,
+        cached_image: cached_image.min(image_input).min(cached - cached_audio),
     })
 }
 
@@ -79,6 +88,16 @@ struct Wire {
 struct Details {
     cached_tokens: Option<Count>,
     reasoning_tokens: Option<Count>,
+    audio_tokens: Option<Count>,
+    image_tokens: Option<Count>,
+    /// Of which sort the cached ones were: realtime's answers say it.
+    cached_tokens_details: Option<CachedDetails>,
+}
+
+/// What is neither audio nor image is text.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CachedDetails {
     audio_tokens: Option<Count>,
     image_tokens: Option<Count>,
 }
@@ -162,6 +181,7 @@ mod tests {
             audio_input: 3,
             audio_output: 1,
             image_input: 9,
+            ..Tokens::default()
         };
         assert_eq!(read(usage), Some(tokens));
         assert_eq!(tokens.total(), 220);
@@ -185,6 +205,24 @@ mod tests {
             r#"{"type":"tokens","input_tokens":14,"output_tokens":3,"total_tokens":17,"input_token_details":{"audio_tokens":14,"text_tokens":0}}"#,
         );
         assert_eq!(audio.map(|t| (t.input, t.audio_input)), Some((14, 14)));
+    }
+
+    #[test]
+    fn cached_audio_and_images_are_told_from_cached_text() {
+        let realtime = r#"{"total_tokens":1100,"input_tokens":1000,"output_tokens":100,"input_token_details":
+            {"text_tokens":200,"audio_tokens":700,"image_tokens":100,"cached_tokens":640,
+            "cached_tokens_details":{"text_tokens":64,"audio_tokens":512,"image_tokens":64}}}"#;
+        let tokens = read(realtime).unwrap();
+        assert_eq!(
+            (tokens.cached, tokens.cached_audio, tokens.cached_image),
+            (640, 512, 64)
+        );
+        let unsaid = realtime.replace("cached_tokens_details", "other_details");
+        let tokens = read(&unsaid).unwrap();
+        assert_eq!(
+            (tokens.cached, tokens.cached_audio, tokens.cached_image),
+            (640, 0, 0)
+        );
     }
 
     #[test]
@@ -216,6 +254,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn cached_audio_and_images_are_parts_of_what_is_cached_and_of_their_sort(
+            counts in prop::array::uniform6(prop_oneof![0..50_u64, any::<u64>()]),
+        ) {
+            let [input, cached, audio, image, cached_audio, cached_image] = counts;
+            let usage = serde_json::json!({"input_tokens": input, "input_token_details": {
+                "cached_tokens": cached, "audio_tokens": audio, "image_tokens": image,
+                "cached_tokens_details": {"audio_tokens": cached_audio, "image_tokens": cached_image},
+            }});
+            let tokens = read(&usage.to_string()).unwrap();
+            prop_assert!(tokens.cached <= tokens.input);
+            prop_assert!(tokens.cached_audio <= tokens.audio_input);
+            prop_assert!(tokens.cached_image <= tokens.image_input);
+            prop_assert!(tokens.cached_audio + tokens.cached_image <= tokens.cached);
+        }
+
         #[test]
         fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Some(tokens) = parse(&bytes) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 
-use super::chargeback::{CALL, INDEX, partition};
+use super::chargeback::{CALL, INDEX, UNPRICED, partition};
 use super::sums::{PTU, SUM, Sum};
 use super::{Key, Page, Pages, Range, Row, Store, StoreError, Table};
 use crate::gateway::bill::spill::{Call, Was};
@@ -229,7 +229,9 @@ fn figures_of_call(row: &Row) -> Result<Figures, StoreError> {
     let failed = status >= 400 && status != CLIENT_GONE || matches!(outcome, "failed" | "cut");
     let usage = fields.get_text("usage");
     let is_ptu = fields.get_text("kind") == Kind::Ptu.as_str();
-    let is_priced = !fields.get_text("cost").is_empty() || is_ptu;
+    let has_cost = !fields.get_text("cost").is_empty() || is_ptu;
+    // Rows of earlier releases say it only by their having no cost.
+    let is_unpriced = fields.get_flag(UNPRICED) || !has_cost && usage != UsageSource::None.as_str();
     let spilled = fields.get_flag("spilled");
     let (tokens, cost) = (row.fields.get_tokens(), amount(row, "cost")?);
     let if_spilled = |count: u64| if spilled { count } else { 0 };
@@ -238,7 +240,7 @@ fn figures_of_call(row: &Row) -> Result<Figures, StoreError> {
         calls: 1,
         failed_calls: failed.into(),
         spilled_calls: spilled.into(),
-        unpriced_calls: (!is_priced && usage != UsageSource::None.as_str()).into(),
+        unpriced_calls: is_unpriced.into(),
         estimated_calls: (usage == UsageSource::Estimated.as_str()).into(),
         spilled_tokens: if_spilled(tokens.total()),
         spilled_cost: if spilled { cost } else { Decimal::ZERO },

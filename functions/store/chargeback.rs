@@ -8,6 +8,7 @@
 use super::{Change, Fields, Key, Write, encode_key};
 use crate::gateway::event::{Cache, Kind, UsageEvent};
 use crate::gateway::price::Charge;
+use crate::gateway::service_tier::ServiceTier;
 use crate::gateway::time::Timestamp;
 
 /// What the keys of calls begin with.
@@ -44,12 +45,18 @@ pub fn index(app: &str, time: Timestamp) -> (String, Write) {
     (format!("{INDEX}{month}"), write)
 }
 
+/// What a row says where no price is known of its call, whether or not it has a cost.
+pub(super) const UNPRICED: &str = "unpriced";
+
 /// What stands in an event's row.
 pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
     let cost = charge.cost.map(|cost| cost.to_string());
-    let fields = call(event)
+    let mut fields = call(event)
         .text("cost", cost.unwrap_or_default())
         .number("weighted_tokens", charge.weighted);
+    if charge.is_unpriced {
+        fields = fields.flag(UNPRICED, true);
+    }
     match event.saving {
         Some(_) => fields.text("saved_cost", charge.saved.to_string()),
         None => fields,
@@ -60,6 +67,7 @@ pub fn fields(event: &UsageEvent, charge: &Charge) -> Fields {
 /// call is in the sums ([`UsageEvent::served`]).
 pub fn call(event: &UsageEvent) -> Fields {
     let served = event.served();
+    let tier = Some(event.service_tier).filter(|tier| !tier.is_standard());
     let fields = Fields::new()
         .text("id", &*event.id)
         .text("time", event.time.rfc3339())
@@ -79,6 +87,7 @@ pub fn call(event: &UsageEvent) -> Fields {
         .text("outcome", event.outcome.as_str())
         .tokens(&event.tokens)
         .text("usage", event.usage.as_str())
+        .text("service_tier", tier.map_or("", ServiceTier::as_str))
         .number("first_byte_ms", event.first_byte_ms)
         .number("total_ms", event.total_ms)
         .text("attempts", attempts(event))

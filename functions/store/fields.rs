@@ -72,6 +72,8 @@ impl Fields {
             .number("audio_input_tokens", tokens.audio_input)
             .number("audio_output_tokens", tokens.audio_output)
             .number("image_input_tokens", tokens.image_input)
+            .number("cached_audio_tokens", tokens.cached_audio)
+            .number("cached_image_tokens", tokens.cached_image)
     }
 
     /// These, and a yes or no.
@@ -103,6 +105,8 @@ impl Fields {
             audio_input: self.get_number("audio_input_tokens"),
             audio_output: self.get_number("audio_output_tokens"),
             image_input: self.get_number("image_input_tokens"),
+            cached_audio: self.get_number("cached_audio_tokens"),
+            cached_image: self.get_number("cached_image_tokens"),
         }
     }
 
@@ -178,5 +182,27 @@ mod tests {
         assert_eq!(back.get_number("many"), i64::MAX.unsigned_abs());
         assert!(back.get_flag("spilled") && !back.get_flag("app"));
         assert_eq!((back.len(), back.is_empty()), (4, false));
+    }
+
+    #[test]
+    fn tokens_come_back_by_sort_and_are_none_where_an_earlier_release_kept_none() {
+        let tokens = Tokens {
+            input: 9,
+            output: 8,
+            cached: 7,
+            reasoning: 6,
+            audio_input: 5,
+            audio_output: 4,
+            image_input: 3,
+            cached_audio: 2,
+            cached_image: 1,
+        };
+        assert_eq!(Fields::new().tokens(&tokens).get_tokens(), tokens);
+        let earlier = Fields::new().number("cached_tokens", 7);
+        let cached = Tokens {
+            cached: 7,
+            ..Tokens::default()
+        };
+        assert_eq!(earlier.get_tokens(), cached);
     }
 }

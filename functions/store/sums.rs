@@ -16,6 +16,9 @@ use crate::gateway::event::{Cache, Kind, Outcome, Tokens, UsageEvent, UsageSourc
 use crate::gateway::price::Charge;
 use crate::gateway::reconcile::Counted;
 
+#[cfg(test)]
+mod tests;
+
 /// What the keys of sums begin with.
 pub const SUM: &str = "sum|";
 
@@ -35,7 +38,7 @@ pub struct Sum {
     pub failed_calls: u64,
     /// Calls that a full PTU deployment passed on to pay-as-you-go.
     pub spilled_calls: u64,
-    /// Calls that used something whose price is not known.
+    /// Calls that used something whose price is not known, or only that of the standard service tier.
     pub unpriced_calls: u64,
     /// Calls whose tokens the gateway estimated.
     pub estimated_calls: u64,
@@ -106,6 +109,8 @@ impl Sum {
                 audio_input: add(a.audio_input, b.audio_input)?,
                 audio_output: add(a.audio_output, b.audio_output)?,
                 image_input: add(a.image_input, b.image_input)?,
+                cached_audio: add(a.cached_audio, b.cached_audio)?,
+                cached_image: add(a.cached_image, b.cached_image)?,
             },
             estimated_tokens: add(self.estimated_tokens, other.estimated_tokens)?,
             spilled_tokens: add(self.spilled_tokens, other.spilled_tokens)?,
@@ -326,7 +331,7 @@ pub async fn by_deployment(
             let of = ["backend", "deployment"].map(|name| Arc::from(row.fields.get_text(name)));
             let sum = Sum::read(row)?;
             all.entry(of).or_default().add(&Counted {
-                requests: sum.calls.saturating_sub(sum.failed_calls),
+                requests: asked(&sum),
                 prompt: sum.tokens.input,
                 generated: sum.tokens.output,
                 estimated: sum.estimated_tokens,
@@ -336,81 +341,9 @@ pub async fn by_deployment(
     Ok(all)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::gateway::time::Timestamp;
-
-    #[test]
-    fn a_sum_that_would_be_rounded_is_none() {
-        let large = Decimal::from_str_exact("79228162514264337593543950335").unwrap();
-        let small = Decimal::from_str_exact("0.0000000000000000000000000001").unwrap();
-        assert_eq!(exact(large, Decimal::ONE), None);
-        assert_eq!(exact(Decimal::from(1_000_000_u32), small), None);
-        assert_eq!(
-            exact(small, small).unwrap().to_string(),
-            "0.0000000000000000000000000002"
-        );
-        assert_eq!(add(i64::MAX.unsigned_abs(), 1), None);
-    }
-
-    #[test]
-    fn models_that_share_a_ptu_have_hours_of_their_own() {
-        let event = |model: &str| UsageEvent {
-            time: Timestamp::from_unix_ms(1_795_453_590_000),
-            model: model.into(),
-            backend: "b".into(),
-            deployment: "d".into(),
-            kind: Some(Kind::Ptu),
-            ..UsageEvent::default()
-        };
-        let rows = |model| -> Vec<String> {
-            let event = event(model);
-            Of::all(&event).map(|of| of.row(2)).collect()
-        };
-        assert_eq!(
-            rows("gpt-4o"),
-            ["sum|gpt-4o|ptu|b|d|2", "ptu|17|gpt-4o|b|d|2"]
-        );
-        assert_eq!(rows("chat"), ["sum|chat|ptu|b|d|2", "ptu|17|chat|b|d|2"]);
-    }
-
-    #[test]
-    fn a_call_counts_for_what_it_was() {
-        let mut event = UsageEvent {
-            status: 200,
-            outcome: Outcome::Completed,
-            usage: UsageSource::Reported,
-            spilled: true,
-            kind: Some(Kind::Payg),
-            tokens: Tokens {
-                input: 5,
-                output: 2,
-                ..Tokens::default()
-            },
-            ..UsageEvent::default()
-        };
-        let priced = Charge {
-            cost: Some(Decimal::TWO),
-            ..Charge::default()
-        };
-        let sum = Sum::of(&event, &priced);
-        assert_eq!((sum.calls, sum.failed_calls, sum.spilled_calls), (1, 0, 1));
-        assert_eq!((sum.spilled_tokens, sum.spilled_cost), (7, Decimal::TWO));
-        assert_eq!(sum.unpriced_calls, 0);
-        let unpriced = Charge {
-            is_unpriced: true,
-            ..Charge::default()
-        };
-        assert_eq!(Sum::of(&event, &unpriced).unpriced_calls, 1);
-        for (status, outcome, failed) in [
-            (429, Outcome::Failed, 1),
-            (400, Outcome::Completed, 1),
-            (200, Outcome::Cut, 1),
-            (499, Outcome::ClientGone, 0),
-        ] {
-            (event.status, event.outcome) = (status, outcome);
-            assert_eq!(Sum::of(&event, &unpriced).failed_calls, failed, "{status}");
-        }
-    }
+/// The calls of a sum that a backend was asked for and answered well. Those that were given the answer of the
+/// same call, which was under way, have a part of its tokens, and no call of their own.
+const fn asked(sum: &Sum) -> u64 {
+    let answered = sum.calls.saturating_sub(sum.failed_calls);
+    answered.saturating_sub(sum.coalesced_calls)
 }

@@ -3,6 +3,7 @@
 use rust_decimal::Decimal;
 
 use crate::gateway::event::{Kind, Tokens, UsageEvent, UsageSource};
+use crate::gateway::service_tier::ServiceTier;
 use crate::gateway::time::Timestamp;
 
 use super::*;
@@ -67,6 +68,38 @@ fn an_own_price_wins_from_its_day() {
     assert_eq!(cost_of_a_million(own), Some("2.1".parse().unwrap()));
     let later = own.replace("2026-11-01", "2026-12-01");
     assert_eq!(cost_of_a_million(&later), Some("3.025".parse().unwrap()));
+}
+
+#[test]
+fn a_price_may_be_for_one_service_tier_and_say_what_cached_audio_costs() {
+    let own = "[[price]]\nservice_tier = \"priority\"\ninput = \"5\"\noutput = \"20\"\n\
+               audio_input = \"40\"\ncached_audio_input = \"2.50\"\ncached_image_input = \"0.50\"\n";
+    assert_eq!(
+        cost_of_a_million(own),
+        Some("3.025".parse().unwrap()),
+        "its call was a standard one"
+    );
+    let config = parse(&format!("{DEPLOYMENTS}{own}")).unwrap_or_else(|e| panic!("{e}"));
+    let call = UsageEvent {
+        time: NOW,
+        model: "chat".into(),
+        service_tier: ServiceTier::Priority,
+        tokens: Tokens {
+            input: 1_000_000,
+            audio_input: 1_000_000,
+            cached: 900_000,
+            cached_audio: 900_000,
+            ..Tokens::default()
+        },
+        usage: UsageSource::Reported,
+        ..UsageEvent::default()
+    };
+    let charge = config.prices().charge(&call);
+    assert_eq!(charge.cost, Some("6.25".parse().unwrap()));
+    let odd = found("[[price]]\nservice_tier = \"fast\"\ninput = \"1\"\noutput = \"1\"\n").concat();
+    assert!(odd.contains("service_tier"), "{odd}");
+    let hour = found("[[price]]\nservice_tier = \"priority\"\nptu_hour = \"1\"\n").concat();
+    assert!(hour.contains("a PTU's hour has none"), "{hour}");
 }
 
 #[test]
@@ -181,4 +214,26 @@ fn sizes_of_the_past_have_days_of_their_own() {
     );
     let payg = mistakes(&payg).concat();
     assert!(payg.contains("deployment[0].deleted: only"), "{payg}");
+}
+
+#[test]
+fn a_model_whose_deployments_were_all_deleted_has_prices_and_nothing_else() {
+    let gone = "[[backend.deployment]]\nname = \"old\"\nkind = \"ptu\"\ndeleted = \"2026-11-20\"\n";
+    let price = "[[price]]\nmodel = \"old\"\nptu_hour = \"1\"\n";
+    let text = format!("{DEPLOYMENTS}{gone}{price}");
+    parse(&text).unwrap_or_else(|e| panic!("{e}"));
+    let named = mistakes(&format!("{text}[[model]]\nname = \"old\"\n")).concat();
+    assert!(named.contains("model[0].name: all deployments"), "{named}");
+}
+
+#[test]
+fn deployments_that_were_deleted_make_no_gateway() {
+    let day = "kind = \"ptu\"\ndeleted = \"2026-11-20\"";
+    let text = DEPLOYMENTS
+        .replace("kind = \"payg\"", day)
+        .replace("kind = \"ptu\"\nptus", &format!("{day}\nptus"));
+    let [none] = &mistakes(&text)[..] else {
+        panic!("{:?}", mistakes(&text));
+    };
+    assert!(none.contains("there is no deployment"), "{none}");
 }

@@ -57,8 +57,12 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Half a price would charge the other half with nothing.
+    /// Half a price would charge the other half with nothing, and only calls have a tier.
     fn price_is_one(&mut self, path: &str, price: &Value) {
+        if price.get("service_tier").is_some() && price.get("ptu_hour").is_some() {
+            let message = "is of calls that are paid by the token: a PTU's hour has none";
+            self.at(&below(path, "service_tier"), message);
+        }
         let is_there = |key: &&&str| price.get(**key).is_some();
         let of_tokens = TOKEN_PRICES.iter().find(is_there);
         let meant = self.report.is_meant_below(path, &TOKEN_PRICES);

@@ -16,7 +16,8 @@ pub struct Figures {
     pub failed_calls: u64,
     /// Calls that a full PTU passed on to pay-as-you-go.
     pub spilled_calls: u64,
-    /// Calls of pay-as-you-go that no price is known of: their cost is missing from `cost`.
+    /// Calls of pay-as-you-go that no price is known of: their cost is missing from `cost`. Those of which only
+    /// the service tier that processed them has none are in it as standard ones.
     pub unpriced_calls: u64,
     /// Calls whose tokens the gateway estimated.
     pub estimated_calls: u64,
@@ -75,6 +76,8 @@ impl Figures {
             (&mut self.tokens.audio_input, other.tokens.audio_input),
             (&mut self.tokens.audio_output, other.tokens.audio_output),
             (&mut self.tokens.image_input, other.tokens.image_input),
+            (&mut self.tokens.cached_audio, other.tokens.cached_audio),
+            (&mut self.tokens.cached_image, other.tokens.cached_image),
             (&mut self.hit_calls, other.hit_calls),
             (&mut self.coalesced_calls, other.coalesced_calls),
             (&mut self.saved_tokens, other.saved_tokens),

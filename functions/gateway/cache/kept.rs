@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::event::{Kind, Saving, Tokens, UsageSource};
+use crate::gateway::service_tier::ServiceTier;
 use crate::gateway::time::Timestamp;
 
 /// The version of the form in blobs. One of another version is none.
@@ -25,6 +26,9 @@ pub struct Kept {
     pub tokens: Tokens,
     /// Where those come from.
     pub usage: UsageSource,
+    /// The service tier that processed its call.
+    #[serde(skip_serializing_if = "ServiceTier::is_standard", default)]
+    pub service_tier: ServiceTier,
     /// The backend that made it.
     pub backend: Arc<str>,
     /// The deployment there.
@@ -52,6 +56,7 @@ impl Kept {
             is_stream: event.streamed,
             tokens: event.tokens,
             usage: event.usage,
+            service_tier: event.service_tier,
             backend: Arc::clone(&event.backend),
             deployment: Arc::clone(&event.deployment),
             kind: event.kind,
@@ -114,6 +119,7 @@ mod tests {
                 ..Tokens::default()
             },
             usage: UsageSource::Reported,
+            service_tier: ServiceTier::Priority,
             ..UsageEvent::default()
         };
         let body = Bytes::from_static(b"data: {}\n\ndata: [DONE]\n\n");

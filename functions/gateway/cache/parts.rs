@@ -1,34 +1,19 @@
 //! How calls share the tokens of an answer that they got together.
 
 use crate::gateway::event::Tokens;
+use crate::gateway::sorts::Sorts;
 
 /// The part of `tokens` that falls to call `index` of `calls`: of each sort as many as to any other, and
 /// one of what is left over to each of the first calls. All parts together are the tokens.
 ///
-/// What is divided are sorts that don't overlap, as prices take them apart
-/// ([`TokenPrices::cost`](crate::gateway::price::TokenPrices::cost)): so the costs of the parts add up to
-/// that of the whole, too.
+/// What is divided are sorts that don't overlap ([`Sorts`]), each of which has its own price: so the costs of
+/// the parts add up to that of the whole, too.
 pub fn part(tokens: &Tokens, calls: u64, index: u64) -> Tokens {
     let of = |count: u64| {
         let calls = calls.max(1);
         count / calls + u64::from(index < count % calls)
     };
-    let audio_in = tokens.audio_input.min(tokens.input);
-    let image = tokens.image_input.min(tokens.input - audio_in);
-    let text_in = tokens.input - audio_in - image;
-    let cached = tokens.cached.min(text_in);
-    let audio_out = tokens.audio_output.min(tokens.output);
-    let reasoning = tokens.reasoning.min(tokens.output - audio_out);
-    let text_out = tokens.output - audio_out - reasoning;
-    Tokens {
-        input: of(text_in - cached) + of(cached) + of(image) + of(audio_in),
-        output: of(text_out) + of(reasoning) + of(audio_out),
-        cached: of(cached),
-        reasoning: of(reasoning),
-        audio_input: of(audio_in),
-        audio_output: of(audio_out),
-        image_input: of(image),
-    }
+    Sorts::of(tokens).map(of).tokens()
 }
 
 /// What of `whole` is not in `part`.
@@ -41,6 +26,8 @@ pub const fn rest(whole: &Tokens, part: &Tokens) -> Tokens {
         audio_input: whole.audio_input.saturating_sub(part.audio_input),
         audio_output: whole.audio_output.saturating_sub(part.audio_output),
         image_input: whole.image_input.saturating_sub(part.image_input),
+        cached_audio: whole.cached_audio.saturating_sub(part.cached_audio),
+        cached_image: whole.cached_image.saturating_sub(part.cached_image),
     }
 }
 
@@ -54,7 +41,9 @@ mod tests {
     fn tokens() -> impl Strategy<Value = Tokens> {
         let count = || 0..5000_u64;
         let rest = (count(), count(), count(), count(), count());
-        ((count(), count()), rest).prop_map(|((input, output), (a, b, c, d, e))| Tokens {
+        let cached = (count(), count());
+        let all = ((count(), count()), rest, cached);
+        all.prop_map(|((input, output), (a, b, c, d, e), (f, g))| Tokens {
             input,
             output,
             cached: a,
@@ -62,6 +51,8 @@ mod tests {
             audio_input: c,
             audio_output: d,
             image_input: e,
+            cached_audio: f,
+            cached_image: g,
         })
     }
 
@@ -93,6 +84,8 @@ mod tests {
                 audio_input: Some(price("40")),
                 audio_output: Some(price("80")),
                 image_input: Some(price("5")),
+                cached_audio_input: Some(price("2.50")),
+                cached_image_input: Some(price("0.50")),
             };
             let parts: Vec<Tokens> = (0..calls).map(|index| part(&whole, calls, index)).collect();
             prop_assert_eq!(parts.iter().map(|part| part.input).sum::<u64>(), whole.input);

@@ -11,6 +11,7 @@ use time::macros::format_description;
 use super::rate::{Price, TokenPrices};
 use super::{RegionClass, Row};
 use crate::gateway::ptu::is_or_extends;
+use crate::gateway::service_tier::ServiceTier;
 use crate::gateway::time::Timestamp;
 
 /// The currency of the list.
@@ -84,6 +85,7 @@ pub(super) fn rows(model: &str, class: RegionClass, region: &str) -> Vec<Row> {
     let rows = rows.into_iter().map(|row| Row {
         from: row.from,
         up_to: row.up_to_input,
+        tier: ServiceTier::Standard,
         tokens: row.tokens,
     });
     rows.collect()
@@ -134,6 +136,8 @@ fn payg_row(line: &'static str) -> Option<PaygRow> {
             audio_input: optional(cell()?)?,
             audio_output: optional(cell()?)?,
             image_input: optional(cell()?)?,
+            cached_audio_input: None,
+            cached_image_input: None,
         },
         meter: cell()?,
     };

@@ -14,6 +14,7 @@ pub mod retail;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Kind, Served, Tokens, UsageEvent, UsageSource};
 use super::ptu::ModelRate;
+use super::service_tier::ServiceTier;
 use super::spillover;
 use super::time::Timestamp;
 
@@ -124,7 +126,8 @@ pub struct Charge {
     /// What the call weighs in the sharing of a PTU's hour: input tokens, less cached ones, plus
     /// output tokens by the model's ratio. 0 for pay-as-you-go.
     pub weighted: u64,
-    /// Whether the call used tokens of pay-as-you-go that no price is known of.
+    /// Whether the call used tokens of pay-as-you-go that no price is known of. Where only the tier that
+    /// processed it has none, `cost` is what the call would cost in the standard one.
     pub is_unpriced: bool,
     /// What the tokens would have cost that the call was spared. 0 where they would have been a PTU's,
     /// which costs the same without them, and where no price is known of them.
@@ -160,11 +163,12 @@ struct Known {
     rows: Vec<Row>,
 }
 
-/// A price in force from a moment on, for calls up to a size.
+/// A price in force from a moment on, for calls up to a size that a tier processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
     from: Timestamp,
     up_to: u64,
+    tier: ServiceTier,
     tokens: TokenPrices,
 }
 
@@ -235,10 +239,10 @@ impl Prices {
                 ..Charge::default()
             };
         }
-        let cost = self.cost(event, &served, &event.tokens);
+        let (cost, is_of_tier) = self.cost(event, &served, &event.tokens);
         Charge {
             cost,
-            is_unpriced: cost.is_none(),
+            is_unpriced: cost.is_none() || !is_of_tier,
             ..Charge::default()
         }
     }
@@ -255,18 +259,27 @@ impl Prices {
         if saving.kind == Some(Kind::Ptu) {
             return Decimal::ZERO;
         }
-        let cost = self.cost(event, &served, &saving.tokens);
+        let (cost, _) = self.cost(event, &served, &saving.tokens);
         cost.unwrap_or_default()
     }
 
-    /// What tokens of a call cost at a pay-as-you-go deployment.
-    fn cost(&self, event: &UsageEvent, served: &Served, tokens: &Tokens) -> Option<Decimal> {
-        let known = self.known(served);
-        let row = match known.or_else(|| self.spilled_from(event)) {
-            Some(known) => in_force(&known.rows, event),
-            None => in_force(&self.rows(&unknown(event, served)), event),
-        };
-        row?.tokens.cost(tokens)
+    /// What tokens of a call cost at a pay-as-you-go deployment, and whether that is by a price of the tier
+    /// that processed the call: without one it is charged as standard.
+    fn cost(
+        &self,
+        event: &UsageEvent,
+        served: &Served,
+        tokens: &Tokens,
+    ) -> (Option<Decimal>, bool) {
+        let known = self.known(served).or_else(|| self.spilled_from(event));
+        let rows = known.map_or_else(
+            || Cow::Owned(self.rows(&unknown(event, served))),
+            |known| Cow::Borrowed(&*known.rows),
+        );
+        let of_tier = in_force(&rows, event, event.service_tier);
+        let row = of_tier.or_else(|| in_force(&rows, event, ServiceTier::Standard));
+        let cost = row.and_then(|row| row.tokens.cost(tokens));
+        (cost, of_tier.is_some())
     }
 
     /// What a provisioned deployment costs an hour at `at`, and can do in it. `None` where the
@@ -354,14 +367,14 @@ fn unknown(event: &UsageEvent, served: &Served) -> PricedDeployment {
     }
 }
 
-/// The price of an event's call, which is as long as what it used and what it was spared together: calls
+/// A tier's price of an event's call, which is as long as what it used and what it was spared together: calls
 /// that share an answer are charged by the price of that one.
-fn in_force(rows: &[Row], event: &UsageEvent) -> Option<Row> {
+fn in_force(rows: &[Row], event: &UsageEvent, tier: ServiceTier) -> Option<Row> {
     let spared = event.saving.as_ref();
     let spared = spared.map_or(0, |saving| saving.tokens.input);
     let input = event.tokens.input.saturating_add(spared);
     rows.iter()
-        .find(|row| row.from <= event.time && input <= row.up_to)
+        .find(|row| row.tier == tier && row.from <= event.time && input <= row.up_to)
         .copied()
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::rate::{Price, TokenPrices};
 use super::{PricedDeployment, RegionClass, Row};
+use crate::gateway::service_tier::ServiceTier;
 use crate::gateway::time::Timestamp;
 
 /// A `[[price]]` of the configuration. What it does not name it is for all of.
@@ -18,6 +19,8 @@ pub struct OwnPrice {
     pub region_class: Option<RegionClass>,
     /// Since when; [`Timestamp::default`]: always.
     pub from: Timestamp,
+    /// Only for calls that this tier processed.
+    pub tier: ServiceTier,
     /// Pay-as-you-go: prices of a million tokens.
     pub tokens: Option<TokenPrices>,
     /// Provisioned: what one PTU costs an hour.
@@ -51,6 +54,7 @@ pub(super) fn rows(own: &[OwnPrice], of: &PricedDeployment) -> Vec<Row> {
         price.tokens.map(|tokens| Row {
             from: price.from,
             up_to: u64::MAX,
+            tier: price.tier,
             tokens,
         })
     });

@@ -3,6 +3,7 @@
 use rust_decimal::Decimal;
 
 use crate::gateway::event::Tokens;
+use crate::gateway::sorts::Sorts;
 
 /// Digits after the point that a price may have. Azure's have six at most.
 const DECIMALS: u32 = 6;
@@ -66,36 +67,46 @@ pub struct TokenPrices {
     pub audio_output: Option<Price>,
     /// Images in the prompt; else as `input`.
     pub image_input: Option<Price>,
+    /// Audio in the prompt from the cache; else as `audio_input`.
+    pub cached_audio_input: Option<Price>,
+    /// Images in the prompt from the cache; else as images that are not.
+    pub cached_image_input: Option<Price>,
 }
 
 impl TokenPrices {
     /// What these tokens cost, exactly. `None` when there is audio among them that has no price,
     /// or when the amount is beyond any reason (7.9 * 10^16).
     ///
-    /// Answers say how many tokens came from the cache, not of which sort they were: they are taken
-    /// for text as far as there is text in the prompt, and the rest is charged whole.
+    /// Most answers say how many tokens came from the cache, not of which sort they were: those are taken
+    /// for text as far as there is text in the prompt, and the rest is charged whole ([`Sorts`]).
     pub fn cost(&self, tokens: &Tokens) -> Option<Decimal> {
-        let audio_in = tokens.audio_input.min(tokens.input);
-        let image = tokens.image_input.min(tokens.input - audio_in);
-        let text_in = tokens.input - audio_in - image;
-        let cached = tokens.cached.min(text_in);
-        let audio_out = tokens.audio_output.min(tokens.output);
-        let reasoning = tokens.reasoning.min(tokens.output - audio_out);
-        let text_out = tokens.output - audio_out - reasoning;
+        let sorts = Sorts::of(tokens);
+        let image = self.image_input.unwrap_or(self.input);
         let parts = [
-            (text_in - cached, Some(self.input)),
-            (cached, Some(self.cached_input.unwrap_or(self.input))),
-            (image, Some(self.image_input.unwrap_or(self.input))),
-            (audio_in, self.audio_input),
-            (text_out, Some(self.output)),
-            (reasoning, Some(self.reasoning.unwrap_or(self.output))),
-            (audio_out, self.audio_output),
+            (sorts.text, Some(self.input)),
+            (
+                sorts.cached_text,
+                Some(self.cached_input.unwrap_or(self.input)),
+            ),
+            (sorts.image, Some(image)),
+            (
+                sorts.cached_image,
+                Some(self.cached_image_input.unwrap_or(image)),
+            ),
+            (sorts.audio, self.audio_input),
+            (
+                sorts.cached_audio,
+                self.cached_audio_input.or(self.audio_input),
+            ),
+            (sorts.text_output, Some(self.output)),
+            (sorts.reasoning, Some(self.reasoning.unwrap_or(self.output))),
+            (sorts.audio_output, self.audio_output),
         ];
         let mut total = 0u128;
         for (count, price) in parts {
             if count > 0 {
                 let Price(millionths) = price?;
-                // 2^64 tokens at 2^40 millionths, seven times, are below 2^128.
+                // 2^64 tokens at 2^40 millionths, nine times, are below 2^128.
                 total += u128::from(count) * u128::from(millionths);
             }
         }

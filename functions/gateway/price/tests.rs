@@ -1,7 +1,8 @@
-use proptest::prelude::*;
-
 use super::*;
 use crate::gateway::event::{Attempt, Saving};
+
+mod exact;
+mod tier;
 
 /// 2026-11-23T17:06:30.000Z.
 const NOW: Timestamp = Timestamp::from_unix_ms(1_795_453_590_000);
@@ -134,6 +135,7 @@ fn calls_that_share_an_answer_are_priced_by_its_length() {
     let dear = |up_to, input| Row {
         from: Timestamp::default(),
         up_to,
+        tier: ServiceTier::Standard,
         tokens: TokenPrices {
             input: price(input),
             ..TokenPrices::default()
@@ -141,12 +143,12 @@ fn calls_that_share_an_answer_are_priced_by_its_length() {
     };
     let rows = [dear(100, "1"), dear(u64::MAX, "2")];
     let mut part = call("payg", Kind::Payg, tokens(60, 0, 0));
-    assert_eq!(in_force(&rows, &part), Some(rows[0]));
+    assert_eq!(in_force(&rows, &part, ServiceTier::Standard), Some(rows[0]));
     part.saving = Some(Box::new(Saving {
         tokens: tokens(60, 0, 0),
         ..Saving::default()
     }));
-    assert_eq!(in_force(&rows, &part), Some(rows[1]));
+    assert_eq!(in_force(&rows, &part, ServiceTier::Standard), Some(rows[1]));
 }
 
 #[test]
@@ -366,95 +368,60 @@ fn audio_without_a_price_is_not_charged_as_text() {
 }
 
 #[test]
+fn audio_and_images_from_the_cache_have_their_own_prices() {
+    let prices = TokenPrices {
+        input: price("4"),
+        cached_input: Some(price("0.40")),
+        audio_input: Some(price("32")),
+        image_input: Some(price("5")),
+        cached_audio_input: Some(price("0.40")),
+        cached_image_input: Some(price("0.50")),
+        ..TokenPrices::default()
+    };
+    let used = Tokens {
+        audio_input: 600_000,
+        image_input: 100_000,
+        cached_audio: 500_000,
+        cached_image: 50_000,
+        ..tokens(1_000_000, 650_000, 0)
+    };
+    // Text 0.8 + 0.04, images 0.25 + 0.025, audio 3.2 + 0.2.
+    assert_eq!(prices.cost(&used), Some(dec("4.515")));
+    let without = TokenPrices {
+        cached_audio_input: None,
+        cached_image_input: None,
+        ..prices
+    };
+    assert_eq!(without.cost(&used), Some(dec("20.54")), "as if not cached");
+    let whole = TokenPrices {
+        image_input: None,
+        ..without
+    };
+    assert_eq!(whole.cost(&used), Some(dec("20.44")), "images as text");
+}
+
+#[test]
+fn cached_tokens_of_no_sort_cost_as_cached_text_as_far_as_there_is_text() {
+    let prices = TokenPrices {
+        input: price("4"),
+        cached_input: Some(price("0.40")),
+        audio_input: Some(price("32")),
+        cached_audio_input: Some(price("0.40")),
+        ..TokenPrices::default()
+    };
+    let used = Tokens {
+        audio_input: 900_000,
+        ..tokens(1_000_000, 600_000, 0)
+    };
+    assert_eq!(prices.cost(&used), Some(dec("28.84")));
+}
+
+#[test]
 fn a_price_is_exact_or_refused() {
     assert_eq!(price("2.50").amount(), dec("2.5"));
     assert_eq!(price("0.000001").amount(), dec("0.000001"));
     for text in ["-1", "1000000", "0.0000001", "x", ""] {
         assert_eq!(Price::parse(text), None, "{text}");
-    }
-}
-
-fn any_price() -> impl Strategy<Value = Price> {
-    (0i64..1_000_000_000_000)
-        .prop_map(|millionths| Price::new(Decimal::new(millionths, 6)).unwrap())
-}
-
-prop_compose! {
-    fn any_prices()(
-        input in any_price(),
-        cached_input in prop::option::of(any_price()),
-        output in any_price(),
-        reasoning in prop::option::of(any_price()),
-        audio_input in any_price(),
-        audio_output in any_price(),
-        image_input in prop::option::of(any_price()),
-    ) -> TokenPrices {
-        TokenPrices {
-            input, cached_input, output, reasoning, image_input,
-            audio_input: Some(audio_input),
-            audio_output: Some(audio_output),
-        }
-    }
-}
-
-prop_compose! {
-    /// Tokens whose parts fit: no more cached ones than text.
-    fn any_tokens()(parts in prop::array::uniform7(0u64..50_000_000)) -> Tokens {
-        let [text, cached, image, audio_input, out, reasoning, audio_output] = parts;
-        Tokens {
-            input: text + cached + image + audio_input,
-            output: out + reasoning + audio_output,
-            cached, reasoning, audio_input, audio_output,
-            image_input: image,
-        }
-    }
-}
-
-/// The cost as one would reckon it with decimals, sort by sort.
-fn reckoned(p: &TokenPrices, t: &Tokens) -> Decimal {
-    let million = dec("1000000");
-    let part = |count: u64, price: Price| Decimal::from(count) * price.amount() / million;
-    let text_in = t.input - t.cached - t.image_input - t.audio_input;
-    let text_out = t.output - t.reasoning - t.audio_output;
-    part(text_in, p.input)
-        + part(t.cached, p.cached_input.unwrap_or(p.input))
-        + part(t.image_input, p.image_input.unwrap_or(p.input))
-        + part(t.audio_input, p.audio_input.unwrap())
-        + part(text_out, p.output)
-        + part(t.reasoning, p.reasoning.unwrap_or(p.output))
-        + part(t.audio_output, p.audio_output.unwrap())
-}
-
-proptest! {
-    #[test]
-    fn a_cost_is_what_each_sort_costs_by_itself(prices in any_prices(), tokens in any_tokens()) {
-        prop_assert_eq!(prices.cost(&tokens), Some(reckoned(&prices, &tokens)));
-    }
-
-    #[test]
-    fn two_calls_cost_what_both_cost_in_one(prices in any_prices(), a in any_tokens(), b in any_tokens()) {
-        let both = Tokens {
-            input: a.input + b.input,
-            output: a.output + b.output,
-            cached: a.cached + b.cached,
-            reasoning: a.reasoning + b.reasoning,
-            audio_input: a.audio_input + b.audio_input,
-            audio_output: a.audio_output + b.audio_output,
-            image_input: a.image_input + b.image_input,
-        };
-        let sum = prices.cost(&a).unwrap() + prices.cost(&b).unwrap();
-        prop_assert_eq!(prices.cost(&both), Some(sum));
-    }
-
-    #[test]
-    fn no_tokens_however_odd_upset_the_reckoning(
-        prices in any_prices(),
-        counts in prop::array::uniform7(any::<u64>()),
-    ) {
-        let [input, output, cached, reasoning, audio_input, audio_output, image_input] = counts;
-        let tokens = Tokens { input, output, cached, reasoning, audio_input, audio_output, image_input };
-        let cost = prices.cost(&tokens);
-        prop_assert!(cost.is_none_or(|cost| cost >= Decimal::ZERO));
     }
 }
 

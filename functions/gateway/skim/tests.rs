@@ -30,6 +30,44 @@ fn usage_and_id_are_read_inside_response() {
 }
 
 #[test]
+fn the_service_tier_is_read_where_the_usage_is() {
+    use ServiceTier::{Priority, Standard};
+    for (text, tier) in [
+        (r#"{"service_tier":"priority","usage":{}}"#, Some(Priority)),
+        (
+            r#"{"usage":{}, "service_tier" : "priority" }"#,
+            Some(Priority),
+        ),
+        (
+            r#"{"service_tier":"default","x":"priority"}"#,
+            Some(Standard),
+        ),
+        (
+            r#"{"type":"response.completed","response":{"usage":{},"service_tier":"priority"},"x":1}"#,
+            Some(Priority),
+        ),
+        (r#"{"x":"priority","service_tier":null}"#, None),
+        (r#"{"service_tier":["priority"]}"#, None),
+        (
+            r#"{"service_tier":{"service_tier":"priority"},"x":1}"#,
+            None,
+        ),
+        (r#"{"choices":[{"service_tier":"priority"}]}"#, None),
+        (r#"{"metadata":{"service_tier":"priority"}}"#, None),
+    ] {
+        assert_eq!(skim(text, TextKeys::Chat).service_tier(), tier, "{text}");
+        for at in 0..text.len() {
+            let mut cut = Skim::new(TextKeys::Chat);
+            cut.push(&text.as_bytes()[..at]);
+            cut.push(&text.as_bytes()[at..]);
+            assert_eq!(cut.service_tier(), tier, "{text} cut at {at}");
+            cut.reset();
+            assert_eq!(cut.service_tier(), None);
+        }
+    }
+}
+
+#[test]
 fn null_usage_is_none() {
     let s = skim(
         r#"{"usage":null,"id":null,"error":null,"choices":[ ]}"#,

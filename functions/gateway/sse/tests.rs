@@ -47,6 +47,25 @@ fn a_stream_passes_unchanged_and_its_usage_is_read() {
 }
 
 #[test]
+fn the_service_tier_is_that_which_an_answer_ends_with() {
+    let event = |tier: &str| {
+        let response = format!(r#"{{"response":{{"id":"r","service_tier":{tier}}}}}"#);
+        format!("data: {response}\n\n")
+    };
+    for (tiers, last) in [
+        (["\"auto\"", "\"priority\""], Some(ServiceTier::Priority)),
+        (["\"priority\"", "\"default\""], Some(ServiceTier::Standard)),
+        (["\"priority\"", "null"], Some(ServiceTier::Priority)),
+        (["null", "7"], None),
+    ] {
+        let text = tiers.map(event).concat();
+        let mut scanner = SseScanner::new(TextKeys::Deltas, false);
+        run(&mut scanner, text.as_bytes(), &[30, 70]);
+        assert_eq!(scanner.seen().service_tier, last, "{text}");
+    }
+}
+
+#[test]
 fn a_chunk_goes_out_without_a_copy() {
     let chunk = Bytes::from(CHAT);
     for hides_usage in [false, true] {

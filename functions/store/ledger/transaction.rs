@@ -89,6 +89,8 @@ fn check(event: &UsageEvent) -> Result<(), String> {
         audio_input,
         audio_output,
         image_input,
+        cached_audio,
+        cached_image,
     } = event.tokens;
     let counts = [
         input,
@@ -98,6 +100,8 @@ fn check(event: &UsageEvent) -> Result<(), String> {
         audio_input,
         audio_output,
         image_input,
+        cached_audio,
+        cached_image,
     ];
     if event.id.is_empty() {
         return Err("it has no id".into());
