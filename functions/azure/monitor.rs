@@ -16,7 +16,7 @@ use super::own_token::OwnToken;
 use super::{Unread, describe, whole};
 use crate::config::ResourceId;
 use crate::gateway::monitor::DEPLOYMENT;
-use crate::gateway::pacing::monitor::{METRIC, ResourceMetrics, read_batch, read_one};
+use crate::gateway::pacing::monitor::{METRIC, Part, Series, read_batch, read_one};
 use crate::gateway::reconcile::{GENERATED, MeteredDay, PROMPT, REQUESTS, STATUS};
 use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::host::clock::Clock;
@@ -142,7 +142,7 @@ impl Monitor {
         resource: &ResourceId,
         from: Timestamp,
         until: Timestamp,
-    ) -> Result<ResourceMetrics, MonitorError> {
+    ) -> Result<Vec<Series>, MonitorError> {
         let (from, until) = (moment(from), moment(until));
         let query = format!(
             "metricnames={METRIC}&timespan={from}%2F{until}&interval=PT1M&aggregation=average%2Cmaximum&top=100&$filter={DEPLOYMENT}%20eq%20%27*%27"
@@ -189,17 +189,17 @@ impl Monitor {
     }
 
     /// The minutes of the deployments of many resources: up to [`MAX_BATCH`], all of one subscription
-    /// and region.
+    /// and region; a part a resource.
     ///
     /// # Errors
-    /// As [`Self::one`].
+    /// Why there are none at all.
     pub async fn many(
         &self,
         region: &str,
         resources: &[&ResourceId],
         from: Timestamp,
         until: Timestamp,
-    ) -> Result<Vec<ResourceMetrics>, MonitorError> {
+    ) -> Result<Vec<Part>, MonitorError> {
         let Some(first) = resources.first() else {
             return Ok(Vec::new());
         };

@@ -282,9 +282,13 @@ impl Gauge {
             }
         }
         for meter in known.meters.values() {
-            if let Some((said, seen)) = meter.to_tell() {
-                let write = utilization::header(said, seen, &self.instance);
-                in_time(utilization::write(store, &meter.id, vec![write])).await?;
+            let Some(heard) = meter.to_tell() else {
+                continue;
+            };
+            let write = utilization::header(heard.utilization, heard.last, &self.instance);
+            match in_time(utilization::write(store, &meter.id, vec![write])).await {
+                Ok(()) => meter.told(heard),
+                Err(error) => failed = Err(error),
             }
         }
         failed

@@ -24,9 +24,18 @@ pub(super) struct Meter {
 struct State {
     sheet: Sheet,
     read: Timestamp,
-    /// What this instance's own calls were told, not written yet, and when.
-    said: Option<(Utilization, Timestamp)>,
+    /// What this instance's own calls were told.
+    heard: Option<Heard>,
+    /// Whether that is written.
     is_told: bool,
+}
+
+/// What calls were told of how full a deployment is: the highest of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    pub(super) utilization: Utilization,
+    first: Timestamp,
+    pub(super) last: Timestamp,
 }
 
 impl Meter {
@@ -67,27 +76,37 @@ impl Meter {
     /// Notes what an answer said.
     pub(super) fn was_said(&self, said: Utilization, now: Timestamp) {
         let mut state = self.state();
-        // The highest of the time between two writes.
-        let before = state.said.filter(|_| !state.is_told);
-        state.said = Some((before.map_or(said, |(before, _)| before.max(said)), now));
+        // The highest of the time between two writes; of no more than a warning lasts where they fail.
+        let counts = |heard: &Heard| Warning::header(said, heard.first).until > now;
+        let before = state.heard.filter(|heard| !state.is_told && counts(heard));
+        state.heard = Some(Heard {
+            utilization: before.map_or(said, |before| before.utilization.max(said)),
+            first: before.map_or(now, |before| before.first),
+            last: now,
+        });
         state.is_told = false;
     }
 
-    /// What answers said since this was asked last, and when.
-    pub(super) fn to_tell(&self) -> Option<(Utilization, Timestamp)> {
+    /// What answers said that is not written yet.
+    pub(super) fn to_tell(&self) -> Option<Heard> {
+        let state = self.state();
+        state.heard.filter(|_| !state.is_told)
+    }
+
+    /// Notes that this is written. Where answers have said more since, that is not.
+    pub(super) fn told(&self, heard: Heard) {
         let mut state = self.state();
-        let new = state.said.filter(|_| !state.is_told);
-        state.is_told = true;
-        new
+        state.is_told |= state.heard == Some(heard);
     }
 
     /// What its rows say, and what this instance's own calls were told.
     pub(super) fn known(&self) -> Known {
         let state = self.state();
-        let said = state.said.map(|(said, seen)| Warning::header(said, seen));
+        let heard = state.heard;
         let mut known = state.sheet.known.clone();
         drop(state);
-        known.warnings.extend(said);
+        let warning = heard.map(|heard| Warning::header(heard.utilization, heard.last));
+        known.warnings.extend(warning);
         known
     }
 }

@@ -1,12 +1,15 @@
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::meter::Meter;
 use super::*;
 use crate::config::Config;
 use crate::gateway::event::{Kind, Tokens, UsageEvent, UsageSource};
+use crate::gateway::pacing::figure::Warning;
 use crate::gateway::pacing::window::{Counts, DeploymentId, Minute, Use};
+use crate::gateway::ptu::{ModelRate, Utilization};
 use crate::store::embedded::Embedded;
-use crate::store::utilization;
+use crate::store::{Answer, Key, Page, Range, Row, Table, Write, utilization};
 
 const MODEL: &str = "gpt-4o";
 
@@ -212,4 +215,92 @@ async fn slots_come_and_go_with_the_configuration() {
     let (slot, ()) = tokio::join!(waiting, freed);
     assert_eq!(slot.unwrap().number(), None);
     assert!(!slots.are_needed_for(MODEL));
+}
+
+/// A store that refuses to write to one partition for as long as it is told to.
+#[derive(Debug)]
+struct Refusing {
+    inner: Arc<dyn Store>,
+    partition: String,
+    refuses: AtomicBool,
+}
+
+impl Store for Refusing {
+    fn get<'a>(&'a self, table: Table, key: &'a Key) -> Answer<'a, Option<Row>> {
+        self.inner.get(table, key)
+    }
+
+    fn read<'a>(&'a self, table: Table, range: &'a Range) -> Answer<'a, Page> {
+        self.inner.read(table, range)
+    }
+
+    fn write<'a>(&'a self, table: Table, partition: &'a str, writes: Vec<Write>) -> Answer<'a, ()> {
+        if partition == self.partition && self.refuses.load(Ordering::SeqCst) {
+            let error = StoreError::Unavailable("down".into());
+            return Box::pin(std::future::ready(Err(error)));
+        }
+        self.inner.write(table, partition, writes)
+    }
+}
+
+fn of_a(deployment: &str) -> DeploymentId {
+    DeploymentId {
+        backend: "a".into(),
+        deployment: deployment.into(),
+    }
+}
+
+#[tokio::test]
+async fn a_warning_whose_write_fails_is_written_the_next_time_and_holds_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+    let store = Refusing {
+        inner: Arc::clone(&inner),
+        partition: utilization::partition(&of_a("first")),
+        refuses: AtomicBool::new(true),
+    };
+    let ptu = |name: &str| format!("[[backend.deployment]]\nname = \"{name}\"\nkind = \"ptu\"\n");
+    let text = format!(
+        "[auth]\nmode = \"off\"\n[pacing]\n[[backend]]\nname = \"a\"\nendpoint = \"http://127.0.0.1:9\"\n{}{}",
+        ptu("first"),
+        ptu("second")
+    );
+    let config = Config::parse(&text, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
+    let (gauge, now) = (Gauge::new(&config, None), Clock::new().now());
+    let written = async |deployment: &str| {
+        let since = Minute::of(now).before(1);
+        let sheet = utilization::read(&*inner, &of_a(deployment), since).await;
+        sheet.unwrap().known.warnings
+    };
+    for deployment in ["first", "second"] {
+        gauge.saw(&"a".into(), &deployment.into(), Utilization::FULL, now);
+    }
+    let warning = Warning::header(Utilization::FULL, now);
+    assert!(gauge.tell(&store, now).await.is_err());
+    assert!(written("first").await.is_empty());
+    assert_eq!(written("second").await, [warning]);
+    store.refuses.store(false, Ordering::SeqCst);
+    gauge.tell(&store, now).await.unwrap();
+    assert_eq!(written("first").await, [warning]);
+}
+
+#[test]
+fn what_could_not_be_written_is_no_warning_for_longer_than_one_lasts() {
+    let meter = Meter::new(of_a(MODEL), None, ModelRate::ASSUMED);
+    let (low, now) = (Utilization::of_tenths(100), Clock::new().now());
+    let after = |s: u64| now.plus_ms(s * 1000);
+    meter.was_said(Utilization::FULL, now);
+    meter.was_said(low, after(20));
+    let highest = meter.to_tell().unwrap();
+    assert_eq!(
+        (highest.utilization, highest.last),
+        (Utilization::FULL, after(20))
+    );
+    meter.was_said(low, after(31));
+    let newest = meter.to_tell().unwrap();
+    assert_eq!((newest.utilization, newest.last), (low, after(31)));
+    meter.told(highest);
+    assert_eq!(meter.to_tell(), Some(newest), "that is not written yet");
+    meter.told(newest);
+    assert_eq!(meter.to_tell(), None);
 }

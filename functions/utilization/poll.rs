@@ -7,9 +7,9 @@ use futures_util::future::join_all;
 
 use super::outcome::{Outcome, Report};
 use crate::azure::monitor::{MAX_BATCH, Monitor, MonitorError};
-use crate::config::{Backend, Config, ResourceId};
+use crate::config::{Backend, Config, Deployment, ResourceId};
 use crate::gateway::event::Kind;
-use crate::gateway::pacing::monitor::{MonitorMinute, ResourceMetrics, Series};
+use crate::gateway::pacing::monitor::{MonitorMinute, Part, Series};
 use crate::gateway::pacing::window::{Capacity, DeploymentId, Minute};
 use crate::gateway::time::{DAY_MS, Timestamp};
 use crate::host::clock::Clock;
@@ -37,7 +37,8 @@ pub struct Poller {
     monitor: Monitor,
     store: Arc<dyn Store>,
     resources: Vec<Resource>,
-    /// All provisioned deployments: those have rows, too, that Monitor is not asked for.
+    /// All provisioned deployments: those have rows, too, that Monitor is not asked for, and those that
+    /// were deleted.
     provisioned: Vec<DeploymentId>,
     keep_minutes: u64,
     clock: Clock,
@@ -53,14 +54,18 @@ struct Resource {
     deployments: Vec<(DeploymentId, Option<Capacity>)>,
 }
 
-type Answer = Result<ResourceMetrics, Arc<MonitorError>>;
+type Answer = Result<Vec<Series>, Arc<MonitorError>>;
 
 impl Poller {
     /// The poller of a configuration.
     pub fn new(config: &Config, monitor: Monitor, store: Arc<dyn Store>) -> Self {
         let backends = config.backends.iter();
         let resources = backends.clone().filter_map(Resource::of).collect();
-        let provisioned = backends.flat_map(provisioned).map(|(id, _)| id).collect();
+        let provisioned = backends.flat_map(|backend| {
+            let all = backend.deployments.iter().chain(&backend.deleted);
+            provisioned(backend, all).map(|(id, _)| id)
+        });
+        let provisioned = provisioned.collect();
         let keep_days = config.pacing.clone().unwrap_or_default().keep_days;
         Self {
             monitor,
@@ -95,9 +100,9 @@ impl Poller {
                 let outcome = match &answer {
                     Asked::Waits(ms) => Outcome::Waits { ms: *ms },
                     Asked::Answered(Err(error)) => Outcome::Failed(Arc::clone(error)),
-                    Asked::Answered(Ok(metrics)) => {
+                    Asked::Answered(Ok(all)) => {
                         let of_it = |series: &&Series| *series.deployment == *id.deployment;
-                        let series = metrics.series.iter().find(of_it);
+                        let series = all.iter().find(of_it);
                         let minutes = series.map(|s| &*s.minutes).unwrap_or_default();
                         self.write(id, *capacity, minutes, now).await
                     }
@@ -135,9 +140,8 @@ impl Poller {
             for some in indexes.chunks(MAX_BATCH) {
                 match self.ask_many(region, some, now).await {
                     Ok(answers) => asked.extend(answers),
-                    // The role on the subscription is missing: that on each resource may be there.
-                    Err(MonitorError::Forbidden(why)) => {
-                        tracing::info!(region, why, "asking for one resource at a time");
+                    Err(error) if may_be_one_s(&error) => {
+                        tracing::info!(region, %error, "asking for one resource at a time");
                         alone.extend(some);
                     }
                     Err(error) => {
@@ -184,19 +188,31 @@ impl Poller {
             .iter()
             .filter_map(|index| self.resources.get(*index));
         let ids: Vec<&ResourceId> = resources.map(|resource| &resource.id).collect();
-        let from = Minute::of(now).before(MINUTES.0).start();
+        let from = self.missing_from(indexes, now).await;
         let mut parts = self.monitor.many(region, &ids, from, now).await?;
         let answers = indexes.iter().zip(ids).map(|(index, id)| {
-            let same = |part: &ResourceMetrics| part.resource_id.eq_ignore_ascii_case(&id.text);
+            let same = |part: &Part| part.resource_id.eq_ignore_ascii_case(&id.text);
             let found = parts.iter().position(same);
-            let metrics = found.map(|at| parts.swap_remove(at));
-            let missing = || {
-                let why = "the answer for the region has no part for it".to_owned();
-                Arc::new(MonitorError::NotFound(why))
+            let answer = match found.map(|at| parts.swap_remove(at).series) {
+                Some(series) => series.map_err(MonitorError::Unreadable),
+                None => Err(MonitorError::NotFound(
+                    "the answer for the region has no part for it".into(),
+                )),
             };
-            (*index, Asked::Answered(metrics.ok_or_else(missing)))
+            (*index, Asked::Answered(answer.map_err(Arc::new)))
         });
         Ok(answers.collect())
+    }
+
+    /// From when on these resources are asked for together: from where the one that misses most does.
+    async fn missing_from(&self, indexes: &[usize], now: Timestamp) -> Timestamp {
+        let mut from = Minute::of(now).before(MINUTES.0).start();
+        for some in indexes.chunks(AT_ONCE) {
+            let resources = some.iter().filter_map(|index| self.resources.get(*index));
+            let each = join_all(resources.map(|resource| self.from(resource, now))).await;
+            from = each.into_iter().fold(from, Timestamp::min);
+        }
+        from
     }
 
     /// From when on a resource is asked for: some minutes ago, or where runs were missed, the newest
@@ -288,6 +304,17 @@ impl Poller {
     }
 }
 
+/// Whether what refuses many resources at once may be about one of them, or the role on the subscription
+/// alone: each may have an answer then.
+const fn may_be_one_s(error: &MonitorError) -> bool {
+    match error {
+        MonitorError::Forbidden(_) | MonitorError::NotFound(_) | MonitorError::Unreadable(_) => {
+            true
+        }
+        MonitorError::Throttled { .. } | MonitorError::Unavailable(_) => false,
+    }
+}
+
 /// What asking for a resource came to.
 enum Asked {
     Waits(u64),
@@ -297,7 +324,7 @@ enum Asked {
 impl Resource {
     /// `None`: it has no provisioned deployments, or nobody said what Monitor calls it.
     fn of(backend: &Backend) -> Option<Self> {
-        let deployments: Vec<_> = provisioned(backend).collect();
+        let deployments: Vec<_> = provisioned(backend, &backend.deployments).collect();
         if deployments.is_empty() {
             return None;
         }
@@ -321,9 +348,13 @@ impl Resource {
     }
 }
 
-/// The provisioned deployments of a backend, and what they hold where that is known.
-fn provisioned(backend: &Backend) -> impl Iterator<Item = (DeploymentId, Option<Capacity>)> {
-    let ptu = backend.deployments.iter().filter(|d| d.kind == Kind::Ptu);
+/// The provisioned ones of a backend's deployments, and what they hold where that is known.
+fn provisioned<'b>(
+    backend: &'b Backend,
+    deployments: impl IntoIterator<Item = &'b Deployment>,
+) -> impl Iterator<Item = (DeploymentId, Option<Capacity>)> {
+    let deployments = deployments.into_iter();
+    let ptu = deployments.filter(|deployment| deployment.kind == Kind::Ptu);
     ptu.map(|deployment| {
         let id = DeploymentId {
             backend: backend.name.as_str().into(),

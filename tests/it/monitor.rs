@@ -18,6 +18,8 @@ use spillway::utilization::poll::Poller;
 use crate::gateway::{OPEN, start_with};
 use crate::scripted::{Act, Scripted, answer};
 
+mod together;
+
 /// 2026-11-23T10:10:20Z: not a minute of sweeping.
 fn now() -> Timestamp {
     Timestamp::parse("2026-11-23T10:11:20Z").unwrap()
@@ -233,54 +235,6 @@ async fn a_monitor_that_throttles_is_left_alone_for_as_long_as_it_says() {
 }
 
 #[tokio::test]
-async fn many_resources_of_a_region_are_asked_for_together() {
-    let part = |i: usize| {
-        metrics(&[Some(5.0)]).replacen(
-            '{',
-            &format!(r#"{{"resourceid":"{}","#, resource_id(i).to_lowercase()),
-            1,
-        )
-    };
-    let parts: Vec<String> = (0..9).map(part).collect();
-    let all = format!(r#"{{"values":[{}]}}"#, parts.join(","));
-    let scene = Scene::start(10, vec![answer("200 OK", "", &all)]).await;
-    let outcomes = scene.poll().await;
-    let written = outcomes
-        .iter()
-        .filter(|o| matches!(o, Outcome::Written { .. }));
-    assert_eq!(
-        (written.count(), outcomes.len(), scene.monitor.calls()),
-        (9, 10, 1)
-    );
-    assert!(
-        outcomes[9].to_string().contains("no part for it"),
-        "{}",
-        outcomes[9]
-    );
-    let request = scene.monitor.last_request();
-    assert!(
-        request.starts_with("POST /subscriptions/S/metrics:getBatch?"),
-        "{request}"
-    );
-    assert!(request.contains(r#"{"resourceids":["#), "{request}");
-}
-
-#[tokio::test]
-async fn without_the_role_for_many_each_is_asked_for_alone() {
-    let refused = answer("403 Forbidden", "", "");
-    let good = answer("200 OK", "", &metrics(&[Some(5.0)]));
-    let scene = Scene::start(10, vec![refused, good]).await;
-    let outcomes = scene.poll().await;
-    assert!(
-        outcomes
-            .iter()
-            .all(|o| matches!(o, Outcome::Written { .. })),
-        "{outcomes:?}"
-    );
-    assert_eq!(scene.monitor.calls(), 11);
-}
-
-#[tokio::test]
 async fn old_rows_are_deleted_and_the_newest_figure_stays() {
     let scene = Scene::start(1, vec![answer("200 OK", "", &metrics(&[Some(5.0); 9]))]).await;
     scene.poll().await;
@@ -349,10 +303,21 @@ async fn alerts_that_ended_long_ago_are_deleted_behind_a_page_of_minutes_that_ar
 
 #[tokio::test]
 async fn old_rows_of_a_deployment_that_monitor_does_not_know_are_deleted_too() {
+    rows_are_swept(&backends(1).replace("resource_id", "# resource_id")).await;
+}
+
+#[tokio::test]
+async fn old_rows_of_a_deployment_that_was_deleted_are_deleted_too() {
+    let gone = backends(1).replace("ptus = 100", "ptus = 100\ndeleted = \"2026-11-20\"");
+    let other = "[[backend.deployment]]\nname = \"other\"\nkind = \"payg\"\n";
+    rows_are_swept(&(gone + other)).await;
+}
+
+/// Of these backends' deployment the old rows are deleted, although Monitor is asked for none.
+async fn rows_are_swept(backends: &str) {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
-    let unknown = backends(1).replace("resource_id", "# resource_id");
-    let text = format!("{OPEN}[pacing]\n{unknown}");
+    let text = format!("{OPEN}[pacing]\n{backends}");
     let config = Config::parse(&text, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"));
     let monitor = Monitor::on_this_machine("http://127.0.0.1:9").unwrap();
     let poller = Poller::new(&config, monitor, Arc::clone(&store));
@@ -468,8 +433,8 @@ async fn the_simulated_monitor_answers_late_and_in_azures_form() {
         let resource = resource_id(0).parse().unwrap();
         let now = metered.now();
         let from = Minute::of(now).before(9).start();
-        let metrics = client.one(&resource, from, now.plus_ms(1)).await.unwrap();
-        metrics.series[0].minutes.clone()
+        let all = client.one(&resource, from, now.plus_ms(1)).await.unwrap();
+        all[0].minutes.clone()
     };
     assert!(ask(3).await.is_empty(), "three minutes late");
     let minutes = metered.minutes();

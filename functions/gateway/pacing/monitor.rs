@@ -50,42 +50,43 @@ pub struct Series {
     pub minutes: Vec<MonitorMinute>,
 }
 
-/// The deployments of one resource.
+/// The part of a batch's answer that is about one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceMetrics {
-    /// The resource's id as the answer has it; empty where it was asked for alone.
+pub struct Part {
+    /// The resource's id as the answer has it.
     pub resource_id: String,
-    /// Its deployments.
-    pub series: Vec<Series>,
+    /// Its deployments; or what Monitor says is wrong with this resource.
+    pub series: Result<Vec<Series>, String>,
 }
 
-/// Reads the answer for one resource.
+/// Reads the answer for one resource: its deployments.
 ///
 /// # Errors
 /// What is wrong with it, or what Monitor says is.
-pub fn read_one(body: &[u8]) -> Result<ResourceMetrics, String> {
+pub fn read_one(body: &[u8]) -> Result<Vec<Series>, String> {
     let response: Response = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    resource(response)
+    all_series(response)
 }
 
 /// Reads the answer of the regional batch endpoint, a part a resource.
 ///
 /// # Errors
-/// As [`read_one`].
-pub fn read_batch(body: &[u8]) -> Result<Vec<ResourceMetrics>, String> {
+/// What is wrong with the whole of it.
+pub fn read_batch(body: &[u8]) -> Result<Vec<Part>, String> {
     let batch: Batch = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    batch.values.into_iter().map(resource).collect()
+    let parts = batch.values.into_iter().map(|response| Part {
+        resource_id: response.resourceid.clone(),
+        series: all_series(response),
+    });
+    Ok(parts.collect())
 }
 
-fn resource(response: Response) -> Result<ResourceMetrics, String> {
-    let mut all = ResourceMetrics {
-        resource_id: response.resourceid.clone(),
-        series: Vec::new(),
-    };
+fn all_series(response: Response) -> Result<Vec<Series>, String> {
+    let mut all = Vec::new();
     for series in response.metrics()?.iter().flat_map(|m| &m.timeseries) {
         if let Some(deployment) = series.of(DEPLOYMENT) {
             let minutes = series.data.iter().filter_map(minute);
-            add(&mut all.series, deployment, minutes);
+            add(&mut all, deployment, minutes);
         }
     }
     Ok(all)
@@ -166,9 +167,9 @@ mod tests {
 
     #[test]
     fn an_empty_bucket_is_unknown_and_no_zero() {
-        let metrics = read_one(ONE.as_bytes()).unwrap();
-        let [series] = &metrics.series[..] else {
-            panic!("{metrics:?}")
+        let all = read_one(ONE.as_bytes()).unwrap();
+        let [series] = &all[..] else {
+            panic!("{all:?}")
         };
         assert_eq!(series.deployment, "gpt-4o-ptu");
         let minutes: Vec<(String, u64, u64)> = series
@@ -191,7 +192,7 @@ mod tests {
         let all = read_batch(batch.as_bytes()).unwrap();
         let series: Vec<(&str, usize)> = all
             .iter()
-            .map(|one| (one.resource_id.as_str(), one.series.len()))
+            .map(|one| (one.resource_id.as_str(), one.series.as_ref().unwrap().len()))
             .collect();
         assert_eq!(
             series,
@@ -200,11 +201,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_one_part_of_a_batch_is_wrong_with_that_one_alone() {
+        let part = |id: &str, code: &str| {
+            let one = ONE.replace("Success", code);
+            one.replacen('{', &format!(r#"{{"resourceid":"{id}","#), 1)
+        };
+        let parts = [part("/a", "ResourceNotFound"), part("/b", "Success")];
+        let batch = format!(r#"{{"values":[{}]}}"#, parts.join(","));
+        let all = read_batch(batch.as_bytes()).unwrap();
+        let [wrong, good] = &all[..] else {
+            panic!("{all:?}")
+        };
+        assert_eq!((&*wrong.resource_id, &*good.resource_id), ("/a", "/b"));
+        let why = wrong.series.as_ref().unwrap_err();
+        assert!(why.contains("ResourceNotFound"), "{why}");
+        assert_eq!(good.series.as_ref().unwrap().len(), 1);
+        assert!(read_batch(b"<html>").is_err());
+    }
+
+    #[test]
     fn of_streamed_and_other_calls_the_higher_figure_counts() {
         let low = r#"{"metadatavalues":[{"name":{"value":"ModelDeploymentName"},"value":"gpt-4o-ptu"}],"data":[{"timeStamp":"2026-11-23T10:01:00Z","average":70.0,"maximum":71}]},"#;
         let two = ONE.replacen(r#""timeseries":["#, &format!(r#""timeseries":[{low}"#), 1);
-        let metrics = read_one(two.as_bytes()).unwrap();
-        let last = metrics.series[0].minutes.last().unwrap();
+        let all = read_one(two.as_bytes()).unwrap();
+        let last = all[0].minutes.last().unwrap();
         assert_eq!((last.average.tenths(), last.maximum.tenths()), (700, 780));
     }
 
@@ -218,7 +238,7 @@ mod tests {
         );
         assert!(read_one(b"<html>").is_err());
         let odd = ONE.replace("61.24", "-1").replace("78.0", "-1");
-        assert_eq!(read_one(odd.as_bytes()).unwrap().series[0].minutes.len(), 1);
+        assert_eq!(read_one(odd.as_bytes()).unwrap()[0].minutes.len(), 1);
     }
 
     #[test]
