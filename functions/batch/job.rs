@@ -8,6 +8,7 @@
 //! | its deadline passes | the error `batch_expired` | is completed |
 //! | nobody can answer, or it can't be put off | nothing yet | fails after a pause, and is delivered again |
 //! | the same as often as the queue delivers | the error `not_answered` | fails, and the broker dead-letters it |
+//! | another delivery works on it all the time | nothing yet | is put off, or fails: it is never given up beside one |
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use super::ledger::{LEASE_MS, Seen};
 use super::worker::{Case, End, Worker};
+use crate::azure::service_bus::SendError;
 use crate::gateway::app::App;
 use crate::gateway::batch::fault::Fault;
 use crate::gateway::batch::order::{Order, later};
@@ -144,7 +146,7 @@ impl<'a> Job<'a> {
                     return Break(self.worker.settled(&self.case, settled).await);
                 }
                 Seen::Busy(ms) if self.now() < self.hold_end() => self.sleep(ms.min(POLL_MS)).await,
-                Seen::Busy(ms) => return Break(self.put_off(self.now().plus_ms(ms)).await),
+                Seen::Busy(ms) => return Break(self.leave(ms).await),
             }
         }
     }
@@ -216,7 +218,7 @@ impl<'a> Job<'a> {
     async fn judge(&mut self, called: Result<Called, String>) -> ControlFlow<End> {
         let called = match called {
             Ok(called) => called,
-            Err(why) => return Break(self.broken(why).await),
+            Err(why) => return Break(self.broken(&why).await),
         };
         match judge(called.status, called.code.as_deref(), called.retry_after_ms) {
             Verdict::Answer => {
@@ -227,17 +229,17 @@ impl<'a> Job<'a> {
                 self.case.claim.release().await;
                 self.rest(retry_after_ms).await
             }
-            Verdict::Broken(why) => Break(self.broken(why).await),
+            Verdict::Broken(why) => Break(self.broken(&why).await),
         }
     }
 
     /// Nobody could answer: it fails. It is given up one delivery before the queue's last one, which
-    /// then has only to see to the reply, should this one be killed.
-    async fn broken(&self, why: String) -> End {
+    /// then has only to see to the reply, should this one be killed. Its sender reads `why`.
+    async fn broken(&self, why: &str) -> End {
         let received = self.case.received;
         if received.deliveries + 1 < self.worker.settings.max_deliveries {
             self.case.claim.release().await;
-            return self.worker.fail(&self.case, &why).await;
+            return self.worker.fail(&self.case, why).await;
         }
         let id = &self.case.sender.id;
         tracing::error!(id, why, "a batch message is given up");
@@ -280,8 +282,27 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Sends a copy that appears later; the message itself is done with then. It costs no delivery.
+    /// Puts it off. One that is too large with what a copy says beside it can't be put off by any
+    /// delivery: its sender is told in the end.
     async fn put_off(&self, visible: Timestamp) -> End {
+        match self.send_later(visible).await {
+            Ok(()) => End::Done,
+            Err(why) => self.broken(why).await,
+        }
+    }
+
+    /// Puts off what another delivery works on for `ms` at least. Where that can't be done it fails: the
+    /// message is the other one's, to answer or to give up.
+    async fn leave(&self, ms: u64) -> End {
+        match self.send_later(self.now().plus_ms(ms)).await {
+            Ok(()) => End::Done,
+            Err(why) => self.worker.fail(&self.case, why).await,
+        }
+    }
+
+    /// Sends a copy that appears later; the message itself is done with then. It costs no delivery.
+    /// Where that can't be done, why, in words for whoever sent it: the log has the rest.
+    async fn send_later(&self, visible: Timestamp) -> Result<(), &'static str> {
         let Case {
             received, sender, ..
         } = &self.case;
@@ -292,21 +313,17 @@ impl<'a> Job<'a> {
             .outbox
             .send(queue, &copy, self.worker.soon())
             .await;
-        match sent {
-            Ok(()) => {
-                let (id, deferrals) = (&sender.id, sender.deferrals.saturating_add(1));
-                tracing::debug!(
-                    id,
-                    deferrals,
-                    until = visible.rfc3339(),
-                    "a batch message is put off"
-                );
-                End::Done
-            }
-            // One that is too large with what a copy says beside it can't be put off by any delivery:
-            // its sender is told in the end.
-            Err(error) => self.broken(format!("it can't be put off: {error}")).await,
+        let id = &sender.id;
+        if let Err(error) = sent {
+            tracing::error!(id, %error, "a batch message can't be put off");
+            return Err(match error {
+                SendError::TooLarge(_) => "it is too large to be put off",
+                _ => "it could not be put off",
+            });
         }
+        let (deferrals, until) = (sender.deferrals.saturating_add(1), visible.rfc3339());
+        tracing::debug!(id, deferrals, until, "a batch message is put off");
+        Ok(())
     }
 
     fn now(&self) -> Timestamp {

@@ -80,6 +80,8 @@ pub(super) enum Keeping {
     Kept(Kept),
     /// It is not: another delivery, which took the message when this one's claim had lapsed, was first.
     Late(Settled),
+    /// It is not: a message is not given up while another delivery works on it.
+    Busy,
 }
 
 /// Why an answer was not kept, or not found.
@@ -296,6 +298,7 @@ impl Claim {
             // By a write whose answer was lost.
             Seen::Settled(Settled::Answered(own)) if own == *kept => {}
             Seen::Settled(settled) => return Ok(Keeping::Late(settled)),
+            Seen::Busy(_) if kept.dead.is_some() => return Ok(Keeping::Busy),
             Seen::Free(_) | Seen::Mine(_) | Seen::Busy(_) => {
                 let when = etag.as_ref().map_or(When::New, When::Same);
                 self.write(State::Answered(kept.clone()), when).await?;

@@ -210,6 +210,7 @@ impl Worker {
         match case.claim.keep(case.received, answer, dead, end).await {
             Ok(Keeping::Kept(kept)) => self.deliver(case, answer, Some(&kept)).await,
             Ok(Keeping::Late(settled)) => self.settled(case, settled).await,
+            Ok(Keeping::Busy) => self.fail(case, "another delivery works on it").await,
             Err(error) if case.sender.address.queue.is_none() => {
                 self.fail(case, &format!("its answer can't be kept: {error}"))
                     .await

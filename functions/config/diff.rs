@@ -13,7 +13,7 @@ use super::mistakes::Report;
 use super::tree::{Tree, below};
 
 /// The sections and keys that can change in a running process. Whatever is not named needs a restart.
-const LIVE: [&str; 22] = [
+const LIVE: [&str; 24] = [
     "app",
     "auth.admin_key_hashes",
     "auth.admin_role",
@@ -21,11 +21,13 @@ const LIVE: [&str; 22] = [
     "backend",
     "gateway.answer_headers",
     "gateway.api_version",
+    "gateway.batch_timeout_ms",
     "gateway.deadline_ms",
     "gateway.default_mark_ms",
     "gateway.first_byte_timeout_ms",
     "gateway.heartbeat_ms",
     "gateway.idle_timeout_ms",
+    "gateway.max_answer_ms",
     "gateway.max_attempts",
     "gateway.max_mark_ms",
     "gateway.ramp_ms",

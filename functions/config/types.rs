@@ -94,6 +94,15 @@ pub struct Gateway {
     /// Longest silence of a backend within an answer, ms.
     #[schemars(range(min = 1000, max = 600_000))]
     pub idle_timeout_ms: u64,
+    /// Longest time from an answer's first byte to its last, ms. The Functions host ends the whole process
+    /// when a call takes longer than its `functionTimeout` (30 minutes in host.json): together with
+    /// `deadline_ms` this has to be below that.
+    #[schemars(range(min = 1000, max = 86_400_000))]
+    pub max_answer_ms: u64,
+    /// Longest wait for the answer of a batch message, of a line of the batch API or of an asynchronous
+    /// call, from its start, ms. These are not streamed: it is the whole time in which it is generated.
+    #[schemars(range(min = 1000, max = 780_000))]
+    pub batch_timeout_ms: u64,
     /// A comment is sent on a stream that was silent for so long, ms; 0: never.
     #[schemars(range(min = 0, max = 200_000))]
     pub heartbeat_ms: u64,
@@ -156,6 +165,8 @@ impl Default for Gateway {
             region: None,
             deadline_ms: 220_000,
             idle_timeout_ms: 120_000,
+            max_answer_ms: 1_500_000,
+            batch_timeout_ms: 720_000,
             heartbeat_ms: 15_000,
             answer_headers: true,
             default_mark_ms: 10_000,

@@ -106,22 +106,12 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     for (path, model) in tables(&tree.value, "model") {
         let name = model.get("name").and_then(Value::as_str);
         if let Some(name) = name {
-            check.known(
-                &below(&path, "name"),
-                "model of a deployment",
-                name,
-                &models,
-            );
+            check.known_model(&below(&path, "name"), name, &models);
         }
     }
     for (path, app) in tables(&tree.value, "app") {
         for (i, name) in strings(app, "models") {
-            check.known(
-                &format!("{path}.models[{i}]"),
-                "model of a deployment",
-                name,
-                &models,
-            );
+            check.known_model(&format!("{path}.models[{i}]"), name, &models);
         }
         for (i, name) in strings(app, "backends") {
             check.known(&format!("{path}.backends[{i}]"), "backend", name, &backends);
@@ -131,12 +121,28 @@ pub(super) fn names(tree: &Tree, report: &mut Report<'_>) {
     check.transform_models(&models);
     check.fallbacks(&models);
     check.own_deployments(&apps);
-    check.price_names(&backends, &models);
+    check.price_names(&backends, &models.all());
     check.keys();
     check.entra_apps();
     if tree.is_whole {
         check.reconciliation();
         check.completeness();
+    }
+}
+
+/// The models of deployments.
+#[derive(Default)]
+struct Models {
+    /// Those that can be asked for.
+    called: Vec<String>,
+    /// Those of deployments that were deleted.
+    deleted: Vec<String>,
+}
+
+impl Models {
+    /// Those that something is or was charged for.
+    fn all(&self) -> Vec<String> {
+        [&*self.called, &*self.deleted].concat()
     }
 }
 
@@ -246,8 +252,8 @@ impl Check<'_, '_> {
     }
 
     /// Notes deployments that stand twice on a backend; the models of all deployments.
-    fn deployments(&mut self) -> Vec<String> {
-        let mut models = Vec::new();
+    fn deployments(&mut self) -> Models {
+        let mut models = Models::default();
         let tree = self.tree;
         for (path, backend) in tables(&tree.value, "backend") {
             let mut seen: HashMap<&str, String> = HashMap::new();
@@ -259,7 +265,12 @@ impl Check<'_, '_> {
                     .get("model")
                     .and_then(Value::as_str)
                     .unwrap_or(name);
-                models.push(model.to_owned());
+                let list = if is_deleted(deployment) {
+                    &mut models.deleted
+                } else {
+                    &mut models.called
+                };
+                list.push(model.to_owned());
                 let path = below(&path, "name");
                 if let Some(first) = seen.get(name) {
                     let line = self.report.line(tree.value_at(first));
@@ -271,9 +282,19 @@ impl Check<'_, '_> {
                 seen.entry(name).or_insert(path);
             }
         }
-        models.sort();
-        models.dedup();
+        models.called.sort();
+        models.called.dedup();
         models
+    }
+
+    /// Checks that a model can be asked for.
+    fn known_model(&mut self, path: &str, name: &str, models: &Models) {
+        let has = |list: &[String]| list.iter().any(|one| one == name);
+        if has(&models.deleted) && !has(&models.called) {
+            self.at(path, "all deployments of this model were deleted");
+        } else {
+            self.known(path, "model of a deployment", name, &models.called);
+        }
     }
 
     fn known(&mut self, path: &str, what: &str, name: &str, known: &[String]) {
@@ -312,11 +333,12 @@ impl Check<'_, '_> {
     }
 
     fn completeness(&mut self) {
-        let has_deployments = tables(&self.tree.value, "backend")
-            .any(|(path, backend)| tables_below(backend, &path, "deployment").next().is_some());
+        let has_deployments = tables(&self.tree.value, "backend").any(|(path, backend)| {
+            let mut all = tables_below(backend, &path, "deployment");
+            all.any(|(_, deployment)| !is_deleted(deployment))
+        });
         if !has_deployments && !self.report.is_meant_below("", &["backend", "deployment"]) {
-            let message =
-                "there is no deployment: a [[backend]] with a [[backend.deployment]] is needed";
+            let message = "there is no deployment: a [[backend]] with a [[backend.deployment]] that was not deleted is needed";
             self.report.add(0, "backend", message);
         }
         let closed = self.mode().is_some_and(|mode| mode != AuthMode::Off);
@@ -326,6 +348,11 @@ impl Check<'_, '_> {
             self.report.add(self.tree.key("auth"), "app", message);
         }
     }
+}
+
+/// Whether a deployment stands there for past bills only.
+fn is_deleted(deployment: &Value) -> bool {
+    deployment.get("deleted").is_some()
 }
 
 fn tables<'v>(

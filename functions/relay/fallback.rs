@@ -28,10 +28,12 @@ impl Progress {
     ) -> Option<Arc<ModelPool>> {
         let reason = reason(ended)?;
         let chain = chain(call, &record.event.model)?;
-        let may_use = |model: &str| call.caller.app.may_ask_for(model);
+        let pools = &call.relay.settings.pool;
+        let may_use =
+            |model: &str| pools.model(model).is_some() && call.caller.app.may_ask_for(model);
         let (passed, model) = chain.next(self.passed, reason, may_use)?;
         self.passed = passed;
-        let pool = call.relay.settings.pool.model(model)?;
+        let pool = pools.model(model)?;
         tracing::debug!(
             request_id = record.event.id,
             trace_id = record.event.trace_digits(),

@@ -172,6 +172,7 @@ pub(crate) fn sse(data: &[u8]) {
             usage,
             skim.id().map(str::to_owned),
             skim.has_error(),
+            skim.service_tier(),
             skim.text_bytes(),
             skim.choices_are_empty(),
         )

@@ -148,8 +148,12 @@ pub(crate) fn alert(data: &[u8]) {
 pub(crate) fn monitor(data: &[u8]) {
     let one = monitor::read_one(data).ok();
     let many = monitor::read_batch(data).ok();
-    for resource in one.into_iter().chain(many.into_iter().flatten()) {
-        for series in resource.series {
+    let many = many
+        .into_iter()
+        .flatten()
+        .filter_map(|part| part.series.ok());
+    for resource in one.into_iter().chain(many) {
+        for series in resource {
             let minutes = series.minutes.iter().map(|minute| minute.minute);
             assert!(
                 minutes

@@ -1,8 +1,10 @@
 //! Other models in the place of one that can't serve.
 
 use serde_json::{Value, json};
+use spillway::config::Fallback;
+use spillway::gateway::fallback::Reason;
 
-use crate::gateway::{OPEN, Running, header, start};
+use crate::gateway::{OPEN, Running, backend, header, start, start_changed};
 use crate::scripted::{Act, Scripted, answer, full, good};
 
 /// Two deployments of one resource: `gpt-4o` at `a`, `gpt-4.1` at `b`.
@@ -133,7 +135,7 @@ async fn an_app_falls_back_only_to_what_it_may_ask_for() {
     );
     let config = format!(
         "[gateway]\nwait_budget_ms = 0\n{}[[backend]]\nname = \"b\"\nendpoint = \"http://{}\"\n[[backend.deployment]]\nname = \"gpt-4.1\"\nkind = \"payg\"\n{closed}",
-        crate::gateway::backend("a", a.address, "ptu", ""),
+        backend("a", a.address, "ptu", ""),
         b.address
     );
     let gateway = start(&config).await;
@@ -144,4 +146,28 @@ async fn an_app_falls_back_only_to_what_it_may_ask_for() {
         .await
         .unwrap();
     assert_eq!((answer.status().as_u16(), b.calls()), (429, 0));
+}
+
+#[tokio::test]
+async fn a_chain_goes_on_past_a_model_that_has_no_deployment() {
+    let (a, b) = (
+        Scripted::start(vec![full(60_000)]).await,
+        Scripted::start(vec![good()]).await,
+    );
+    let last = backend("b", b.address, "payg", "").replace("gpt-4o", "gpt-4.1");
+    let config = format!(
+        "{OPEN}[gateway]\nwait_budget_ms = 0\n{}{last}{CHAIN}",
+        backend("a", a.address, "ptu", "")
+    );
+    let gateway = start_changed(&config, |config| {
+        let gone = Fallback {
+            model: "gone".into(),
+            on: vec![Reason::Exhausted],
+        };
+        config.models[0].fallbacks.insert(0, gone);
+    })
+    .await;
+    let answer = gateway.chat().send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), b.calls()), (200, 1));
+    assert_eq!(header(&answer, "x-spillway-model"), "gpt-4.1");
 }

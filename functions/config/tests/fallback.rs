@@ -54,3 +54,20 @@ fn a_chain_that_makes_no_sense_is_said_with_its_place() {
         );
     }
 }
+
+#[test]
+fn a_chain_ends_at_no_model_whose_deployments_were_all_deleted() {
+    let gone = "[[backend]]\nname = \"b\"\nendpoint = \"http://127.0.0.1:2\"\n\
+                [[backend.deployment]]\nname = \"o\"\nkind = \"ptu\"\ndeleted = \"2026-11-20\"\n";
+    let chain = format!("{OPEN}[[model.fallback]]\nmodel = \"o\"\n");
+    let found = mistakes(&format!("{chain}{gone}"));
+    let [one] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert!(
+        one.contains("model[0].fallback[0].model: all deployments of this model were deleted"),
+        "{one}"
+    );
+    let other = "[[backend.deployment]]\nname = \"other\"\nmodel = \"o\"\nkind = \"payg\"\n";
+    assert!(parse(&format!("{chain}{gone}{other}")).is_ok());
+}

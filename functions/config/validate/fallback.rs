@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::super::tree::below;
-use super::{Check, tables, tables_below};
+use super::{Check, Models, tables, tables_below};
 
 impl Check<'_, '_> {
     /// Checks the models that may serve in another's place: each is one of a deployment, another than that
     /// one, and stands once.
-    pub(super) fn fallbacks(&mut self, models: &[String]) {
+    pub(super) fn fallbacks(&mut self, models: &Models) {
         let tree = self.tree;
         for (path, model) in tables(&tree.value, "model") {
             let own = model.get("name").and_then(Value::as_str);
@@ -30,7 +30,7 @@ impl Check<'_, '_> {
                 } else if seen.contains(&name) {
                     self.at(&at, "stands in this chain already");
                 }
-                self.known(&at, "model of a deployment", name, models);
+                self.known_model(&at, name, models);
                 seen.push(name);
             }
         }

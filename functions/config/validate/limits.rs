@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::super::hub::Hub;
 use super::super::limits::{Money, is_currency};
 use super::super::tree::below;
-use super::{Check, strings, tables, tables_below};
+use super::{Check, Models, strings, tables, tables_below};
 
 /// The keys that limit something.
 const LIMITS: [&str; 3] = [
@@ -51,7 +51,7 @@ impl Check<'_, '_> {
     }
 
     /// Checks an app's limits by model: each of a model that it may use, once, and limiting something.
-    pub(super) fn model_limits(&mut self, path: &str, app: &Value, models: &[String]) {
+    pub(super) fn model_limits(&mut self, path: &str, app: &Value, models: &Models) {
         let mut seen: HashMap<&str, String> = HashMap::new();
         for (path, limit) in tables_below(app, path, "limit") {
             let has_limit = LIMITS.iter().any(|key| limit.get(key).is_some());
@@ -63,9 +63,10 @@ impl Check<'_, '_> {
                 continue;
             };
             let path = below(&path, "model");
-            self.known(&path, "model of a deployment", model, models);
+            self.known_model(&path, model, models);
             let may_use = strings(app, "models").any(|(_, name)| name == model);
-            if models.iter().any(|name| name == model) && app.get("models").is_some() && !may_use {
+            let is_called = models.called.iter().any(|name| name == model);
+            if is_called && app.get("models").is_some() && !may_use {
                 self.at(&path, "is none of the models that the app may use");
             }
             if let Some(first) = seen.get(model) {
@@ -78,7 +79,7 @@ impl Check<'_, '_> {
     }
 
     /// As [`Self::model_limits`], for all apps.
-    pub(super) fn all_model_limits(&mut self, models: &[String]) {
+    pub(super) fn all_model_limits(&mut self, models: &Models) {
         let tree = self.tree;
         for (path, app) in tables(&tree.value, "app") {
             self.model_limits(&path, app, models);

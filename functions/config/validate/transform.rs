@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::tree::below;
-use super::{Check, strings, tables, tables_below};
+use super::{Check, Models, strings, tables, tables_below};
 use crate::gateway::transform::{HeaderName, HeaderValue, Parameter};
 
 /// What a table can be about, and what it can do.
@@ -103,17 +103,12 @@ impl Check<'_, '_> {
     }
 
     /// Checks the models that tables are for.
-    pub(super) fn transform_models(&mut self, models: &[String]) {
+    pub(super) fn transform_models(&mut self, models: &Models) {
         let tree = self.tree;
         for (path, app) in tables(&tree.value, "app") {
             for (path, table) in tables_below(app, &path, "transform") {
                 for (i, name) in strings(table, "models") {
-                    self.known(
-                        &format!("{path}.models[{i}]"),
-                        "model of a deployment",
-                        name,
-                        models,
-                    );
+                    self.known_model(&format!("{path}.models[{i}]"), name, models);
                 }
             }
         }

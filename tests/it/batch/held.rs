@@ -2,25 +2,34 @@
 //! off: what becomes of them and of their senders.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spillway::azure::service_bus::{SendError, Sends, Sent};
 use spillway::batch::worker::{End, Worker};
+use spillway::gateway::app::App;
 use spillway::gateway::batch::message::{Message, Outgoing, Received};
+use spillway::gateway::time::Timestamp;
 use spillway::local::queue::broker::{Broker, Limits};
 use spillway::store::blobs::{self, Blobs};
 use spillway::store::requests::{self, Request, State};
 use spillway::store::{Answer, Key, Page, Range, Row, Store, StoreError, Table, Write};
+use spillway::way::{Called, Errand, Kinds, Later, NoSlot, Slot, Way};
+use tokio::task::spawn_local;
 
 use super::chaos::{relay, replies, settings};
 use super::late::delivery;
-use super::world::{Bus, Rates, START, Tables, World, simulated};
+use super::world::{Bus, Rates, Relay, START, Tables, World, simulated};
 
 const CALL: &str = "01KAS8J5T0ABCDEFGHJKMNPQRS";
 
-fn world(rates: Rates, slots: usize) -> Arc<World> {
+fn fresh(rates: Rates, slots: usize) -> World {
     let queues = ["batch", "results"].map(|name| (name, Limits::default()));
-    Arc::new(World::new(1, rates, Broker::new(queues), slots))
+    World::new(1, rates, Broker::new(queues), slots)
+}
+
+fn world(rates: Rates, slots: usize) -> Arc<World> {
+    Arc::new(fresh(rates, slots))
 }
 
 fn worker(
@@ -29,46 +38,124 @@ fn worker(
     blobs: Option<Arc<dyn Blobs>>,
     bus: Arc<dyn Sends>,
 ) -> Worker {
-    let way = Arc::new(relay(world));
+    worker_over(world, Arc::new(relay(world)), store, blobs, bus)
+}
+
+/// A worker whose calls go this way.
+fn worker_over(
+    world: &Arc<World>,
+    way: Arc<dyn Way>,
+    store: Arc<dyn Store>,
+    blobs: Option<Arc<dyn Blobs>>,
+    bus: Arc<dyn Sends>,
+) -> Worker {
     let clock = Arc::clone(world);
     let now = Arc::new(move || clock.now());
     Worker::new(settings(), way, store, blobs, bus, now)
 }
 
-/// Service Bus, to which a copy of a message is too large with what it says beside.
+/// Service Bus, which takes no copies that appear later.
 #[derive(Debug)]
-struct Narrow(Bus);
+struct Narrow(Bus, SendError);
 
 impl Sends for Narrow {
     fn send<'a>(&'a self, queue: &'a str, message: &'a Outgoing) -> Sent<'a> {
         if message.scheduled.is_some() {
-            let error = SendError::TooLarge("413 Payload Too Large".into());
-            return Box::pin(std::future::ready(Err(error)));
+            return Box::pin(std::future::ready(Err(self.1.clone())));
         }
         self.0.send(queue, message)
     }
 }
 
+fn too_large() -> SendError {
+    SendError::TooLarge("413 Payload Too Large".into())
+}
+
 #[test]
 fn the_sender_of_a_message_that_can_t_be_put_off_is_told_in_the_end() {
-    simulated(1, async {
-        let world = world(Rates::default(), 0);
-        let tables = Arc::new(Tables(Arc::clone(&world)));
-        let bus = Arc::new(Narrow(Bus(Arc::clone(&world))));
-        let worker = worker(&world, tables, None, bus);
-        let first = worker.handle(&delivery(&world, 1)).await;
-        assert!(matches!(first, End::Failed(_)), "{first:?}");
-        assert!(replies(&world).is_empty());
-        let last_but_one = worker.handle(&delivery(&world, 9)).await;
-        assert!(matches!(last_but_one, End::Failed(_)), "{last_but_one:?}");
-        let replies = replies(&world);
-        let own = &replies["message-0"];
-        assert_eq!(own.len(), 1);
-        let line: Value = serde_json::from_slice(&own[0].message.body).unwrap();
-        assert_eq!(line["error"]["code"], "not_answered");
-        let why = line["error"]["message"].as_str().unwrap();
-        assert!(why.contains("put off: too large"), "{why}");
-    });
+    let forbidden = SendError::Misconfigured("403 Forbidden".into());
+    for (error, why) in [
+        (too_large(), "at last: it is too large to be put off. The"),
+        (forbidden, "at last: it could not be put off. The"),
+    ] {
+        simulated(1, async {
+            let world = world(Rates::default(), 0);
+            let tables = Arc::new(Tables(Arc::clone(&world)));
+            let bus = Arc::new(Narrow(Bus(Arc::clone(&world)), error));
+            let worker = worker(&world, tables, None, bus);
+            let first = worker.handle(&delivery(&world, 1)).await;
+            assert!(matches!(first, End::Failed(_)), "{first:?}");
+            assert!(replies(&world).is_empty());
+            let last_but_one = worker.handle(&delivery(&world, 9)).await;
+            assert!(matches!(last_but_one, End::Failed(_)), "{last_but_one:?}");
+            let line = only_reply(&world);
+            assert_eq!(line["error"]["code"], "not_answered");
+            let told = line["error"]["message"].as_str().unwrap();
+            assert!(told.contains(why), "{told}");
+        });
+    }
+}
+
+/// The reply to the message, of which there is one.
+fn only_reply(world: &World) -> Value {
+    let replies = replies(world);
+    let [own] = &*replies["message-0"] else {
+        panic!("{replies:?}");
+    };
+    serde_json::from_slice(&own.message.body).unwrap()
+}
+
+/// A relay whose calls take two minutes.
+#[derive(Debug)]
+struct Slow(Relay);
+
+impl Way for Slow {
+    fn app(&self, name: &str) -> Option<Arc<App>> {
+        self.0.app(name)
+    }
+
+    fn kinds(&self, app: &App, model: &str) -> Kinds {
+        self.0.kinds(app, model)
+    }
+
+    fn slot<'a>(&'a self, model: &'a str, until: Timestamp) -> Later<'a, Result<Slot, NoSlot>> {
+        self.0.slot(model, until)
+    }
+
+    fn call(&self, errand: Errand, slot: Option<Slot>) -> Later<'_, Result<Called, String>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            self.0.call(errand, slot).await
+        })
+    }
+}
+
+/// The first delivery lost its lock during its call; the second one, which could give the message up, can
+/// neither take it on nor put it off.
+#[test]
+fn a_message_is_not_given_up_while_another_delivery_works_on_it() {
+    for store_is_down in [false, true] {
+        simulated(1, async {
+            let mut world = fresh(Rates::default(), 10);
+            if store_is_down {
+                // When it is held no longer, but not until the claim would have lapsed.
+                world.outage("store", 2000, 23_500);
+            }
+            let world = Arc::new(world);
+            let tables = Arc::new(Tables(Arc::clone(&world)));
+            let bus = Arc::new(Narrow(Bus(Arc::clone(&world)), too_large()));
+            let way = Arc::new(Slow(relay(&world)));
+            let worker = Arc::new(worker_over(&world, way, tables, None, bus));
+            let first = (Arc::clone(&worker), delivery(&world, 8));
+            let first = spawn_local(async move { first.0.handle(&first.1).await });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let second = worker.handle(&delivery(&world, 9)).await;
+            assert!(matches!(second, End::Failed(_)), "{second:?}");
+            assert!(replies(&world).is_empty(), "store down: {store_is_down}");
+            assert_eq!(first.await.unwrap(), End::Done);
+            assert!(only_reply(&world)["error"].is_null());
+        });
+    }
 }
 
 /// Tables that can be read but not written, and how often that was tried.
