@@ -7,11 +7,9 @@ use axum::response::Response;
 use serde_json::json;
 
 use crate::gateway::batches::record::Status;
+use crate::host::bodies::{NO_ROOM, NO_ROOM_RETRY_MS};
 use crate::store::StoreError;
 use crate::store::blobs::BlobError;
-
-/// When a call that found no room for its body is worth making again, seconds.
-const RETRY_AFTER_S: &str = "1";
 
 /// Why a call is answered with an error.
 #[derive(Debug)]
@@ -84,10 +82,7 @@ impl ApiError {
             Self::Invalid { message, .. } | Self::Form(message) => message.clone(),
             Self::TooLarge { max_mb } => format!("The file is larger than {max_mb} MiB."),
             Self::Late => "The body was not here in time.".into(),
-            Self::NoRoom => {
-                "The bodies of other calls take all the memory that they may here; try again."
-                    .into()
-            }
+            Self::NoRoom => NO_ROOM.into(),
             Self::Ended(status) => format!("The batch has ended: it is {}.", status.as_str()),
             Self::Unavailable(_) => {
                 "What is kept of files and batches can't be reached at the moment; try again."
@@ -121,8 +116,8 @@ impl ApiError {
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
         if let Self::NoRoom = self {
-            let later = HeaderValue::from_static(RETRY_AFTER_S);
-            response.headers_mut().insert(RETRY_AFTER, later);
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, NO_ROOM_RETRY_MS.div_ceil(1000).into());
         }
         response
     }

@@ -78,15 +78,28 @@ impl fmt::Debug for Batches {
     }
 }
 
+/// Says how long something may take now: that can change in a running process.
+pub type Within = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// What forms may have that are read whole, as they may be the relay's.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Passed {
     /// Most bytes of one: the largest body that the relay takes.
     pub max: usize,
     /// How long it may take to come.
-    pub within: Duration,
+    pub within: Within,
     /// The room for all bodies.
     pub room: Arc<Room>,
+}
+
+impl fmt::Debug for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passed")
+            .field("max", &self.max)
+            .field("within", &(self.within)())
+            .field("room", &self.room)
+            .finish()
+    }
 }
 
 /// Where the batch API's own things are kept.

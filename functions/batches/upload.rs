@@ -60,7 +60,7 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
     let passed = &desk.batches.passed;
     // More of a form than the relay takes can only be the batch API's: the rest is read as it is kept.
     let gathering = gather(&mut body, passed.max, &mut part);
-    let gathered = match timeout(passed.within, gathering).await {
+    let gathered = match timeout((passed.within)(), gathering).await {
         Ok(Ok(gathered)) => Ok(gathered),
         Ok(Err(Ungathered::NoRoom)) => Err(ApiError::NoRoom),
         Ok(Err(Ungathered::Broken(error))) => Err(fault(&error)),

@@ -108,6 +108,52 @@ pub fn is_missing_deployment(body: &[u8]) -> bool {
     error_code(body).is_some_and(|code| matches!(&*code, "DeploymentNotFound" | "model_not_found"))
 }
 
+/// A refusal that depends on the deployment: another one of the same model may take the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnRefusal {
+    /// What the call brings of an earlier answer's reasoning was encrypted by another resource, and only that
+    /// one can read it.
+    EncryptedContent,
+    /// The call is longer than the deployment takes: a provisioned one takes shorter prompts of some models
+    /// than pay-as-you-go does.
+    ContextLength,
+}
+
+/// Whether a 400's body says what another deployment may not say.
+///
+/// Of encrypted content Azure says `invalid_encrypted_content` (openai/codex, issue 9045), or no code and that it
+/// "could not be verified" (higress, issue 3197).
+pub fn own_refusal(body: &[u8]) -> Option<OwnRefusal> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        error: Error<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Error<'a> {
+        #[serde(borrow, default)]
+        code: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        message: Option<Cow<'a, str>>,
+    }
+    let Body { error } = serde_json::from_slice(body).ok()?;
+    let message = error.message.unwrap_or_default();
+    match error.code.as_deref() {
+        Some("invalid_encrypted_content") => Some(OwnRefusal::EncryptedContent),
+        Some("context_length_exceeded") => Some(OwnRefusal::ContextLength),
+        _ if message.contains("encrypted content") && message.contains("could not be verified") => {
+            Some(OwnRefusal::EncryptedContent)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a backend's 401 or 403 says that the gateway's identity may not do this one thing there, which says
+/// nothing of calls to deployments. (Azure's code for a data action that no role grants.)
+pub fn is_denied_action(body: &[u8]) -> bool {
+    error_code(body).is_some_and(|code| code == "PermissionDenied")
+}
+
 /// The code of an error in OpenAI's shape, where the body is one and has it.
 pub fn error_code(body: &[u8]) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
@@ -312,6 +358,37 @@ mod tests {
             of(503, &[("retry-after", "2")]),
             retry(MarkReason::Failed, 2000)
         );
+    }
+
+    #[test]
+    fn what_another_deployment_may_not_refuse() {
+        for (body, expected) in [
+            (
+                r#"{"error":{"code":"invalid_encrypted_content","message":"m"}}"#,
+                Some(OwnRefusal::EncryptedContent),
+            ),
+            (
+                r#"{"error":{"code":null,"message":"The encrypted content gAAA could not be verified."}}"#,
+                Some(OwnRefusal::EncryptedContent),
+            ),
+            (
+                r#"{"error":{"code":"context_length_exceeded"}}"#,
+                Some(OwnRefusal::ContextLength),
+            ),
+            (r#"{"error":{"code":"content_filter"}}"#, None),
+            (r#"{"error":{"code":7}}"#, None),
+            ("{", None),
+        ] {
+            assert_eq!(own_refusal(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_denied_action_is_told_from_a_wrong_key() {
+        assert!(is_denied_action(
+            br#"{"error":{"code":"PermissionDenied","message":"lacks the required data action"}}"#
+        ));
+        assert!(!is_denied_action(br#"{"error":{"code":"401"}}"#));
     }
 
     #[test]

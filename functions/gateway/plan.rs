@@ -36,6 +36,8 @@ pub struct Caller<'a> {
     pub only: Option<Kind>,
     /// The one backend that has what the call names.
     pub pinned: Option<&'a str>,
+    /// The backends that it keeps to; none: all.
+    pub homes: &'a [Arc<str>],
     /// The gateway's own region.
     pub region: Option<&'a str>,
     /// Hash of what [`super::strategy::HashOn`] names.
@@ -46,6 +48,7 @@ impl Caller<'_> {
     fn may_use(&self, deployment: &Deployment) -> bool {
         let backend = &deployment.spec.backend;
         self.pinned.is_none_or(|pinned| pinned == &**backend)
+            && (self.homes.is_empty() || self.homes.contains(backend))
             && self.only.is_none_or(|kind| kind == deployment.spec.kind)
             && self.app.is_none_or(|app| app.may_use(&deployment.spec))
     }

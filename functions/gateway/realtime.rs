@@ -11,15 +11,16 @@ use super::route::{Form, percent_decode, percent_encode_into};
 use super::skim::{Skim, TextKeys};
 use super::usage;
 
+mod under_way;
+
 #[cfg(test)]
 mod tests;
+
+pub use self::under_way::UnderWay;
 
 /// What a browser, which can set no header, names its key by among the protocols that it offers
 /// (OpenAI, "Realtime API with WebSocket").
 const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
-
-/// Asks a backend to end the response under way; it then says what that has used.
-pub const CANCEL: &[u8] = br#"{"type":"response.cancel"}"#;
 
 /// How much of an event is looked at for its type, bytes. It comes first or second.
 const MAX_START: usize = 1024;
@@ -81,13 +82,13 @@ pub(super) fn upstream(query: &str, form: Form, deployment: &str, api_version: &
     url
 }
 
-/// What a backend's event tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a backend's event tells; of responses their ids, where they have one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// A response has begun.
-    Begun,
-    /// A response has ended, and used so much.
-    Done(Option<Tokens>),
+    /// This response has begun.
+    Begun(Option<Box<str>>),
+    /// This response has ended, and used so much.
+    Done(Option<Box<str>>, Option<Tokens>),
 }
 
 /// Reads the events of one session as they pass.
@@ -122,9 +123,13 @@ impl Listener {
     /// The event is whole: what it tells, if that matters.
     pub fn end(&mut self) -> Option<Said> {
         let kind = kind(&self.start).unwrap_or_default();
+        let id = || self.skim.id().map(Box::from);
         let said = match kind {
-            b"response.created" => Some(Said::Begun),
-            b"response.done" => Some(Said::Done(self.skim.usage().and_then(usage::parse))),
+            b"response.created" => Some(Said::Begun(id())),
+            b"response.done" => {
+                let used = self.skim.usage().and_then(usage::parse);
+                Some(Said::Done(id(), used))
+            }
             _ => None,
         };
         let text = self.skim.text_bytes() - self.skimmed;

@@ -8,9 +8,10 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+mod ids;
 #[cfg(test)]
 mod tests;
 
@@ -115,6 +116,7 @@ pub struct Head<'a> {
     max_output_tokens: Option<u64>,
     store: Option<bool>,
     stored_ids: Vec<Cow<'a, str>>,
+    has_data_sources: bool,
     prompt: Option<&'a RawValue>,
     /// Where the first key may be put in.
     inside: usize,
@@ -212,8 +214,12 @@ impl<'a> Head<'a> {
     }
 
     /// The edit that makes a chat or completions stream report its usage; `None` where it does
-    /// already.
+    /// already, and where the backend would refuse the wish: with data of one's own
+    /// (`data_sources`) Azure takes no `stream_options` (openai-python, issue 2296).
     pub fn ask_usage(&self) -> Option<Edit> {
+        if self.has_data_sources && self.stream_options.is_none() {
+            return None;
+        }
         let Some(raw) = self.stream_options else {
             return Some(self.insert("\"stream_options\":{\"include_usage\":true}"));
         };
@@ -294,7 +300,7 @@ fn json_string(text: &str) -> String {
 struct Key(Option<usize>);
 
 /// Keys that routing, limits and ownership go by.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 27] = [
     "model",
     "stream",
     "background",
@@ -316,6 +322,12 @@ const NAMES: [&str; 21] = [
     "messages",
     "input",
     "prompt",
+    "tools",
+    "tool_resources",
+    "attachments",
+    "files",
+    "data_sources",
+    "dataSources",
 ];
 
 impl<'de> serde::Deserialize<'de> for Key {
@@ -391,48 +403,17 @@ impl<'a> Head<'a> {
                 self.max_output_tokens = self.max_output_tokens.max(limit);
             }
             "store" => self.store = raw.get().parse().ok(),
-            "messages" | "input" | "prompt" => self.prompt = self.prompt.or(Some(raw)),
-            "conversation" => self.stored_ids.extend(conversation(raw)),
-            "file_ids" | "vector_store_ids" => list(raw, &mut self.stored_ids),
+            "messages" | "input" | "prompt" => {
+                self.prompt = self.prompt.or(Some(raw));
+                ids::within(raw, &mut self.stored_ids);
+            }
+            "tools" | "tool_resources" | "attachments" | "files" => {
+                ids::within(raw, &mut self.stored_ids);
+            }
+            "data_sources" | "dataSources" => self.has_data_sources = true,
+            "conversation" => self.stored_ids.extend(ids::conversation(raw)),
+            "file_ids" | "vector_store_ids" => ids::list(raw, &mut self.stored_ids),
             _ => self.stored_ids.extend(text(raw)),
         }
     }
-}
-
-/// Adds the ids of a list to those that are known. What is no list of texts is the backend's to refuse.
-fn list<'a>(raw: &'a RawValue, ids: &mut Vec<Cow<'a, str>>) {
-    ids.extend(text(raw));
-    let mut json = serde_json::Deserializer::from_str(raw.get());
-    let _ = json.deserialize_seq(Ids(ids));
-}
-
-/// Reads a list until there are too many ids: the length of the list is the client's to say.
-struct Ids<'i, 'a>(&'i mut Vec<Cow<'a, str>>);
-
-impl<'a> Visitor<'a> for Ids<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of ids")
-    }
-
-    fn visit_seq<S: SeqAccess<'a>>(self, mut list: S) -> Result<(), S::Error> {
-        while self.0.len() <= MAX_STORED_IDS
-            && let Some(id) = list.next_element::<&'a RawValue>()?
-        {
-            self.0.extend(text(id));
-        }
-        Ok(())
-    }
-}
-
-/// `conversation` is an id or an object that has one.
-fn conversation(raw: &RawValue) -> Option<Cow<'_, str>> {
-    #[derive(serde::Deserialize)]
-    struct Conversation<'a> {
-        #[serde(borrow)]
-        id: Cow<'a, str>,
-    }
-    let named = || serde_json::from_str::<Conversation<'_>>(raw.get()).ok();
-    text(raw).or_else(|| named().map(|conversation| conversation.id))
 }

@@ -170,7 +170,7 @@ impl<'a> Route<'a> {
     }
 
     /// The id of a stored thing that the URL names: a response, file, batch, thread, assistant,
-    /// vector store, conversation, upload, container or stored completion.
+    /// vector store, conversation, upload, container, video or stored completion.
     pub fn stored_id(&self) -> Option<&'a str> {
         let mut parts = self.path.split('/');
         let collection = parts.next()?;
@@ -241,6 +241,27 @@ impl<'a> Route<'a> {
         form == Form::Classic && (self.model.is_some() || self.operation.has_deployment_in_path())
     }
 
+    /// Whether the body's `model` is one that is to be tuned, by its own name: no deployment serves the call, and
+    /// none is put in its place.
+    pub fn is_of_base_models(&self) -> bool {
+        self.path.starts_with("fine_tuning/")
+    }
+
+    /// Whether a backend that speaks `form` takes `stream_options`. The classic form does so from
+    /// 2024-08-01-preview on; an earlier one refuses the call that has it (openai-python, issue 1469;
+    /// azure-rest-api-specs, issues 29157 and 30810).
+    pub fn knows_stream_options(&self, form: Form, api_version: &str) -> bool {
+        if form == Form::V1 {
+            return true;
+        }
+        let mut pairs = self.query.split('&');
+        let named = pairs.find_map(|pair| {
+            let (name, version) = pair.split_once('=')?;
+            name.eq_ignore_ascii_case("api-version").then_some(version)
+        });
+        named.unwrap_or(api_version) >= "2024-08-01"
+    }
+
     /// The app's query, without the host's function key and with an `api-version` only where
     /// the backend's form takes one.
     fn push_query(&self, url: &mut String, form: Form, api_version: &str) {
@@ -268,7 +289,7 @@ impl<'a> Route<'a> {
 }
 
 /// Collections whose members live on the backend that made them.
-const STORED: [&str; 10] = [
+const STORED: [&str; 11] = [
     "responses",
     "files",
     "batches",
@@ -279,6 +300,7 @@ const STORED: [&str; 10] = [
     "uploads",
     "containers",
     "evals",
+    "videos",
 ];
 
 /// Whether gateway and backend read the same in this part of a path. Who owns an id and what an
@@ -668,5 +690,29 @@ mod tests {
         assert_eq!(percent_decode("a%zz%4"), "a%zz%4");
         assert_eq!(percent_decode("%ff"), "%ff");
         assert_eq!(percent_decode("%c3%a9"), "é");
+    }
+
+    #[test]
+    fn stream_options_are_for_versions_that_know_them() {
+        let knows = |query, form, default| {
+            let path = "/openai/deployments/m/chat/completions";
+            route(path, query).knows_stream_options(form, default)
+        };
+        for (query, knows_them) in [
+            ("api-version=2023-05-15", false),
+            ("api-version=2024-07-01-preview", false),
+            ("a=b&API-Version=2024-06-01", false),
+            ("api-version=2024-08-01-preview", true),
+            ("api-version=2024-10-21", true),
+            ("", true),
+        ] {
+            assert_eq!(
+                knows(query, Form::Classic, "2024-10-21"),
+                knows_them,
+                "{query}"
+            );
+        }
+        assert!(!knows("", Form::Classic, "2024-02-01"));
+        assert!(knows("api-version=2023-05-15", Form::V1, "2024-02-01"));
     }
 }

@@ -1,5 +1,6 @@
 //! Bodies: read into memory within the room that there is for all of them, or let go of.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,13 @@ use crate::gateway::room::Room;
 
 #[cfg(test)]
 mod tests;
+
+/// What a caller is told whose body found no room.
+pub const NO_ROOM: &str =
+    "The bodies of other calls take all the memory that they may here; try again.";
+
+/// When such a call is worth making again, ms.
+pub const NO_ROOM_RETRY_MS: u64 = 1000;
 
 /// What one body takes of the room for all bodies, bytes, until this is dropped.
 #[derive(Debug)]
@@ -41,11 +49,20 @@ impl Drop for Part<'_> {
 
 /// Why a body could not be gathered.
 #[derive(Debug)]
-pub enum Ungathered {
+pub enum Ungathered<E> {
     /// The bodies of other requests take all the room.
     NoRoom,
     /// It broke off.
-    Broken(axum::Error),
+    Broken(E),
+}
+
+impl<E: fmt::Display> fmt::Display for Ungathered<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => f.write_str("other bodies take all the room"),
+            Self::Broken(error) => write!(f, "it broke off: {error}"),
+        }
+    }
 }
 
 /// The start of a body.
@@ -64,11 +81,14 @@ pub struct Gathered {
 ///
 /// # Errors
 /// [`Ungathered`].
-pub async fn gather(
-    body: &mut axum::body::Body,
+pub async fn gather<B>(
+    body: &mut B,
     most: usize,
     part: &mut Part<'_>,
-) -> Result<Gathered, Ungathered> {
+) -> Result<Gathered, Ungathered<B::Error>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     loop {
@@ -100,9 +120,21 @@ pub async fn gather(
 }
 
 /// What a body says that is still to come of it, `most` at most.
-fn still_to_come(body: &axum::body::Body, most: usize) -> usize {
+fn still_to_come(body: &impl Body, most: usize) -> usize {
     let stated = body.size_hint().lower();
     usize::try_from(stated).map_or(most, |stated| stated.min(most))
+}
+
+/// As [`gather`], of an answer: what bounds it is `most` alone.
+///
+/// # Errors
+/// When it broke off.
+pub async fn gather_answer<B>(body: &mut B, most: usize) -> Result<Gathered, Ungathered<B::Error>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let room = Room::unbounded();
+    gather(body, most, &mut Part::of(&room)).await
 }
 
 /// Takes in what comes of a body that nobody wants, up to `most` bytes and for `time`, and keeps

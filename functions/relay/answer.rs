@@ -10,7 +10,7 @@ use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::upgrade::OnUpgrade;
 
-use super::call::{Call, CallEnd};
+use super::call::{Call, CallEnd, Patience};
 use super::error::RelayError;
 use super::headers::set;
 use super::reading::Reading;
@@ -85,13 +85,7 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
         Ok(bytes) => bytes,
         Err(error) => return refuse(error, record),
     };
-    if app.log_prompts
-        && route.operation.is_billed()
-        && let Some(prompts) = relay.prompts.get()
-    {
-        let capture = prompts.capture(route.operation, bytes.clone());
-        record.prompt = Some(Box::new(capture));
-    }
+    log_prompt(relay, &app, &route, &bytes, &mut record);
     let mut call = Call {
         relay,
         upstream: &worker.upstream,
@@ -100,8 +94,10 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
         reading: Reading::none(),
         model: Arc::clone(&relay.settings.any_backend),
         pinned: None,
+        homes: Vec::new(),
         only: None,
         is_paced: false,
+        patience: Patience::of_client(gateway),
         body: bytes.clone(),
         route,
         caller,
@@ -117,6 +113,23 @@ async fn answer(worker: &Worker, relay: &Arc<Relay>, request: Request, id: &str)
         return Box::pin(later::accept(calls, &path, &call, record)).await;
     }
     admit_and_run(&mut call, record).await
+}
+
+/// Takes the call's prompt down, where its app's are.
+pub(super) fn log_prompt(
+    relay: &Relay,
+    app: &App,
+    route: &Route<'_>,
+    body: &Bytes,
+    record: &mut CallRecord,
+) {
+    if app.log_prompts
+        && route.operation.is_billed()
+        && let Some(prompts) = relay.prompts.get()
+    {
+        let capture = prompts.capture(route.operation, body.clone());
+        record.prompt = Some(Box::new(capture));
+    }
 }
 
 /// Whether the call is one that a backend may be sent. TRACE asks for the request back, the gateway's key
@@ -218,6 +231,8 @@ pub(super) async fn prepare<'a>(
     let settings = &call.relay.settings;
     let model = match &call.route.model {
         Some(model) => Some(model.clone()),
+        // One to be tuned is no deployment.
+        None if call.route.is_of_base_models() => None,
         None => call.reading.model()?,
     };
     record.can_use = call.method == Method::POST && !shows_stored(call.route.path);
@@ -241,7 +256,12 @@ pub(super) async fn prepare<'a>(
         {
             return Err(RelayError::NoModel);
         }
-        None => Arc::clone(&settings.any_backend),
+        None => {
+            if call.pinned.is_none() {
+                call.homes = settings.homes(&call.caller.app);
+            }
+            Arc::clone(&settings.any_backend)
+        }
     };
     Ok(())
 }

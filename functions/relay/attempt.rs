@@ -7,25 +7,23 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue};
 use http::{Method, Request, Response as HttpResponse};
 use hyper::body::Incoming;
 
-use super::call::Call;
+use super::call::{Call, Patience};
 use super::credential::Shown;
 use super::error::RelayError;
 use super::headers::{AnswerHeaders, is_event_stream, set, to_backend};
 use super::record::CallRecord;
 use super::settings::Backend;
-use super::start::{Start, first_byte, first_event};
-use super::upstream::{RequestBody, drain, small_body};
-use super::{fallback, realtime, transform};
+use super::start::{Start, error_body, first_byte, first_event};
+use super::upstream::{RequestBody, Unsent, drain};
+use super::{fallback, realtime, refusal, transform};
 use crate::azure::own_token::Lack;
 use crate::gateway::classify::{
-    NoAnswer, Verdict, is_missing_deployment, mark_ms, needs_body, verdict,
+    NoAnswer, Verdict, is_denied_action, is_missing_deployment, mark_ms, needs_body, verdict,
 };
 use crate::gateway::deployment::{Deployment, MarkReason};
 use crate::gateway::request::segments;
 use crate::gateway::route::Operation;
-
-/// Most of a 404 that is read to tell a missing deployment from the client's mistake.
-const MAX_ERROR_BODY: usize = 64 * 1024;
+use crate::host::bodies::Gathered;
 
 /// The start of an answer's body.
 pub(super) enum First {
@@ -34,6 +32,18 @@ pub(super) enum First {
     /// All of it.
     Whole(Bytes),
 }
+
+impl From<Gathered> for First {
+    fn from(start: Gathered) -> Self {
+        match start.is_whole {
+            true => Self::Whole(start.bytes),
+            false => Self::Chunks(vec![start.bytes]),
+        }
+    }
+}
+
+/// An answer that is kept until it is known whether another deployment has a better one.
+pub(super) type Refusal = Box<(HttpResponse<Incoming>, First)>;
 
 /// What an attempt brought.
 pub(super) type Tried = Result<(HttpResponse<Incoming>, First), Failure>;
@@ -45,11 +55,26 @@ pub(super) struct Failure {
     pub(super) mark_ms: Option<u64>,
     pub(super) status: Option<u16>,
     pub(super) error: Option<&'static str>,
+    /// The answer, for a client whose call no other deployment takes either.
+    pub(super) refusal: Option<Refusal>,
+}
+
+impl Failure {
+    /// One for which the deployment is marked.
+    fn marked(reason: MarkReason, mark_ms: u64) -> Self {
+        Self {
+            reason,
+            mark_ms: Some(mark_ms),
+            status: None,
+            error: None,
+            refusal: None,
+        }
+    }
 }
 
 impl Call<'_> {
-    /// Sends the call to a deployment and waits for its answer's first byte, as long as the settings have it
-    /// and `left_ms` at most.
+    /// Sends the call to a deployment and waits for its answer's first byte, as long as its patience
+    /// lasts and `left_ms` at most.
     ///
     /// # Errors
     /// When the call can't be sent at all.
@@ -59,23 +84,27 @@ impl Call<'_> {
         left_ms: u64,
         record: &CallRecord,
     ) -> Result<Tried, RelayError> {
-        let gateway = &self.relay.settings.gateway;
         let backend = self.relay.settings.backends.get(&deployment.spec.backend);
         let backend = backend.ok_or_else(|| unsendable("the backend is gone"))?;
         let shown = match self.credential(backend).await {
             Ok(shown) => shown,
             Err(failure) => return Ok(Err(failure)),
         };
-        let request = self.request(backend, &deployment.spec.name, shown)?;
-        let patience_ms = gateway.first_byte_timeout_ms.min(left_ms.max(1));
+        let make = || self.request(backend, &deployment.spec.name, shown.clone());
+        let request = make()?;
+        let Patience {
+            first_byte_ms,
+            deadline_ms,
+        } = self.patience;
+        let patience_ms = first_byte_ms.min(left_ms.max(1));
         let patience = Duration::from_millis(patience_ms);
-        let tried = tokio::time::timeout(patience, self.first_byte(request, record)).await;
+        let trying = self.first_byte(deployment, request, make, record);
+        let tried = tokio::time::timeout(patience, trying).await;
         let failure = || {
             let mut failure = self.silence(NoAnswer::FirstByteTimeout);
-            // The call had little time left: that says nothing of the deployment.
-            failure.mark_ms = failure
-                .mark_ms
-                .filter(|_| patience_ms == gateway.first_byte_timeout_ms);
+            // Where the call had little time left, that says nothing of the deployment.
+            let is_fair = patience_ms >= first_byte_ms.min(deadline_ms) / 2;
+            failure.mark_ms = failure.mark_ms.filter(|_| is_fair);
             failure
         };
         Ok(tried.unwrap_or_else(|_| Err(failure())))
@@ -94,52 +123,73 @@ impl Call<'_> {
     /// The mark ends when the next attempt to get a token is made.
     fn no_token(&self, lack: Lack) -> Failure {
         let until_next = lack.next.ms_since(self.relay.clock.now());
+        let reason = if lack.lasts {
+            MarkReason::Misconfigured
+        } else {
+            MarkReason::Failed
+        };
+        let ms = until_next.clamp(1, self.relay.settings.marks.default_ms);
         Failure {
-            reason: if lack.lasts {
-                MarkReason::Misconfigured
-            } else {
-                MarkReason::Failed
-            },
-            mark_ms: Some(until_next.clamp(1, self.relay.settings.marks.default_ms)),
-            status: None,
             error: Some("no_token"),
+            ..Failure::marked(reason, ms)
         }
     }
 
     fn silence(&self, why: NoAnswer) -> Failure {
         Failure {
-            reason: MarkReason::Failed,
-            mark_ms: Some(self.relay.settings.marks.default_ms),
-            status: None,
             error: Some(why.as_str()),
+            ..Failure::marked(MarkReason::Failed, self.relay.settings.marks.default_ms)
         }
     }
 
-    async fn first_byte(&self, request: Request<RequestBody>, record: &CallRecord) -> Tried {
-        let sent = self.upstream.send(request).await;
-        let mut response = sent.map_err(|why| self.silence(why))?;
+    /// An answer that began with a status, and has no body to pass on.
+    fn broken(&self, why: NoAnswer, status: u16) -> Failure {
+        Failure {
+            status: Some(status),
+            ..self.silence(why)
+        }
+    }
+
+    /// Sends `request` and waits for the first byte of its answer. `again` makes it once more.
+    async fn first_byte(
+        &self,
+        deployment: &Deployment,
+        request: Request<RequestBody>,
+        again: impl Fn() -> Result<Request<RequestBody>, RelayError>,
+        record: &CallRecord,
+    ) -> Tried {
+        let mut sent = self.upstream.send(request).await;
+        if let Err(Unsent { is_stale: true, .. }) = sent
+            && let Ok(request) = again()
+        {
+            sent = self.upstream.send(request).await;
+        }
+        let mut response = sent.map_err(|unsent| self.silence(unsent.why))?;
         let status = response.status().as_u16();
         if needs_body(status) {
             return self.not_found(response, record).await;
         }
-        if fallback::reads_refusal(self, status, record) {
-            let whole = small_body(response.body_mut(), MAX_ERROR_BODY).await;
-            return Ok((response, First::Whole(whole.unwrap_or_default())));
+        if refusal::is_read(self, deployment, status)
+            || fallback::reads_refusal(self, status, record)
+        {
+            return self.refused(deployment, response).await;
         }
         let headers = AnswerHeaders(response.headers());
         let marks = self.relay.settings.marks;
         // A call without a model is about things that lie on this backend. What limits it there is an
         // operation's own limit, and no reason to keep all other calls without a model away.
-        let is_own_limit = status == 429 && self.model.name().is_empty();
+        let is_of_no_model = self.model.name().is_empty();
+        let is_own_limit = status == 429 && is_of_no_model;
+        if is_of_no_model && matches!(status, 401 | 403) {
+            return self.denied(response, record).await;
+        }
         if let Verdict::Retry { reason, ms } = verdict(status, &headers, false, marks, record.now())
             && !is_own_limit
         {
             drain(response.into_body());
             return Err(Failure {
-                reason,
-                mark_ms: Some(ms),
                 status: Some(status),
-                error: None,
+                ..Failure::marked(reason, ms)
             });
         }
         // What is stored and shown again may be a stream that failed: that was then.
@@ -153,17 +203,13 @@ impl Call<'_> {
         };
         match start {
             Start::Chunks(chunks) => Ok((response, First::Chunks(chunks))),
-            Start::Silence(why) => Err(Failure {
-                status: Some(status),
-                ..self.silence(why)
-            }),
+            Start::Silence(why) => Err(self.broken(why, status)),
             Start::Fault(reason) => {
                 let headers = AnswerHeaders(response.headers());
                 let failure = Failure {
-                    reason,
-                    mark_ms: Some(mark_ms(&headers, marks, record.now())),
                     status: Some(status),
                     error: Some("error_event"),
+                    ..Failure::marked(reason, mark_ms(&headers, marks, record.now()))
                 };
                 drain(response.into_body());
                 Err(failure)
@@ -171,24 +217,68 @@ impl Call<'_> {
         }
     }
 
+    /// A 400 that may be this deployment's alone.
+    async fn refused(
+        &self,
+        deployment: &Deployment,
+        mut response: HttpResponse<Incoming>,
+    ) -> Tried {
+        let start = error_body(response.body_mut()).await;
+        let start = start.map_err(|why| self.broken(why, 400))?;
+        let is_own = start.is_whole && refusal::is_own(self, deployment, &start.bytes);
+        let answer = (response, start.into());
+        if !is_own {
+            return Ok(answer);
+        }
+        Err(Failure {
+            reason: MarkReason::Failed,
+            mark_ms: None,
+            status: Some(400),
+            error: Some("refused"),
+            refusal: Some(Box::new(answer)),
+        })
+    }
+
+    /// A 401 or 403 to a call without a model: the gateway's identity may lack the role for files, say, and may
+    /// call deployments all the same.
+    async fn denied(&self, mut response: HttpResponse<Incoming>, record: &CallRecord) -> Tried {
+        let status = response.status().as_u16();
+        let start = error_body(response.body_mut()).await;
+        let start = start.map_err(|why| self.broken(why, status))?;
+        if is_denied_action(&start.bytes) {
+            tracing::warn!(
+                request_id = record.event.id,
+                trace_id = record.event.trace_digits(),
+                path = self.route.path,
+                status,
+                "the gateway's identity may not do this at the backend; see docs/identity.md"
+            );
+            return Ok((response, start.into()));
+        }
+        Err(Failure {
+            status: Some(status),
+            ..Failure::marked(
+                MarkReason::Misconfigured,
+                self.relay.settings.marks.default_ms,
+            )
+        })
+    }
+
     async fn not_found(&self, response: HttpResponse<Incoming>, record: &CallRecord) -> Tried {
         let (parts, mut incoming) = response.into_parts();
-        let body = small_body(&mut incoming, MAX_ERROR_BODY)
-            .await
-            .unwrap_or_default();
-        let missing = is_missing_deployment(&body);
+        let start = error_body(&mut incoming).await;
+        let start = start.map_err(|why| self.broken(why, 404))?;
+        let missing = is_missing_deployment(&start.bytes);
         let headers = AnswerHeaders(&parts.headers);
         let marks = self.relay.settings.marks;
         match verdict(404, &headers, missing, marks, record.now()) {
             Verdict::Retry { reason, ms } => Err(Failure {
-                reason,
-                mark_ms: Some(ms),
                 status: Some(404),
-                error: None,
+                ..Failure::marked(reason, ms)
             }),
             Verdict::Answer => {
                 let response = HttpResponse::from_parts(parts, incoming);
-                Ok((response, First::Whole(body)))
+                Ok((response, start.into()))
             }
         }
     }
@@ -203,7 +293,9 @@ impl Call<'_> {
         let name = Some(deployment).filter(|name| !name.is_empty());
         let path = self.route.upstream(form, name, &backend.api_version);
         let in_path = self.route.deployment_in_path(form);
-        let edits = self.reading.edits(name.filter(|_| !in_path));
+        let knows_usage = self.route.knows_stream_options(form, &backend.api_version);
+        let in_body = name.filter(|_| !in_path && !self.route.is_of_base_models());
+        let edits = self.reading.edits(in_body, knows_usage);
         let body = RequestBody::new(segments(&self.body, &edits));
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();

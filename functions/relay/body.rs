@@ -20,6 +20,7 @@ use super::headers::{is_event_stream, is_plain};
 use super::record::CallRecord;
 use crate::gateway::event::{Outcome, Tokens};
 use crate::gateway::route::Operation;
+use crate::gateway::service_tier::ServiceTier;
 use crate::gateway::skim::{Skim, TextKeys};
 use crate::gateway::sse::SseScanner;
 use crate::gateway::usage;
@@ -66,6 +67,16 @@ impl Reader {
             Self::Json(skim) => skim.usage().and_then(usage::parse),
             Self::Opaque => None,
         }
+    }
+
+    /// The service tier that processed the call: the standard one where the answer names none.
+    fn service_tier(&self) -> ServiceTier {
+        let named = match self {
+            Self::Events(scanner) => scanner.seen().service_tier,
+            Self::Json(skim) => skim.service_tier(),
+            Self::Opaque => None,
+        };
+        named.unwrap_or_default()
     }
 
     /// Whether the answer says that it is an error.
@@ -129,6 +140,8 @@ pub(super) struct RelayBody {
     timer: Option<Pin<Box<Sleep>>>,
     last_chunk: Instant,
     idle: Duration,
+    /// When the answer has to have ended.
+    end_by: Instant,
     heartbeat: Option<Duration>,
     ended: bool,
     /// The app and backend that later calls have to come back to, where this call made something.
@@ -156,6 +169,7 @@ impl RelayBody {
             .then(|| Duration::from_millis(gateway.heartbeat_ms));
         let idle = Duration::from_millis(gateway.idle_timeout_ms);
         let chunks = first.len();
+        let now = Instant::now();
         let mut body = Self {
             upstream,
             reader,
@@ -163,8 +177,9 @@ impl RelayBody {
             waiting: 0,
             turns: 0,
             timer: None,
-            last_chunk: Instant::now(),
+            last_chunk: now,
             idle,
+            end_by: now + Duration::from_millis(gateway.max_answer_ms),
             heartbeat,
             ended: chunks == 0,
             made,
@@ -216,6 +231,7 @@ impl RelayBody {
         {
             keep.spoil();
         }
+        record.event.service_tier = self.reader.service_tier();
         self.lasting = record.finish(outcome, self.reader.usage(), self.reader.text_bytes());
     }
 
@@ -259,10 +275,13 @@ impl RelayBody {
         loop {
             let timer = self.timer.get_or_insert_with(|| {
                 let first = self.heartbeat.unwrap_or(self.idle).min(self.idle);
-                Box::pin(sleep_until(self.last_chunk + first))
+                Box::pin(sleep_until((self.last_chunk + first).min(self.end_by)))
             });
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
+            }
+            if Instant::now() >= self.end_by {
+                return Poll::Ready(self.cut(LATE));
             }
             let silent = self.last_chunk.elapsed();
             if silent >= self.idle {
@@ -278,7 +297,7 @@ impl RelayBody {
                 Reader::Json(_) | Reader::Opaque => false,
             };
             let due = self.heartbeat.is_some_and(|heartbeat| silent >= heartbeat);
-            timer.as_mut().reset(next.min(idle_end));
+            timer.as_mut().reset(next.min(idle_end).min(self.end_by));
             if due && at_boundary {
                 self.out.push_back(Bytes::from_static(b": keep-alive\n\n"));
                 return Poll::Ready(None);
@@ -286,6 +305,9 @@ impl RelayBody {
         }
     }
 }
+
+/// Why an answer is cut off that takes too long, however steadily it comes or its client reads.
+const LATE: &str = "it took longer than an answer may";
 
 /// Turns in which the connection to the backend, a task of this thread, hands on a chunk that it has
 /// read already: one to learn that the last one was taken, one to send.
@@ -364,6 +386,12 @@ impl hyper::body::Body for RelayBody {
             match Pin::new(&mut self.upstream).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.last_chunk = Instant::now();
+                    if self.last_chunk >= self.end_by {
+                        if let Some(broken) = self.cut(LATE) {
+                            return Poll::Ready(Some(Err(broken)));
+                        }
+                        continue;
+                    }
                     self.turns = 0;
                     if let Ok(chunk) = frame.into_data() {
                         self.take(chunk);

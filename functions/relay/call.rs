@@ -1,40 +1,30 @@
-//! One call: read, tried at deployments until one answers, passed on.
+//! One call that has been read, tried at deployments until one answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response as HttpResponse, StatusCode};
+use http::header::{HeaderMap, HeaderValue};
+use http::{Method, Response as HttpResponse};
 use hyper::body::Incoming;
 
-use super::affinity::Owner;
-use super::attempt::{Failure, First, Tried};
-use super::body::{Reader, RelayBody};
-use super::cache::{CACHE, Role};
+use super::attempt::{Failure, First, Refusal, Tried};
 use super::error::RelayError;
-use super::headers::{hide_host, set, to_client};
 use super::record::CallRecord;
 use super::upstream::Upstream;
 use super::{Relay, fallback, pace, reading};
-use crate::gateway::deployment::{Deployment, DeploymentSpec, MarkReason};
+use crate::config;
+use crate::gateway::deployment::{Deployment, MarkReason};
 use crate::gateway::event::{Attempt, Kind};
 use crate::gateway::identity::Identity;
 use crate::gateway::pacing::monitor::{HEADER, read_header};
-use crate::gateway::plan::{Caller, Plan, Step};
+use crate::gateway::plan::{Caller, GiveUp, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::ptu::Utilization;
 use crate::gateway::route::Route;
 use crate::gateway::spillover::Spillover;
 use crate::gateway::strategy::HashOn;
-
-const BACKEND: HeaderName = HeaderName::from_static("x-spillway-backend");
-const KIND: HeaderName = HeaderName::from_static("x-spillway-kind");
-const ATTEMPTS: HeaderName = HeaderName::from_static("x-spillway-attempts");
-/// The model that served in place of the one asked for.
-const MODEL: &str = "x-spillway-model";
 
 /// A call that has been read.
 pub(super) struct Call<'a> {
@@ -49,23 +39,54 @@ pub(super) struct Call<'a> {
     pub(super) model: Arc<ModelPool>,
     /// The backend that owns what the call names.
     pub(super) pinned: Option<Arc<str>>,
+    /// The backends among which it has its place where it has no owner and names no model; none: all.
+    pub(super) homes: Vec<Arc<str>>,
     /// The one kind of deployment that it goes to; `None`: any.
     pub(super) only: Option<Kind>,
     /// Whether whoever makes the call holds its slot, or has it go where it needs none.
     pub(super) is_paced: bool,
+    pub(super) patience: Patience,
     pub(super) started: Instant,
+}
+
+/// How long a call waits for its answer to begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Each attempt, ms.
+    pub(super) first_byte_ms: u64,
+    /// The call, from its arrival on, ms.
+    pub(super) deadline_ms: u64,
+}
+
+impl Patience {
+    /// That of a call whose client waits for it.
+    pub(super) const fn of_client(gateway: &config::Gateway) -> Self {
+        Self {
+            first_byte_ms: gateway.first_byte_timeout_ms,
+            deadline_ms: gateway.deadline_ms,
+        }
+    }
+
+    /// That of a call that is made for somebody who does not wait: no front end cuts it, and as it is not
+    /// streamed its first byte comes when all of it is generated.
+    pub(super) const fn of_batch(gateway: &config::Gateway) -> Self {
+        Self {
+            first_byte_ms: gateway.batch_timeout_ms,
+            deadline_ms: gateway.batch_timeout_ms,
+        }
+    }
 }
 
 /// An attempt that brought an answer.
 pub(super) struct Answered {
     pub(super) deployment: Arc<Deployment>,
     /// Who answered in its place.
-    spillover: Option<Spillover>,
+    pub(super) spillover: Option<Spillover>,
     pub(super) response: HttpResponse<Incoming>,
     pub(super) first: First,
-    attempts: usize,
+    pub(super) attempts: usize,
     /// The model that answered.
-    model: Arc<str>,
+    pub(super) model: Arc<str>,
 }
 
 impl Call<'_> {
@@ -100,6 +121,7 @@ impl Call<'_> {
     ) -> Result<Answered, RelayError> {
         let settings = &self.relay.settings;
         let mut limits = settings.limits;
+        limits.deadline_ms = self.patience.deadline_ms;
         if is_substitute {
             pace::take_slot(self, record).await?;
             let waited_ms = record.now().ms_since(record.event.time);
@@ -107,11 +129,13 @@ impl Call<'_> {
         }
         let mut plan = Plan::new(record.event.time);
         let mut random = fastrand::Rng::new();
+        let mut refused: Option<(Arc<Deployment>, Refusal)> = None;
         let caller = Caller {
             app: Some(&self.caller.app),
             priority: record.event.priority,
             only: self.only,
             pinned: self.pinned.as_deref(),
+            homes: &self.homes,
             region: settings.gateway.region.as_deref(),
             hash: self.hash(),
         };
@@ -122,6 +146,12 @@ impl Call<'_> {
             match step {
                 Step::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
                 Step::GiveUp(why) => {
+                    // Where one is only full, the call may go there later.
+                    let is_later = matches!(why, GiveUp::AllThrottled { .. });
+                    if let Some((deployment, refusal)) = refused.take().filter(|_| !is_later) {
+                        let (response, first) = *refusal;
+                        return Ok(self.answered(deployment, None, response, first, record));
+                    }
                     let attempts = record.event.attempts.clone();
                     return Err(RelayError::NoAnswer { why, attempts });
                 }
@@ -151,23 +181,38 @@ impl Call<'_> {
                             if spillover.is_none() {
                                 deployment.succeeded(us);
                             }
-                            return Ok(Answered {
-                                deployment,
-                                spillover,
-                                response,
-                                first,
-                                attempts: record.event.attempts.len(),
-                                model: Arc::clone(self.model.name()),
-                            });
+                            let answered =
+                                self.answered(deployment, spillover, response, first, record);
+                            return Ok(answered);
                         }
                         Err(failure) => {
                             record.in_flight = None;
                             self.mark(&deployment, &failure, record);
                             plan.failed(&self.model, &deployment, failure.reason);
+                            let refusal = failure.refusal.map(|refusal| (deployment, refusal));
+                            refused = refused.or(refusal);
                         }
                     }
                 }
             }
+        }
+    }
+
+    fn answered(
+        &self,
+        deployment: Arc<Deployment>,
+        spillover: Option<Spillover>,
+        response: HttpResponse<Incoming>,
+        first: First,
+        record: &CallRecord,
+    ) -> Answered {
+        Answered {
+            deployment,
+            spillover,
+            response,
+            first,
+            attempts: record.event.attempts.len(),
+            model: Arc::clone(self.model.name()),
         }
     }
 
@@ -262,114 +307,6 @@ impl Call<'_> {
                 hash_key(value.unwrap_or(self.caller.app.name.as_bytes()))
             }
         }
-    }
-
-    pub(super) fn pass_on(&self, answered: Answered, mut record: CallRecord) -> Response {
-        let (parts, incoming) = answered.response.into_parts();
-        let spec = &answered.deployment.spec;
-        record.served_by(spec);
-        if let Some(spillover) = answered.spillover {
-            record.spilled_to(spillover);
-        }
-        let kind = record.event.kind.unwrap_or(spec.kind);
-        record.event.status = parts.status.as_u16();
-        let elapsed = self.started.elapsed().as_millis();
-        record.event.first_byte_ms = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        let hides_usage = self.reading.hides_usage();
-        let reader = Reader::new(&parts.headers, self.route.operation, hides_usage);
-        let is_events = matches!(reader, Reader::Events(_));
-        record.event.streamed = is_events;
-        if let Some(prompt) = record.prompt.as_mut().filter(|_| is_events) {
-            prompt.is_streamed();
-        }
-        if let Some(Role::Makes(keep)) = record.cache.as_deref_mut() {
-            let is_read = !matches!(reader, Reader::Opaque);
-            let is_own = answered.model == record.event.model;
-            keep.begins(
-                parts.status == StatusCode::OK && is_read && is_own,
-                &parts.headers,
-            );
-        }
-        let mut headers = to_client(parts.headers, !is_events);
-        // An answer with a URL of its own is another one than 200.
-        if parts.status != StatusCode::OK
-            && let Some(backend) = self.relay.settings.backends.get(&spec.backend)
-        {
-            hide_host(&mut headers, &backend.place.host);
-        }
-        self.say_who_answered(&mut headers, spec, kind, answered.attempts);
-        if self.relay.settings.gateway.answer_headers {
-            if let Some(role) = &record.cache {
-                let outcome = HeaderValue::from_static(role.outcome().as_str());
-                headers.insert(CACHE, outcome);
-            }
-            if answered.model != record.event.model {
-                set(&mut headers, MODEL, &*answered.model);
-            }
-        }
-        let makes = self.method == Method::POST
-            && parts.status.is_success()
-            && self.route.makes_stored(self.reading.store());
-        if self.method == Method::DELETE
-            && parts.status.is_success()
-            && let Some(id) = self.route.stored_object()
-        {
-            self.relay.affinity.forget(id);
-        }
-        let made = makes.then(|| Owner {
-            backend: Arc::clone(&spec.backend),
-            app: Arc::clone(&self.caller.app.name),
-        });
-        let body = match answered.first {
-            First::Whole(body) => {
-                if let Some(prompt) = &mut record.prompt {
-                    prompt.take(&body);
-                }
-                record.finish(crate::gateway::event::Outcome::Completed, None, 0);
-                Body::from(body)
-            }
-            First::Chunks(first) => Body::new(RelayBody::new(
-                Arc::clone(self.relay),
-                first,
-                incoming,
-                reader,
-                record,
-                made,
-            )),
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = parts.status;
-        *response.headers_mut() = headers;
-        response
-    }
-}
-
-impl Call<'_> {
-    /// Puts in which deployment answered, and at which attempt.
-    pub(super) fn say_who_answered(
-        &self,
-        headers: &mut HeaderMap,
-        spec: &DeploymentSpec,
-        kind: Kind,
-        attempts: usize,
-    ) {
-        let settings = &self.relay.settings;
-        if !settings.gateway.answer_headers {
-            return;
-        }
-        if let Some(backend) = settings.backends.get(&spec.backend) {
-            headers.insert(BACKEND, backend.name.clone());
-        }
-        headers.insert(KIND, HeaderValue::from_static(kind.as_str()));
-        headers.insert(ATTEMPTS, numbered(attempts));
-    }
-}
-
-/// The number of an attempt. Most calls need one, and that takes no memory.
-fn numbered(attempts: usize) -> HeaderValue {
-    match attempts {
-        1 => HeaderValue::from_static("1"),
-        more => more.into(),
     }
 }
 

@@ -15,12 +15,10 @@ use crate::gateway::limit::{Limit, Sort};
 use crate::gateway::plan::GiveUp;
 use crate::gateway::request::BodyError;
 use crate::gateway::transform::TransformError;
+use crate::host::bodies::{NO_ROOM, NO_ROOM_RETRY_MS};
 
 /// The methods of calls that are passed on, as an answer names them.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-
-/// When a call that found no room for its body is worth making again, ms.
-const NO_ROOM_RETRY_MS: u64 = 1000;
 
 /// Why a call gets no backend's answer.
 #[derive(Debug)]
@@ -239,9 +237,7 @@ impl RelayError {
             ),
             Self::NotByRule(error) => sentence(&error.to_string()),
             Self::TooLarge { max_mb } => format!("The body is larger than {max_mb} MiB."),
-            Self::NoRoom => {
-                "The bodies of other calls take all the memory that they may here; try again.".into()
-            }
+            Self::NoRoom => NO_ROOM.into(),
             Self::BodyBroken => "The body broke off.".into(),
             Self::BodyLate { deadline_ms } => {
                 format!("The body was not here within {deadline_ms} ms.")

@@ -35,8 +35,11 @@ fn is_hop_by_hop(name: &str) -> bool {
 /// What a backend never sees: the client's credentials, and what the hops before the gateway
 /// added. (`content-length` and `host` are set anew; `accept-encoding` so that usage can be read.)
 fn is_private(name: &str) -> bool {
-    const PREFIXES: [&str; 9] = [
+    const PREFIXES: [&str; 11] = [
         "x-forwarded-",
+        // Who App Service's own authentication found the client to be, and that person's tokens.
+        "x-ms-client-principal",
+        "x-ms-token-",
         "x-original-",
         "x-azure-",
         "x-arr-",
@@ -245,6 +248,8 @@ mod tests {
             ("accept-encoding", "gzip"),
             ("x-rewrite-url", "/openai/files"),
             ("x-http-method-override", "DELETE"),
+            ("x-ms-client-principal-name", "somebody"),
+            ("x-ms-token-aad-access-token", "x"),
             ("content-type", "application/json"),
             ("traceparent", "00-a-b-01"),
             ("x-ms-client-request-id", "1"),

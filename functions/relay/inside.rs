@@ -8,8 +8,8 @@ use axum::response::Response;
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use super::answer::{admit_and_run, prepare, refuse};
-use super::call::Call;
+use super::answer::{admit_and_run, log_prompt, prepare, refuse};
+use super::call::{Call, Patience};
 use super::error::RelayError;
 use super::headers::set;
 use super::reading::Reading;
@@ -75,6 +75,7 @@ impl Inside {
         record.called_by(&caller);
         record.operation = route.operation;
         record.event.priority = errand.priority;
+        log_prompt(relay, &caller.app, &route, &errand.body, &mut record);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let mut call = Call {
@@ -85,8 +86,10 @@ impl Inside {
             reading: Reading::none(),
             model: Arc::clone(&relay.settings.any_backend),
             pinned: None,
+            homes: Vec::new(),
             only: errand.only,
             is_paced,
+            patience: Patience::of_batch(&relay.settings.gateway),
             body: errand.body.clone(),
             route,
             caller,

@@ -99,7 +99,7 @@ async fn put_in(calls: &AsyncCalls, path: &str, call: &Call<'_>, record: CallRec
 /// The body as the v1 form has it: with its model.
 fn body(call: &Call<'_>) -> Bytes {
     let model = call.model.name();
-    let parts = segments(&call.body, &call.reading.edits(Some(model)));
+    let parts = segments(&call.body, &call.reading.edits(Some(model), true));
     match parts.as_slice() {
         [whole] => whole.clone(),
         parts => parts.concat().into(),

@@ -84,14 +84,15 @@ impl<'a> Reading<'a> {
     }
 
     /// The changes that the body needs: `deployment` as its model, where that is given, and usage
-    /// asked for.
-    pub(super) fn edits(&self, deployment: Option<&str>) -> Vec<Edit> {
+    /// asked for, of a backend that knows the wish.
+    pub(super) fn edits(&self, deployment: Option<&str>, may_ask_usage: bool) -> Vec<Edit> {
         let model = deployment.and_then(|name| match &self.format {
             Format::Json(head) => head.set_model(name),
             Format::Form(form) => form.set_model(name),
             Format::Opaque => None,
         });
-        model.into_iter().chain(self.ask_usage.clone()).collect()
+        let ask_usage = self.ask_usage.clone().filter(|_| may_ask_usage);
+        model.into_iter().chain(ask_usage).collect()
     }
 
     /// Whether it is JSON.

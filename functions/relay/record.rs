@@ -206,7 +206,8 @@ impl CallRecord {
         let now = self.clock.now();
         event.total_ms = now.ms_since(event.time);
         // A backend that works on a call charges for it, whether or not the client stays.
-        let left_midway = event.status == CLIENT_GONE && self.in_flight.is_some();
+        let has_left = outcome == Outcome::ClientGone && event.status == CLIENT_GONE;
+        let left_midway = has_left && self.in_flight.is_some();
         let used = left_midway || (200..300).contains(&event.status);
         (event.tokens, event.usage) = match usage {
             Some(tokens) if self.can_use => (tokens, UsageSource::Reported),
@@ -286,10 +287,13 @@ mod tests {
             region: None,
             apps: Vec::new(),
         }));
-        for (status, usage) in [
-            (400, UsageSource::None),
-            (200, UsageSource::Estimated),
-            (CLIENT_GONE, UsageSource::Estimated),
+        let gone = Outcome::ClientGone;
+        for (outcome, status, usage) in [
+            (gone, 400, UsageSource::None),
+            (gone, 200, UsageSource::Estimated),
+            (gone, CLIENT_GONE, UsageSource::Estimated),
+            // A proxy before the backend says so as well, of an answer that nobody made.
+            (Outcome::Completed, CLIENT_GONE, UsageSource::None),
         ] {
             let (recorder, mut events) = Recorder::new(2, false);
             let mut record = CallRecord::new(Clock::new(), recorder, "id".into(), "embeddings");
@@ -297,8 +301,9 @@ mod tests {
             record.can_use = true;
             record.in_flight = Some(deployment.enter());
             record.event.status = status;
-            record.finish(Outcome::ClientGone, None, 0);
-            assert_eq!(events.try_next().unwrap().usage, usage, "{status}");
+            record.finish(outcome, None, 0);
+            let event = events.try_next().unwrap();
+            assert_eq!(event.usage, usage, "{outcome:?} {status}");
         }
     }
 

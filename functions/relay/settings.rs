@@ -1,6 +1,6 @@
 //! The configuration as the relay looks things up in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -10,7 +10,7 @@ use super::credential::Credential;
 use crate::azure::own_token::OwnTokens;
 use crate::config::{ApiForm, AuthMode, Config, Endpoint};
 use crate::door::ANONYMOUS;
-use crate::gateway::app::NO_TIER;
+use crate::gateway::app::{App, NO_TIER};
 use crate::gateway::classify::MarkTimes;
 use crate::gateway::deployment::DeploymentSpec;
 use crate::gateway::event::Kind;
@@ -146,6 +146,23 @@ impl Settings {
         })
     }
 
+    /// The backends among which calls of an app that name no model have their place: those that serve most of
+    /// the models that it may use, so that what is made there can be used with them. None where it may
+    /// use no model: all are alike then.
+    pub fn homes(&self, app: &App) -> Vec<Arc<str>> {
+        let mut models: HashMap<&Arc<str>, usize> = HashMap::new();
+        for model in self.pool.models().filter(|m| app.may_ask_for(m.name())) {
+            let usable = model.deployments().filter(|one| app.may_use(&one.spec));
+            let backends: HashSet<_> = usable.map(|one| &one.spec.backend).collect();
+            for backend in backends {
+                *models.entry(backend).or_default() += 1;
+            }
+        }
+        let most = models.values().max().copied();
+        let homes = models.into_iter().filter(|(_, count)| Some(*count) == most);
+        homes.map(|(backend, _)| Arc::clone(backend)).collect()
+    }
+
     /// The settings of the next configuration. Deployments keep their marks, unless their backend is
     /// at another place or shown something else: what was learnt of it then is of no use.
     ///
@@ -240,7 +257,7 @@ fn shared(names: &[String]) -> Vec<Arc<str>> {
 }
 
 /// The apps that a backend is for: those of its deployments, where each has some.
-fn owners(deployments: &[crate::config::Deployment]) -> Vec<Arc<str>> {
+fn owners(deployments: &[&crate::config::Deployment]) -> Vec<Arc<str>> {
     let of_each = deployments.iter().map(|deployment| &deployment.apps);
     let all: Option<Vec<&Vec<String>>> = of_each.map(Option::as_ref).collect();
     all.into_iter()
@@ -253,8 +270,11 @@ fn owners(deployments: &[crate::config::Deployment]) -> Vec<Arc<str>> {
 /// call made is there for the next one.
 fn any_backend(before: &Before, config: &Config) -> ModelPool {
     let backends = config.backends.iter().map(|backend| {
-        let ptu = |d: &crate::config::Deployment| d.kind == Kind::Ptu;
-        let all_ptu = !backend.deployments.is_empty() && backend.deployments.iter().all(ptu);
+        // Those that were deleted too: what their apps made is there still.
+        let all: Vec<_> = (backend.deployments.iter())
+            .chain(&backend.deleted)
+            .collect();
+        let all_ptu = !all.is_empty() && all.iter().all(|one| one.kind == Kind::Ptu);
         DeploymentSpec {
             backend: backend.name.as_str().into(),
             name: "".into(),
@@ -262,7 +282,7 @@ fn any_backend(before: &Before, config: &Config) -> ModelPool {
             tier: NO_TIER,
             weight: 1,
             region: backend.region.as_deref().map(Arc::from),
-            apps: owners(&backend.deployments),
+            apps: owners(&all),
         }
     });
     let selection = Selection {
@@ -294,9 +314,9 @@ mod tests {
             region_class: crate::gateway::price::RegionClass::Global,
             apps: apps.map(|app| vec![app.to_owned()]),
         };
-        let all = [deployment(Some("a")), deployment(Some("b"))];
-        assert_eq!(owners(&all), ["a".into(), "b".into()]);
-        assert!(owners(&[deployment(Some("a")), deployment(None)]).is_empty());
+        let [a, b, open] = [Some("a"), Some("b"), None].map(deployment);
+        assert_eq!(owners(&[&a, &b]), ["a".into(), "b".into()]);
+        assert!(owners(&[&a, &open]).is_empty());
         assert!(owners(&[]).is_empty());
     }
 }

@@ -10,10 +10,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::gateway::classify::{NoAnswer, StreamEvent};
 use crate::gateway::deployment::MarkReason;
 use crate::gateway::opening::Opening;
+use crate::host::bodies::{Gathered, gather_answer};
 
 /// How long a stream's opening is held from its first byte on. A deployment that refuses a call
 /// in its stream does so at once; a model that thinks for long is not to look dead meanwhile.
 const OPENING_TIME: Duration = Duration::from_secs(1);
+
+/// Most of an error that is read to tell what it is about, bytes.
+const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// How a body starts.
 pub(super) enum Start {
@@ -61,6 +65,12 @@ pub(super) async fn first_event(body: &mut Incoming) -> Start {
             StreamEvent::Fault(reason) => return Start::Fault(reason),
         }
     }
+}
+
+/// The start of the body of an error, all of it where that is all that there is.
+pub(super) async fn error_body(body: &mut Incoming) -> Result<Gathered, NoAnswer> {
+    let gathered = gather_answer(body, MAX_ERROR_BODY).await;
+    gathered.map_err(|_| NoAnswer::Reset)
 }
 
 /// The next chunk that has any bytes.

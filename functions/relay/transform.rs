@@ -62,8 +62,10 @@ pub(super) fn with<'a>(
         caller: call.caller.clone(),
         model: Arc::clone(&call.model),
         pinned: call.pinned.clone(),
+        homes: call.homes.clone(),
         only: call.only,
         is_paced: call.is_paced,
+        patience: call.patience,
         started: call.started,
     })
 }

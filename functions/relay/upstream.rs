@@ -4,19 +4,19 @@ use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::UPGRADE;
 use http::{Request, Response as HttpResponse};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls_platform_verifier::BuilderVerifierExt;
 
+use super::connector::{Connector, MadeAt};
 use crate::gateway::classify::NoAnswer;
 use crate::host::bodies::discard;
 
@@ -86,7 +86,7 @@ impl http_body::Body for RequestBody {
 /// A pool of connections.
 #[derive(Clone)]
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, RequestBody>,
+    client: Client<Connector, RequestBody>,
 }
 
 /// The TLS settings that all pools share: the system's roots, private CAs included.
@@ -116,12 +116,11 @@ pub fn no_tls() -> Result<rustls::ClientConfig, rustls::Error> {
 }
 
 impl Upstream {
-    /// A pool whose connections have to be made within `connect_timeout`.
+    /// A pool whose connections have to be made within `connect_timeout`, TLS included.
     pub fn new(tls: rustls::ClientConfig, connect_timeout: Duration) -> Self {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        http.set_connect_timeout(Some(connect_timeout));
         // A path that has gone dark: what is sent is confirmed by nobody.
         #[cfg(target_os = "linux")]
         http.set_tcp_user_timeout(Some(UNCONFIRMED));
@@ -130,6 +129,7 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
+        let connector = Connector::new(connector, connect_timeout);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -138,21 +138,55 @@ impl Upstream {
         Self { client }
     }
 
+    /// Sends a request, and waits for the head of its answer.
     pub(super) async fn send(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<HttpResponse<Incoming>, NoAnswer> {
+    ) -> Result<HttpResponse<Incoming>, Unsent> {
         let asks_to_switch = request.headers().contains_key(UPGRADE);
-        let response = self.client.request(request).await.map_err(|e| reason(&e))?;
+        let since = Instant::now();
+        let sent = self.client.request(request).await;
+        let response = sent.map_err(|error| Unsent::of(&error, since))?;
         // 101 where nobody asked to switch protocols. The other 1xx never come this far.
         if response.status().is_informational() && !asks_to_switch {
-            return Err(NoAnswer::Protocol);
+            return Err(Unsent {
+                why: NoAnswer::Protocol,
+                is_stale: false,
+            });
         }
         Ok(response)
     }
 }
 
-fn reason(error: &hyper_util::client::legacy::Error) -> NoAnswer {
+/// How soon a connection of the pool breaks that was being closed as the request was sent.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unsent {
+    pub(super) why: NoAnswer,
+    /// Whether the backend was closing the connection, which was idle in the pool, just as the request was
+    /// sent. That says nothing of the backend: another connection may do.
+    pub(super) is_stale: bool,
+}
+
+impl Unsent {
+    /// Of a request that was sent at `since`.
+    fn of(error: &Error, since: Instant) -> Self {
+        let why = reason(error);
+        let mut extras = http::Extensions::new();
+        if let Some(connection) = error.connect_info() {
+            connection.get_extras(&mut extras);
+        }
+        let was_there = extras.get().is_some_and(|MadeAt(made_at)| *made_at < since);
+        Self {
+            why,
+            is_stale: why == NoAnswer::Reset && was_there && since.elapsed() <= STALE_WITHIN,
+        }
+    }
+}
+
+fn reason(error: &Error) -> NoAnswer {
     let mut source = error.source();
     let mut timed_out = false;
     let mut protocol = false;
@@ -177,10 +211,4 @@ fn reason(error: &hyper_util::client::legacy::Error) -> NoAnswer {
 pub(super) fn drain(body: Incoming) {
     // Whether it worked shows in whether the connection is used again.
     tokio::spawn(discard(body, MAX_DRAIN, DRAIN_TIME));
-}
-
-/// The start of an answer's body, up to `limit` bytes, and the whole body where that was all.
-pub(super) async fn small_body(body: &mut Incoming, limit: usize) -> Option<Bytes> {
-    let collected = Limited::new(body, limit).collect().await.ok()?;
-    Some(collected.to_bytes())
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::requests;
 use super::{Gateway, Place, surroundings};
@@ -26,7 +25,7 @@ use crate::gateway::app::App;
 use crate::gateway::classify::error_code;
 use crate::gateway::event::Kind;
 use crate::gateway::time::Timestamp;
-use crate::host::bodies::discard;
+use crate::host::bodies::{Ungathered, discard, gather_answer};
 use crate::relay::Relay;
 use crate::relay::inside::Inside;
 use crate::store::Store;
@@ -176,7 +175,7 @@ impl Way for IntoRelay {
             let body = whole(body, self.max_answer).await;
             // Its place is free when its answer has ended.
             drop(slot);
-            let body = body.map_err(|error| format!("the answer broke off: {error}"))?;
+            let body = body.map_err(|error| format!("the answer could not be read: {error}"))?;
             let beyond = body.is_none().then_some(self.max_answer);
             let body = body.unwrap_or_default();
             let status = parts.status.as_u16();
@@ -199,15 +198,14 @@ impl Way for IntoRelay {
 
 /// A body of at most `most` bytes; `None` where it has more. The rest of that is taken in all the
 /// same, without being kept: at its end stands what its call is charged by.
-async fn whole(mut body: Body, most: usize) -> Result<Option<Bytes>, axum::BoxError> {
-    match Limited::new(&mut body, most).collect().await {
-        Ok(whole) => Ok(Some(whole.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => {
-            discard(body, MAX_REST, REST_TIME).await;
-            Ok(None)
-        }
-        Err(error) => Err(error),
+async fn whole(mut body: Body, most: usize) -> Result<Option<Bytes>, Ungathered<axum::Error>> {
+    let start = gather_answer(&mut body, most).await?;
+    if start.bytes.len() <= most {
+        return Ok(Some(start.bytes));
     }
+    drop(start);
+    discard(body, MAX_REST, REST_TIME).await;
+    Ok(None)
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

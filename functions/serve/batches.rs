@@ -21,11 +21,16 @@ impl Gateway {
     pub(super) fn with_batch_api(mut self, settings: &BatchApi, kept: Kept) -> Self {
         let relay = self.relay.get();
         let clock = relay.clock;
+        let current = self.relay.clone();
+        let within = move || {
+            let deadline_ms = current.get().settings.gateway.deadline_ms;
+            Duration::from_millis(deadline_ms)
+        };
         let batches = Arc::new(Batches::new(
             settings.clone(),
             Passed {
                 max: relay.settings.gateway.max_body(),
-                within: Duration::from_millis(relay.settings.gateway.deadline_ms),
+                within: Arc::new(within),
                 room: Arc::clone(relay.room()),
             },
             kept,

@@ -114,6 +114,29 @@ async fn a_connection_that_the_backend_has_closed_is_not_used_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_closed_as_a_call_is_sent_is_made_anew() {
+    let closes = Act::SayAndReset(Vec::new());
+    let (gateway, a, _b) = over(vec![good(), closes, good()], "").await;
+    assert_eq!(
+        gateway.backends(3).await,
+        ["a", "a", "a"],
+        "it is not marked"
+    );
+    assert_eq!(a.calls(), 4);
+    for _ in 0..3 {
+        assert_eq!(gateway.event().await.attempts.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_closes_every_connection_is_tried_elsewhere() {
+    let closes = Act::SayAndReset(Vec::new());
+    let (gateway, a, _b) = over(vec![good(), closes], "").await;
+    assert_eq!(gateway.backends(3).await, ["a", "b", "b"]);
+    assert_eq!(a.calls(), 3, "once more on a connection of its own");
+}
+
+#[tokio::test]
 async fn too_many_headers_are_no_answer() {
     let headers: String = (0..200).map(|i| format!("x-{i}: y\r\n")).collect();
     let (gateway, _a, _b) = over(vec![answer("200 OK", &headers, "{}")], "").await;

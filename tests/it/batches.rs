@@ -451,6 +451,28 @@ async fn an_answer_may_be_larger_than_a_request_and_too_large_for_a_file() {
 }
 
 #[tokio::test]
+async fn a_line_has_more_time_than_a_client_and_is_kept_where_prompts_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (counting, address) = Counting::start(Duration::from_millis(1500)).await;
+    let times = "[gateway]\nfirst_byte_timeout_ms = 200\ndeadline_ms = 1000\n";
+    let config = config(folder.path(), &backend("a", address, "ptu", ""), times);
+    let logged = app("nightly", "log_prompts = true");
+    let gateway = start(&config.replace(&app("nightly", ""), &logged)).await;
+    let app = App::new(gateway.address, "nightly-key");
+    let file = app.upload(line("slow", "")).await;
+    let made = app.create(&file).await;
+    let batch = app.ended(&made["id"]).await;
+    let counts = json!({"total": 1, "completed": 1, "failed": 0});
+    assert_eq!(batch["request_counts"], counts, "{batch}");
+    assert_eq!(counting.total(), 1);
+    let event = gateway.event().await;
+    assert!(
+        event.prompt_log.starts_with("prompts/nightly/"),
+        "{event:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_long_custom_id_is_a_mistake() {
     let folder = tempfile::tempdir().unwrap();
     let (counting, address) = Counting::start(Duration::ZERO).await;

@@ -78,7 +78,7 @@ async fn a_hung_backend_is_tried_elsewhere_after_its_time() {
 #[tokio::test]
 async fn a_call_with_little_time_left_says_nothing_of_the_deployment() {
     let config = "[gateway]\ndeadline_ms = 1000\n";
-    let (gateway, a, _b) = over(vec![Act::Hang, good()], config).await;
+    let (gateway, a, _b) = over(vec![Act::Hang, good(), Act::Hang], config).await;
     let body = "{\"model\":\"gpt-4o\",\"messages\":[]}";
     let mut client = Raw::connect(gateway.address).await;
     let head = format!(
@@ -91,7 +91,11 @@ async fn a_call_with_little_time_left_says_nothing_of_the_deployment() {
     assert_eq!(client.answer().await.status, 504);
     let next = gateway.chat().send().await.unwrap();
     assert_eq!(header(&next, "x-spillway-backend"), "a", "it is not marked");
-    assert_eq!(a.calls(), 2);
+    let hung = gateway.chat().send().await.unwrap();
+    assert_eq!(hung.status(), 504, "with all of its time");
+    let next = gateway.chat().send().await.unwrap();
+    assert_eq!(header(&next, "x-spillway-backend"), "b", "it is marked");
+    assert_eq!(a.calls(), 3);
 }
 
 #[tokio::test]
@@ -177,6 +181,43 @@ async fn usage_is_asked_for_and_kept_from_a_client_that_did_not_ask() {
         .await
         .unwrap();
     assert_eq!(asked.text().await.unwrap(), format!("{CHUNK}{USAGE}{DONE}"));
+}
+
+#[tokio::test]
+async fn a_stream_that_never_ends_is_cut_off() {
+    let parts = stream(&[CHUNK; 100], true);
+    let more = "[gateway]\nmax_answer_ms = 1000\n";
+    let (gateway, _a, _b) = over(vec![Act::Drip(parts, Duration::from_millis(50))], more).await;
+    let text = gateway.stream().send().await.unwrap().text().await.unwrap();
+    let (chunks, end) = text.split_at(text.rfind("data:").unwrap());
+    assert!(chunks.starts_with(CHUNK) && chunks.len() < 100 * CHUNK.len());
+    assert!(end.contains("\"code\":\"stream_cut\""), "{end}");
+    assert_eq!(gateway.event().await.outcome, Outcome::Cut);
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_cut_off_by_then_too() {
+    let parts = vec![stream(&[CHUNK], false).concat(), Vec::new()];
+    let more = "[gateway]\nmax_answer_ms = 1000\n";
+    let (gateway, _a, _b) = over(vec![Act::Drip(parts, Duration::from_secs(60))], more).await;
+    let text = gateway.stream().send().await.unwrap().text().await;
+    assert!(text.unwrap().contains("\"code\":\"stream_cut\""));
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_is_a_connection_that_is_not_made() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let b = Scripted::start(vec![good()]).await;
+    let deaf = backend("a", address, "ptu", "").replace("http://", "https://");
+    let deaf = deaf.replace("region =", "key = \"k\"\nregion =");
+    let times = "[gateway]\nconnect_timeout_ms = 300\n";
+    let payg = backend("b", b.address, "payg", "");
+    let gateway = start(&format!("{OPEN}{times}{deaf}{payg}")).await;
+    assert_eq!(gateway.backends(1).await, ["b"]);
+    let event = gateway.event().await;
+    assert_eq!(event.attempts[0].error.as_deref(), Some("connect_timeout"));
+    drop(listener);
 }
 
 #[tokio::test]
@@ -288,6 +329,23 @@ async fn the_clients_mistakes_go_back_untouched() {
         assert_eq!(answer.text().await.unwrap(), body);
         assert_eq!(b.calls(), 0);
     }
+}
+
+#[tokio::test]
+async fn an_error_that_is_too_long_to_be_looked_at_goes_back_whole() {
+    let long = "x".repeat(200_000);
+    let (gateway, _a, b) = over(vec![answer("404 Not Found", "", &long)], "").await;
+    let answer = gateway.chat().send().await.unwrap();
+    assert_eq!(answer.status(), 404);
+    let text = answer.text().await.unwrap();
+    assert!(text == long, "{} bytes of 200,000", text.len());
+    assert_eq!(b.calls(), 0);
+}
+
+#[tokio::test]
+async fn an_error_that_breaks_off_is_tried_elsewhere() {
+    let short = b"HTTP/1.1 404 Not Found\r\ncontent-length: 100\r\n\r\n{".to_vec();
+    falls_over_to_b(Act::SayAndReset(short), "", "reset").await;
 }
 
 #[tokio::test]

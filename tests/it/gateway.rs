@@ -44,6 +44,13 @@ pub(crate) async fn start_over(config: &str, blobs: Arc<dyn Blobs>) -> Running {
     start_read(&read(config), None, Some(blobs)).await
 }
 
+/// Starts a gateway with a configuration that no file could say.
+pub(crate) async fn start_changed(config: &str, change: impl FnOnce(&mut Config)) -> Running {
+    let mut config = read(config);
+    change(&mut config);
+    start_read(&config, None, None).await
+}
+
 fn read(config: &str) -> Config {
     Config::parse(config, "test", &|_| None).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -110,6 +110,18 @@ async fn what_another_app_has_stored_is_not_found() {
             "{\"model\":\"gpt-4o\",\"vector_store_ids\":[\"vs_1\"]}",
         ),
         (
+            "POST /v1/responses",
+            "{\"model\":\"gpt-4o\",\"tools\":[{\"vector_store_ids\":[\"vs_1\"]}]}",
+        ),
+        (
+            "POST /v1/responses",
+            "{\"model\":\"gpt-4o\",\"input\":[{\"content\":[{\"file_id\":\"file-1\"}]}]}",
+        ),
+        (
+            "POST /v1/responses",
+            "{\"model\":\"gpt-4o\",\"input\":[{\"content\":[{\"fil\\u0065_id\":\"file-1\"}]}]}",
+        ),
+        (
             "POST /v1/fine_tuning/jobs",
             "{\"model\":\"gpt-4o\",\"training_file\":\"file-2\",\"validation_file\":\"file-1\"}",
         ),

@@ -95,6 +95,7 @@ async fn talk(stream: TcpStream, heard: Heard) {
     };
     let created = json!({"type": "session.created"}).to_string();
     let _ = socket.send(Message::text(created)).await;
+    let mut responses = Responses::default();
     while let Some(Ok(message)) = socket.next().await {
         let text = match message {
             Message::Text(text) => text.to_string(),
@@ -106,21 +107,33 @@ async fn talk(stream: TcpStream, heard: Heard) {
         };
         heard.texts.lock().unwrap().push(text.clone());
         let event: Value = serde_json::from_str(&text).unwrap_or_default();
-        let begun = json!({"type": "response.created", "response": {"usage": null}}).to_string();
         let delta = json!({"type": "response.output_text.delta", "delta": "12345678"}).to_string();
-        let sent = match event["type"].as_str().unwrap_or_default() {
+        let kind = event["type"].as_str().unwrap_or_default();
+        let sent = match kind {
             "response.create" => {
-                let _ = socket.send(Message::text(begun)).await;
-                socket.send(Message::text(done())).await
+                let id = responses.begin();
+                let _ = socket.send(Message::text(begun(&id))).await;
+                socket.send(Message::text(done(&id))).await
             }
-            // Goes on until it is cancelled.
-            "begin" => {
-                let _ = socket.send(Message::text(begun)).await;
+            // Goes on until it is cancelled, in the conversation or outside it.
+            "begin" | "beside" => {
+                let id = responses.begin();
+                let _ = socket.send(Message::text(begun(&id))).await;
+                match kind {
+                    "begin" => responses.inside = Some(id),
+                    _ => responses.beside.push(id),
+                }
                 socket.send(Message::text(delta)).await
             }
-            "response.cancel" | "end" => socket.send(Message::text(done())).await,
+            "response.cancel" | "end" => {
+                let text = match responses.end(event["response_id"].as_str()) {
+                    Some(id) => done(&id),
+                    None => json!({"type": "error"}).to_string(),
+                };
+                socket.send(Message::text(text)).await
+            }
             "break" => {
-                let _ = socket.send(Message::text(begun)).await;
+                let _ = socket.send(Message::text(begun(&responses.begin()))).await;
                 let _ = socket.send(Message::text(delta)).await;
                 return;
             }
@@ -139,8 +152,39 @@ async fn talk(stream: TcpStream, heard: Heard) {
     }
 }
 
-fn done() -> String {
-    json!({"type": "response.done", "response": {"status": "completed", "usage": {
+/// The responses of a session at a backend.
+#[derive(Default)]
+struct Responses {
+    made: u32,
+    /// The one that goes on in the conversation.
+    inside: Option<String>,
+    /// Those that go on outside it.
+    beside: Vec<String>,
+}
+
+impl Responses {
+    fn begin(&mut self) -> String {
+        self.made += 1;
+        format!("resp_{}", self.made)
+    }
+
+    /// Ends the one that is named. Where none is, only that in the conversation is meant.
+    fn end(&mut self, id: Option<&str>) -> Option<String> {
+        let Some(id) = id else {
+            return self.inside.take();
+        };
+        let place = self.beside.iter().position(|one| one == id);
+        let beside = place.map(|place| self.beside.remove(place));
+        beside.or_else(|| self.inside.take_if(|one| one == id))
+    }
+}
+
+fn begun(id: &str) -> String {
+    json!({"type": "response.created", "response": {"id": id, "usage": null}}).to_string()
+}
+
+fn done(id: &str) -> String {
+    json!({"type": "response.done", "response": {"id": id, "status": "completed", "usage": {
         "total_tokens": 30, "input_tokens": 20, "output_tokens": 10,
         "input_token_details": {"text_tokens": 5, "audio_tokens": 15, "cached_tokens": 4},
         "output_token_details": {"text_tokens": 2, "audio_tokens": 8},
@@ -234,6 +278,17 @@ async fn respond(socket: &mut Socket) {
     say(socket, "response.create").await;
     assert_eq!(event(socket).await["type"], "response.created");
     assert_eq!(event(socket).await["type"], "response.done");
+}
+
+/// Has a response begun that goes on.
+async fn begin(socket: &mut Socket, kind: &str) {
+    say(socket, kind).await;
+    assert_eq!(event(socket).await["type"], "response.created");
+    assert_eq!(event(socket).await["type"], "response.output_text.delta");
+}
+
+fn cancel(id: &str) -> String {
+    format!(r#"{{"type":"response.cancel","response_id":"{id}"}}"#)
 }
 
 async fn all_over(sessions: &Sessions) {
@@ -413,13 +468,13 @@ async fn what_a_response_used_whose_client_left_is_known_all_the_same() {
             (event.tokens.total(), event.usage),
             (30, UsageSource::Reported)
         );
-        heard.text(r#"{"type":"response.cancel"}"#).await;
+        heard.text(&cancel("resp_1")).await;
         heard.texts.lock().unwrap().clear();
         all_over(&sessions).await;
     }
 }
 
-/// Responses outside the conversation run beside each other.
+/// Responses outside the conversation run beside each other, and end when they are named only.
 #[tokio::test]
 async fn a_response_is_not_over_because_another_one_is() {
     let (address, heard) = talker().await;
@@ -427,28 +482,53 @@ async fn a_response_is_not_over_because_another_one_is() {
     let (gateway, sessions) = start_realtime(&config).await;
     for says_goodbye in [true, false] {
         let mut socket = open(&gateway, V1).await;
-        say(&mut socket, "begin").await;
-        assert_eq!(event(&mut socket).await["type"], "response.created");
-        assert_eq!(
-            event(&mut socket).await["type"],
-            "response.output_text.delta"
-        );
+        for kind in ["begin", "beside", "beside"] {
+            begin(&mut socket, kind).await;
+        }
         respond(&mut socket).await;
         assert_eq!(gateway.event().await.tokens.total(), 30);
         if says_goodbye {
             socket.close(None).await.unwrap();
         }
         drop(socket);
-        let event = gateway.event().await;
-        assert_eq!(
-            (event.tokens.total(), event.usage),
-            (30, UsageSource::Reported),
-            "the one that was under way"
-        );
-        heard.text(r#"{"type":"response.cancel"}"#).await;
+        for event in gateway.events(3).await {
+            assert_eq!(
+                (event.tokens.total(), event.usage),
+                (30, UsageSource::Reported),
+                "each that was under way"
+            );
+        }
+        for id in ["resp_1", "resp_2", "resp_3"] {
+            heard.text(&cancel(id)).await;
+        }
         heard.texts.lock().unwrap().clear();
         all_over(&sessions).await;
     }
+}
+
+#[tokio::test]
+async fn each_response_that_a_backend_breaks_off_is_an_event_and_a_request() {
+    let (address, _) = talker().await;
+    let limited = app("portal", "requests_per_minute = 2");
+    let config = section("a", address, "payg") + &limited;
+    let (gateway, sessions) = start_realtime(&config).await;
+    let key = [("api-key", "portal-key")];
+    let (mut socket, _) = ask(gateway.address, V1, &key).await.unwrap();
+    begin(&mut socket, "beside").await;
+    say(&mut socket, "break").await;
+    assert_eq!(closed(&mut socket).await.0, 1011);
+    let events = gateway.events(2).await;
+    for event in &events {
+        assert_eq!(
+            (event.outcome, event.usage, event.status),
+            (Outcome::Cut, UsageSource::Estimated, 200)
+        );
+    }
+    let output: u64 = events.iter().map(|event| event.tokens.output).sum();
+    assert_eq!(output, 4, "sixteen bytes of text");
+    drop(socket);
+    all_over(&sessions).await;
+    assert_eq!(refused(&gateway, V1, &key).await.0, 429);
 }
 
 #[tokio::test]

@@ -176,6 +176,28 @@ async fn forms_of_the_batch_api_take_room_of_the_same() {
     assert_eq!(upload(700_000).await.status, 200, "there is room again");
 }
 
+#[tokio::test]
+async fn a_form_has_the_time_of_the_configuration_that_it_comes_under() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = Scripted::start(vec![good()]).await;
+    let kept = folder.path().display();
+    let config = |deadline_ms: u32| {
+        format!(
+            "[gateway]\nmax_body_mb = 1\ndeadline_ms = {deadline_ms}\n[storage]\ntables = \"embedded:{kept}\"\n\
+             blobs = \"embedded:{kept}\"\n[batch_api]\n{}{}",
+            app("nightly", ""),
+            backend("a", a.address, "payg", "")
+        )
+    };
+    let gateway = start(&config(200_000)).await;
+    gateway.swap(&config(1000));
+    let mut slow = Raw::connect(gateway.address).await;
+    slow.write(&form(900_000, 700_000)).await;
+    let answer = slow.answer().await;
+    assert_eq!(answer.status, 408);
+    assert_eq!(answer.json()["error"]["code"], "body_late");
+}
+
 /// It takes the minute that a client may be silent for.
 #[tokio::test]
 async fn a_client_that_falls_silent_is_waited_for_for_a_minute() {

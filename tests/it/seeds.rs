@@ -162,7 +162,8 @@ async fn a_region_whose_resource_is_down_is_served_by_the_other_one() {
         gateway.backends(6).await,
         ["europe", "europe", "japan", "japan", "japan", "japan"]
     );
-    assert_eq!(europe.calls(), 3, "its mark keeps the others away");
+    // Once more on a connection of its own: the first may have been closed just then.
+    assert_eq!(europe.calls(), 4, "its mark keeps the others away");
     let near = regional("japan", &europe, &japan).await;
     assert_eq!(near.backends(2).await, ["japan"; 2]);
 }

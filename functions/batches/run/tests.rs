@@ -138,7 +138,7 @@ async fn ended(
         BatchApi::default(),
         Passed {
             max: 1 << 20,
-            within: Duration::from_secs(1),
+            within: Arc::new(|| Duration::from_secs(1)),
             room: Arc::new(Room::new(1 << 20)),
         },
         Kept {

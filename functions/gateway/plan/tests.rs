@@ -248,6 +248,11 @@ fn a_caller_keeps_to_its_backends() {
     assert_eq!(call.gives_up(0), GiveUp::NoDeployment);
     call.caller.app = None;
     assert_eq!(call.backend(0), "ptu");
+    let homes = ["payg".into()];
+    call.caller.homes = &homes;
+    assert_eq!(call.gives_up(0), GiveUp::NoDeployment);
+    call.caller.pinned = None;
+    assert_eq!(call.backend(0), "payg");
 }
 
 #[test]

@@ -55,14 +55,26 @@ fn hear(listener: &mut Listener, event: &str, size: usize) -> Option<Said> {
 fn the_end_of_a_response_tells_what_it_used_in_text_and_audio() {
     for size in [1, 7, 4096] {
         let mut listener = Listener::default();
-        let begun = r#"{"type":"response.created","response":{"usage":null}}"#;
-        assert_eq!(hear(&mut listener, begun, size), Some(Said::Begun));
-        let Some(Said::Done(Some(tokens))) = hear(&mut listener, DONE, size) else {
+        let begun = r#"{"event_id":"event_1","type":"response.created","response":{"usage":null,"object":"realtime.response","id":"resp_001","output":[{"id":"x"}]}}"#;
+        let named = Some("resp_001".into());
+        assert_eq!(
+            hear(&mut listener, begun, size),
+            Some(Said::Begun(named.clone()))
+        );
+        let Some(Said::Done(id, Some(tokens))) = hear(&mut listener, DONE, size) else {
             panic!("{size}");
         };
+        assert_eq!(id, named);
         assert_eq!((tokens.input, tokens.output, tokens.cached), (127, 148, 64));
         assert_eq!((tokens.audio_input, tokens.audio_output), (8, 112));
+        assert_eq!(tokens.cached_audio, 0, "what was cached is text");
     }
+    let heard = r#""text_tokens":58,"audio_tokens":6"#;
+    let done = DONE.replace(r#""text_tokens":64,"audio_tokens":0"#, heard);
+    let Some(Said::Done(_, Some(tokens))) = hear(&mut Listener::default(), &done, 100) else {
+        panic!("{done}");
+    };
+    assert_eq!((tokens.cached, tokens.cached_audio), (64, 6));
 }
 
 #[test]
@@ -82,7 +94,7 @@ fn nothing_else_is_taken_for_an_end() {
         assert_eq!(hear(&mut listener, event, 5), None, "{event}");
     }
     let spaced = r#"{ "type" : "response.done" , "response": {"usage": null} }"#;
-    assert_eq!(hear(&mut listener, spaced, 5), Some(Said::Done(None)));
+    assert_eq!(hear(&mut listener, spaced, 5), Some(Said::Done(None, None)));
 }
 
 #[test]

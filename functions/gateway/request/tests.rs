@@ -44,6 +44,11 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
         r#"{"file_ids":["x"]}"#,
         r#"{"file_ids":"x"}"#,
         r#"{"vector_store_ids":[null,7,["y"],{"id":"y"},"\u0078"]}"#,
+        r#"{"input":[{"role":"user","content":[{"type":"input_file","file_id":"x"}]}]}"#,
+        r#"{"messages":[{"content":[{"type":"file","file":{"fil\u0065_id":"x"}}]}]}"#,
+        r#"{"tools":[{"type":"file_search","vector_store_ids":["x"]}]}"#,
+        r#"{"tools":[{"type":"code_interpreter","container":"x"}]}"#,
+        r#"{"tools":[{"container":{"type":"auto","file_ids":["x"]}}]}"#,
     ] {
         assert_eq!(head(body).stored_ids().next(), Some("x"), "{body}");
     }
@@ -55,7 +60,13 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
     assert_eq!(both.stored_ids().collect::<Vec<_>>(), ["x", "y"]);
     let lists = head(r#"{"file_ids":["x","y"],"name":"n","vector_store_ids":["z"]}"#);
     assert_eq!(lists.stored_ids().collect::<Vec<_>>(), ["x", "y", "z"]);
-    for body in [r#"{"file_ids":null}"#, r#"{"file_ids":{"a":"x"}}"#] {
+    for body in [
+        r#"{"file_ids":null}"#,
+        r#"{"file_ids":{"a":"x"}}"#,
+        r#"{"input":"{\"file_id\":\"x\"}"}"#,
+        r#"{"input":"\u0066ile_id, or \u00e9"}"#,
+        r#"{"tools":[{"parameters":{"properties":{"file_id":{"type":"string"}}}}]}"#,
+    ] {
         assert_eq!(head(body).stored_ids().next(), None, "{body}");
     }
 }
@@ -70,6 +81,7 @@ fn a_body_names_so_many_stored_things_at_most() {
         json!({"file_ids": ids(100_000)}),
         json!({"file_ids": ids(512), "file_id": "file-1"}),
         json!({"file_ids": ids(300), "vector_store_ids": ids(213)}),
+        json!({"input": [{"content": vec![json!({"file_id": "file-1"}); 513]}]}),
     ] {
         let error = error(&body.to_string());
         assert!(

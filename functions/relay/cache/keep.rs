@@ -49,6 +49,7 @@ impl Role {
 /// Charges a call for its part of an answer.
 fn give(part: &Part, event: &mut UsageEvent) {
     let answer = &part.answer;
+    event.service_tier = answer.service_tier;
     if part.calls == 0 {
         event.cache = Some(event::Cache::Hit);
         (event.tokens, event.usage) = (Tokens::default(), UsageSource::None);

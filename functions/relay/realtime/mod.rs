@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use self::session::Session;
 use super::answer::{begin, named, refuse};
-use super::call::{Answered, Call};
+use super::call::{Answered, Call, Patience};
 use super::error::RelayError;
 use super::headers::{set, to_client};
 use super::reading::Reading;
@@ -153,8 +153,10 @@ pub(super) async fn answer(
         reading: Reading::none(),
         model,
         pinned: None,
+        homes: Vec::new(),
         only: None,
         is_paced: false,
+        patience: Patience::of_client(&relay.settings.gateway),
         body: Bytes::new(),
         route,
         caller,

@@ -16,7 +16,8 @@ use super::way::{Patience, Stopped, Way};
 use crate::current::Current;
 use crate::gateway::event::{Outcome, Tokens};
 use crate::gateway::id::new_id;
-use crate::gateway::realtime::{CANCEL, Listener, Said};
+use crate::gateway::realtime::{Listener, Said, UnderWay};
+use crate::gateway::time::Timestamp;
 use crate::gateway::websocket::{FrameError, Frames, TEXT, Text};
 use crate::quota::Denial;
 use crate::relay::Relay;
@@ -72,10 +73,9 @@ pub(super) struct Session {
     /// The response that ends next, or the one that begins next.
     record: CallRecord,
     listener: Listener,
-    /// Responses that have begun and not ended. Those outside the conversation run beside each other.
-    under_way: u32,
-    /// Whether there are any, for others, to whom one has ended once the client has been sent its end.
-    speaking: watch::Sender<bool>,
+    under_way: UnderWay,
+    /// The same for others, to whom one has ended once the client has been sent its end.
+    speaking: watch::Sender<UnderWay>,
     responses: u64,
 }
 
@@ -85,8 +85,8 @@ impl Session {
             relay,
             record,
             listener: Listener::default(),
-            under_way: 0,
-            speaking: watch::Sender::new(false),
+            under_way: UnderWay::default(),
+            speaking: watch::Sender::default(),
             responses: 0,
         }
     }
@@ -157,36 +157,49 @@ impl Session {
             let mut denied = None;
             for said in said {
                 match said {
-                    Said::Begun => self.begun(),
-                    Said::Done(usage) => denied = denied.or(self.done(usage).await),
+                    Said::Begun(id) => self.under_way.begin(id, self.record.now()),
+                    Said::Done(id, usage) => {
+                        let begun = self.under_way.end(id.as_deref());
+                        denied = denied.or(self.done(begun, usage).await);
+                    }
                 }
             }
             is_deaf |= !way.pass(&bytes).await;
-            let is_speaking = self.under_way > 0;
-            self.speaking
-                .send_if_modified(|speaks| std::mem::replace(speaks, is_speaking) != is_speaking);
+            let under_way = &self.under_way;
+            self.speaking.send_if_modified(|told| {
+                let differs = told != under_way;
+                if differs {
+                    told.clone_from(under_way);
+                }
+                differs
+            });
             if let Some(what) = denied {
                 return End::Denied(what);
             }
-            if is_deaf && !is_speaking {
+            if is_deaf && self.under_way.is_empty() {
                 return End::Client(Stopped::Gone);
             }
         }
     }
 
-    fn begun(&mut self) {
-        self.record.event.time = self.record.now();
-        self.under_way = self.under_way.saturating_add(1);
-    }
-
-    /// Keeps what a response used. Where the app may have no other, why not.
-    async fn done(&mut self, usage: Option<Tokens>) -> Option<&'static str> {
+    /// The record of a response that began then and has ended; the next one's takes its place.
+    fn ended(&mut self, begun: Option<Timestamp>) -> CallRecord {
         let id = new_id(self.record.now(), &mut fastrand::Rng::new());
         let next = self.record.next_response(id);
         let mut ended = std::mem::replace(&mut self.record, next);
+        ended.event.time = begun.unwrap_or(ended.event.time);
         ended.event.status = 200;
+        ended
+    }
+
+    /// Keeps what a response used that began then. Where the app may have no other, why not.
+    async fn done(
+        &mut self,
+        begun: Option<Timestamp>,
+        usage: Option<Tokens>,
+    ) -> Option<&'static str> {
+        let ended = self.ended(begun);
         let text_bytes = self.listener.take_text_bytes();
-        self.under_way = self.under_way.saturating_sub(1);
         self.responses += 1;
         if let Some(lasting) = ended.finish(Outcome::Completed, usage, text_bytes) {
             // An error is the end of waiting too: the event could not be made to last.
@@ -211,40 +224,41 @@ impl Session {
         }
     }
 
-    /// What is left of the session becomes an event: a response that did not come to its end, or that
-    /// there was none at all.
-    fn finish(self, end: End, client_has_closed: bool) {
-        let Self {
-            mut record,
-            mut listener,
-            under_way,
-            responses,
-            ..
-        } = self;
-        if under_way > 0 {
-            record.event.status = 200;
-            let outcome = if client_has_closed {
-                Outcome::ClientGone
-            } else {
-                end.outcome()
-            };
-            record.finish(outcome, None, listener.take_text_bytes());
-        } else if responses == 0 {
-            record.finish(Outcome::Completed, None, 0);
-        } else {
-            record.forget();
+    /// What is left of the session becomes events: one of each response that did not come to its end, or
+    /// that there was none at all.
+    fn finish(mut self, end: End, client_has_closed: bool) {
+        let left = std::mem::take(&mut self.under_way);
+        if left.is_empty() && self.responses == 0 {
+            self.record.finish(Outcome::Completed, None, 0);
+            return;
         }
+        let outcome = if client_has_closed {
+            Outcome::ClientGone
+        } else {
+            end.outcome()
+        };
+        // Whose of several the text is is not known: it is charged once.
+        let mut text_bytes = self.listener.take_text_bytes();
+        for begun in left.begun() {
+            if self.record.reservation.is_none() {
+                // It was made, whether or not the app may have another.
+                let _ = self.admit();
+            }
+            let ended = self.ended(Some(begun));
+            ended.finish(outcome, None, std::mem::take(&mut text_bytes));
+        }
+        self.record.forget();
     }
 }
 
 /// From the client to the backend.
-async fn go_up(way: &mut Way, mut speaking: watch::Receiver<bool>) -> End {
+async fn go_up(way: &mut Way, mut speaking: watch::Receiver<UnderWay>) -> End {
     loop {
         let bytes = match way.next().await {
             Ok(bytes) => bytes,
             Err(stopped) => {
-                if *speaking.borrow() && way.say(TEXT, CANCEL).await {
-                    quiet(&mut speaking).await;
+                if way.may_say(TEXT) {
+                    hush(way, &mut speaking).await;
                 }
                 return End::Client(stopped);
             }
@@ -255,9 +269,9 @@ async fn go_up(way: &mut Way, mut speaking: watch::Receiver<bool>) -> End {
         };
         let (before, closing) = bytes.split_at(closes_at.unwrap_or(bytes.len()));
         let mut is_there = way.pass(before).await;
-        // A backend whose client has closed says no more what the response used.
-        if closes_at.is_some() && *speaking.borrow() && way.say_here(TEXT, CANCEL).await {
-            quiet(&mut speaking).await;
+        // A backend whose client has closed says no more what a response used.
+        if closes_at.is_some() {
+            hush(way, &mut speaking).await;
         }
         is_there &= way.pass(closing).await;
         if !is_there {
@@ -267,17 +281,38 @@ async fn go_up(way: &mut Way, mut speaking: watch::Receiver<bool>) -> End {
     }
 }
 
-/// Waits until no response is under way, but not for long.
-async fn quiet(speaking: &mut watch::Receiver<bool>) {
-    // Whoever speaks is here as long as the session is.
-    let _ = timeout(HUSH, speaking.wait_for(|speaks| !*speaks)).await;
+/// Has the backend end each response that is under way, and those that begin meanwhile, and waits until
+/// none is, but not for long. Whoever calls knows that a message may stand here.
+async fn hush(way: &mut Way, speaking: &mut watch::Receiver<UnderWay>) {
+    let hushed = async {
+        let mut asked = Vec::new();
+        loop {
+            let cancels = speaking.borrow_and_update().cancels();
+            if cancels.is_empty() {
+                return;
+            }
+            for cancel in cancels {
+                if asked.contains(&cancel) {
+                    continue;
+                }
+                if !way.say_here(TEXT, &cancel).await {
+                    return;
+                }
+                asked.push(cancel);
+            }
+            if speaking.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(HUSH, hushed).await;
 }
 
-async fn asked_to_end(mut ending: watch::Receiver<bool>, mut speaking: watch::Receiver<bool>) {
+async fn asked_to_end(mut ending: watch::Receiver<bool>, mut speaking: watch::Receiver<UnderWay>) {
     let asked = ending.wait_for(|ending| *ending).await.is_ok();
     if !asked {
         // Nobody is left who could ask.
         return std::future::pending().await;
     }
-    let _ = speaking.wait_for(|speaks| !*speaks).await;
+    let _ = speaking.wait_for(UnderWay::is_empty).await;
 }

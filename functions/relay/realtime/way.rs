@@ -118,14 +118,19 @@ impl Way {
         !self.is_broken
     }
 
-    /// Puts in a frame of the gateway's own, if one may stand here.
-    pub(super) async fn say(&mut self, opcode: u8, payload: &[u8]) -> bool {
+    /// Whether a frame of the gateway's own may stand here.
+    pub(super) const fn may_say(&self, opcode: u8) -> bool {
         let may = if opcode >= CLOSE {
             self.frames.is_between_frames()
         } else {
             self.frames.is_between_messages()
         };
-        may && !self.frames.is_closed() && self.say_here(opcode, payload).await
+        may && !self.frames.is_closed()
+    }
+
+    /// Puts in a frame of the gateway's own, if one may stand here.
+    async fn say(&mut self, opcode: u8, payload: &[u8]) -> bool {
+        self.may_say(opcode) && self.say_here(opcode, payload).await
     }
 
     /// As [`Self::say`], where whoever calls knows that one may stand.

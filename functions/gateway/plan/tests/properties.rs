@@ -185,6 +185,7 @@ impl World {
             priority: Priority::High,
             only: None,
             pinned: pinned.as_deref(),
+            homes: &[],
             region: self.prefers.then_some("near"),
             hash: self.seed,
         };
