@@ -116,8 +116,9 @@ var idSettings = [for account in accounts: { name: 'OPENAI_${toUpper(replace(acc
 var secretSettings = [for setting in vaultSettings: { name: setting, value: '@Microsoft.KeyVault(SecretUri=${vaultUri}secrets/${replace(setting, '_', '-')}/)' }]
 var disabledSettings = [for function in disabledFunctions: { name: 'AzureWebJobs.${function}.Disabled', value: 'true' }]
 var ownSettings = concat(hostSettings, settings, endpointSettings, idSettings, secretSettings, disabledSettings)
-// By name, so that each is there once: a further setting takes the place of one that is set here.
-var settingsByName = union(toObject(ownSettings, setting => setting.name, setting => setting.value), extraSettings)
+var furtherSettings = [for setting in items(extraSettings): { name: setting.key, value: setting.value }]
+// A further setting takes the place of one that is set here, so that each name is there once.
+var allSettings = concat(filter(ownSettings, setting => !contains(extraSettings, setting.name)), furtherSettings)
 
 resource plan 'Microsoft.Web/serverfarms@2024-04-01' = {
   // checkov:skip=CKV_AZURE_212: Flex Consumption scales by itself, and keeps instances ready by functionAppConfig.scaleAndConcurrency.alwaysReady
@@ -163,7 +164,7 @@ resource app 'Microsoft.Web/sites@2024-04-01' = {
     keyVaultReferenceIdentity: identityId
     virtualNetworkSubnetId: empty(subnetIds) ? null : subnetIds[region]
     siteConfig: {
-      appSettings: [for setting in items(settingsByName): { name: setting.key, value: setting.value }]
+      appSettings: allSettings
       minTlsVersion: '1.2'
       scmMinTlsVersion: '1.2'
       http20Enabled: true

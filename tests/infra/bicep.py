@@ -22,7 +22,7 @@ FUNCTIONS = {
     "loadJsonContent": None, "loadTextContent": "string", "range": "array", "replace": "string",
     "resourceGroup": "object", "skip": None, "split": "array", "string": "string",
     "subscription": "object", "subscriptionResourceId": "string", "tenant": "object",
-    "toObject": "object", "toLower": "string", "toUpper": "string", "union": None, "uniqueString": "string",
+    "toLower": "string", "toUpper": "string", "union": None, "uniqueString": "string",
     "utcNow": "string",
 }
 DECORATORS = {"description", "allowed", "minLength", "maxLength", "minValue", "maxValue", "batchSize", "secure"}

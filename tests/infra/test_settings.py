@@ -97,11 +97,12 @@ def test_further_settings_take_the_place_of_those_that_are_set():
     app = (INFRA / "modules/function-app.bicep").read_text()
     assert "param extraSettings object = {}" in main and "\n    extraSettings: extraSettings\n" in main
     own = re.search(r"^var ownSettings = concat\((.*)\)$", app, re.M).group(1).split(", ")
-    declared = set(re.findall(r"^var (\w+Settings) = ", app, re.M)) - {"ownSettings"}
+    declared = set(re.findall(r"^var (\w+Settings) = ", app, re.M)) - {"ownSettings", "furtherSettings", "allSettings"}
     assert set(own) == declared | {"settings"}
-    merged = "union(toObject(ownSettings, setting => setting.name, setting => setting.value), extraSettings)"
-    assert f"var settingsByName = {merged}\n" in app
-    assert "appSettings: [for setting in items(settingsByName): { name: setting.key, value: setting.value }]" in app
+    assert "var furtherSettings = [for setting in items(extraSettings): { name: setting.key, value: setting.value }]" in app
+    replaced = "filter(ownSettings, setting => !contains(extraSettings, setting.name))"
+    assert f"var allSettings = concat({replaced}, furtherSettings)\n" in app
+    assert "\n      appSettings: allSettings\n" in app
 
 
 @pytest.mark.parametrize("page,setting", [
