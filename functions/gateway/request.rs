@@ -11,6 +11,8 @@ use bytes::Bytes;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use self::ids::Ids;
+
 mod ids;
 #[cfg(test)]
 mod tests;
@@ -115,7 +117,7 @@ pub struct Head<'a> {
     stream_options: Option<&'a RawValue>,
     max_output_tokens: Option<u64>,
     store: Option<bool>,
-    stored_ids: Vec<Cow<'a, str>>,
+    stored_ids: Ids<'a>,
     has_data_sources: bool,
     prompt: Option<&'a RawValue>,
     /// Where the first key may be put in.
@@ -153,6 +155,12 @@ impl<'a> Head<'a> {
         json.deserialize_map(Fields(&mut head))
             .and_then(|()| json.end())
             .map_err(|e| BodyError::not_json(&e))?;
+        head.stored_ids.add_within(body);
+        if head.stored_ids.are_too_many() {
+            return Err(BodyError::whole(format!(
+                "the body names more than {MAX_STORED_IDS} stored things (files, vector stores and the like); make several calls of it"
+            )));
+        }
         Ok(head)
     }
 
@@ -165,7 +173,7 @@ impl<'a> Head<'a> {
             return Ok(None);
         };
         let at = self.span(raw).start;
-        text(raw)
+        text(raw.get())
             .map(Some)
             .ok_or_else(|| BodyError::at(self.body, at, "`model` must be a string"))
     }
@@ -193,7 +201,7 @@ impl<'a> Head<'a> {
     /// The ids of what is stored that the call builds on: a response, conversation, file, assistant,
     /// thread, vector store.
     pub fn stored_ids(&self) -> impl Iterator<Item = &str> {
-        self.stored_ids.iter().map(|id| &**id)
+        self.stored_ids.iter()
     }
 
     /// The JSON of the prompt: `messages`, `input` or `prompt`.
@@ -204,7 +212,7 @@ impl<'a> Head<'a> {
     /// The edit that makes `model` be `deployment`; `None` where it is already.
     pub fn set_model(&self, deployment: &str) -> Option<Edit> {
         match self.model {
-            Some(raw) if text(raw).as_deref() == Some(deployment) => None,
+            Some(raw) if text(raw.get()).as_deref() == Some(deployment) => None,
             Some(raw) => Some(Edit {
                 range: self.span(raw),
                 text: json_string(deployment).into(),
@@ -282,8 +290,8 @@ fn even_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue
     serde::Deserialize::deserialize(value).map(Some)
 }
 
-fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let json = raw.get();
+/// The text of a JSON string.
+fn text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
         return serde_json::from_str(json).ok().map(Cow::Owned);
@@ -300,7 +308,7 @@ fn json_string(text: &str) -> String {
 struct Key(Option<usize>);
 
 /// Keys that routing, limits and ownership go by.
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 22] = [
     "model",
     "stream",
     "background",
@@ -312,20 +320,15 @@ const NAMES: [&str; 27] = [
     "max_output_tokens",
     "previous_response_id",
     "input_file_id",
-    "file_id",
-    "file_ids",
-    "vector_store_ids",
     "assistant_id",
     "thread_id",
     "training_file",
     "validation_file",
+    "data_source",
+    "video",
     "messages",
     "input",
     "prompt",
-    "tools",
-    "tool_resources",
-    "attachments",
-    "files",
     "data_sources",
     "dataSources",
 ];
@@ -370,9 +373,6 @@ impl<'a> Visitor<'a> for Fields<'_, 'a> {
                 return Err(twice(name));
             }
             head.take(name, raw);
-            if head.stored_ids.len() > MAX_STORED_IDS {
-                return Err(too_many());
-            }
         }
         Ok(())
     }
@@ -382,12 +382,6 @@ impl<'a> Visitor<'a> for Fields<'_, 'a> {
 /// other.
 fn twice<E: serde::de::Error>(key: &str) -> E {
     E::custom(format_args!("`{key}` stands twice in the body"))
-}
-
-fn too_many<E: serde::de::Error>() -> E {
-    E::custom(format_args!(
-        "the body names more than {MAX_STORED_IDS} stored things (files, vector stores and the like); make several calls of it"
-    ))
 }
 
 impl<'a> Head<'a> {
@@ -405,15 +399,10 @@ impl<'a> Head<'a> {
             "store" => self.store = raw.get().parse().ok(),
             "messages" | "input" | "prompt" => {
                 self.prompt = self.prompt.or(Some(raw));
-                ids::within(raw, &mut self.stored_ids);
-            }
-            "tools" | "tool_resources" | "attachments" | "files" => {
-                ids::within(raw, &mut self.stored_ids);
             }
             "data_sources" | "dataSources" => self.has_data_sources = true,
-            "conversation" => self.stored_ids.extend(ids::conversation(raw)),
-            "file_ids" | "vector_store_ids" => ids::list(raw, &mut self.stored_ids),
-            _ => self.stored_ids.extend(text(raw)),
+            // The ids; a conversation and a video may be objects that have one.
+            _ => self.stored_ids.add_named(raw.get()),
         }
     }
 }

@@ -208,7 +208,8 @@ impl<'a> Route<'a> {
             "chat/completions" => store == Some(true),
             "responses" => store != Some(false),
             "threads/runs" | "fine_tuning/jobs" => true,
-            path => STORED.contains(&path),
+            // One that is made of another: `videos/{id}/remix`.
+            path => STORED.contains(&path) || path.starts_with("videos/"),
         }
     }
 
@@ -620,7 +621,12 @@ mod tests {
 
     #[test]
     fn what_a_call_makes_is_remembered_unless_it_is_not_stored() {
-        for path in ["/v1/responses", "/v1/files", "/openai/threads/runs"] {
+        for path in [
+            "/v1/responses",
+            "/v1/files",
+            "/openai/threads/runs",
+            "/v1/videos/video_1/remix",
+        ] {
             assert!(route(path, "").makes_stored(None), "{path}");
         }
         assert!(!route("/v1/responses", "").makes_stored(Some(false)));

@@ -6,6 +6,7 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::upgrade::OnUpgrade;
@@ -232,7 +233,10 @@ pub(super) async fn prepare<'a>(
     let model = match &call.route.model {
         Some(model) => Some(model.clone()),
         // One to be tuned is no deployment.
-        None if call.route.is_of_base_models() => None,
+        None if call.route.is_of_base_models() => {
+            may_be_tuned(call)?;
+            None
+        }
         None => call.reading.model()?,
     };
     record.can_use = call.method == Method::POST && !shows_stored(call.route.path);
@@ -240,10 +244,7 @@ pub(super) async fn prepare<'a>(
     let in_body = call.reading.stored_ids().map(str::to_owned);
     let in_path = call.route.stored_ids().map(str::to_owned);
     let stored: Vec<String> = in_path.chain(in_body).collect();
-    for id in &stored {
-        let owner = owning_backend(call, id, record).await?;
-        call.pinned = call.pinned.take().or(owner);
-    }
+    call.pinned = owning_backend_of(call, &stored, record).await?;
     call.model = match &model {
         Some(name) => {
             let pool = named(settings, &call.caller.app, name)?;
@@ -266,6 +267,18 @@ pub(super) async fn prepare<'a>(
     Ok(())
 }
 
+/// Whether the app may ask for the model that it wants to tune, which no limit, budget or bill has.
+fn may_be_tuned(call: &Call<'_>) -> Result<(), RelayError> {
+    let app = &call.caller.app;
+    match call.reading.model()? {
+        Some(model) if !app.may_ask_for(&model) => Err(RelayError::ModelNotAllowed {
+            app: app.name.to_string(),
+            model: model.into_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the call's answer will say what it used. A response that is made in the background is queued when
 /// the call ends, and is read by a GET, which costs nothing.
 fn can_be_counted(call: &Call<'_>) -> Result<(), RelayError> {
@@ -276,6 +289,29 @@ fn can_be_counted(call: &Call<'_>) -> Result<(), RelayError> {
         return Err(RelayError::BackgroundNotAllowed { app });
     }
     Ok(())
+}
+
+/// How many owners are asked for at a time: what is not in memory is a read of the store.
+const OWNERS_AT_A_TIME: usize = 16;
+
+/// The backend that owns the first of these that has a known owner.
+async fn owning_backend_of(
+    call: &Call<'_>,
+    ids: &[String],
+    record: &CallRecord,
+) -> Result<Option<Arc<str>>, RelayError> {
+    if let [id] = ids {
+        return owning_backend(call, id, record).await;
+    }
+    let owners = ids.iter().map(|id| owning_backend(call, id, record));
+    // Made before they are a stream's: rustc can't tell their lifetimes otherwise. Boxed: most calls name one.
+    let owners: Vec<_> = owners.collect();
+    let mut owners = Box::pin(stream::iter(owners).buffered(OWNERS_AT_A_TIME));
+    let mut first = None;
+    while let Some(owner) = owners.next().await {
+        first = first.or(owner?);
+    }
+    Ok(first)
 }
 
 /// The backend that owns what the call names, where that is known. A store that can't say is an

@@ -122,6 +122,18 @@ async fn what_another_app_has_stored_is_not_found() {
             "{\"model\":\"gpt-4o\",\"input\":[{\"content\":[{\"fil\\u0065_id\":\"file-1\"}]}]}",
         ),
         (
+            "POST /v1/responses",
+            "{\"model\":\"gpt-4o\",\"input\":[\"\\ud83d\",{\"file_id\":\"file-1\"}]}",
+        ),
+        (
+            "POST /v1/responses",
+            "{\"model\":\"gpt-4o\",\"conversation\":{\"id\":\"thread_1\",\"id\":\"thread_1\"}}",
+        ),
+        (
+            "POST /v1/conversations",
+            "{\"items\":[{\"content\":[{\"file_id\":\"file-1\"}]}]}",
+        ),
+        (
             "POST /v1/fine_tuning/jobs",
             "{\"model\":\"gpt-4o\",\"training_file\":\"file-2\",\"validation_file\":\"file-1\"}",
         ),
@@ -133,7 +145,8 @@ async fn what_another_app_has_stored_is_not_found() {
     let (status, _) = raw(&gateway, "yours", "POST /openai/threads/runs", twice).await;
     assert_eq!(status, 400);
     // More than can be looked up are not passed on unseen.
-    let many = serde_json::json!({"file_ids": vec!["file-2"; 513]}).to_string();
+    let many: Vec<String> = (0..513).map(|number| format!("file-x{number}")).collect();
+    let many = serde_json::json!({ "file_ids": many }).to_string();
     let (status, answered) = raw(&gateway, "yours", "POST /v1/vector_stores", &many).await;
     assert_eq!(status, 400);
     assert!(
@@ -232,6 +245,8 @@ async fn bodies_that_are_bombs_for_parsers_cost_no_more_than_their_bytes() {
     let bomb = |value: String| format!("{{\"model\":\"gpt-4o\",\"x\":{value}}}").into_bytes();
     let nested =
         |open: &str, close: &str| bomb(open.repeat(100_000) + "1" + &close.repeat(100_000));
+    // 24 MiB of ids that name nothing.
+    let no_ids = format!("[{}1]", "{\"file_id\":\"\"},".repeat(1_500_000));
     // 24 MiB, 2.5 million keys at the top, of which none stands twice.
     let keys: String = (0..2_500_000).map(|i| format!("\"{i:x}\":1,")).collect();
     let surrogate = "\"\\ud800\"".to_owned();
@@ -241,6 +256,9 @@ async fn bodies_that_are_bombs_for_parsers_cost_no_more_than_their_bytes() {
     for (name, body) in [
         ("lists", nested("[", "]")),
         ("objects", nested("{\"a\":", "}")),
+        ("containers", nested("{\"container\":", "}")),
+        ("lists of files", nested("{\"file_ids\":[", "]}")),
+        ("no ids", bomb(no_ids)),
         ("one surrogate", bomb(surrogate.clone())),
         ("a number of 1 MiB", bomb(long_number)),
         (

@@ -131,6 +131,21 @@ async fn a_model_to_be_tuned_keeps_its_name() {
     }
 }
 
+#[tokio::test]
+async fn an_app_that_may_use_some_models_may_tune_no_other() {
+    let a = Scripted::start(vec![good()]).await;
+    let portal = app("portal", "models = [\"gpt-4o\"]");
+    let config = backend("a", a.address, "payg", "") + &portal;
+    let gateway = start(&config).await;
+    for (model, status) in [("gpt-4.1-2025-04-14", 403), ("gpt-4o", 200)] {
+        let job = json!({"model": model, "training_file": "file-1"});
+        let call = gateway.post("/v1/fine_tuning/jobs").json(&job);
+        let answer = call.header("api-key", "portal-key").send().await.unwrap();
+        assert_eq!(answer.status(), status, "{model}");
+    }
+    assert_eq!(a.calls(), 1);
+}
+
 /// Of eight apps, those whose call without a model goes to the first backend.
 async fn at_home(gateway: &Running) -> usize {
     let mut count = 0;

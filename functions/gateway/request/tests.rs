@@ -49,6 +49,16 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
         r#"{"tools":[{"type":"file_search","vector_store_ids":["x"]}]}"#,
         r#"{"tools":[{"type":"code_interpreter","container":"x"}]}"#,
         r#"{"tools":[{"container":{"type":"auto","file_ids":["x"]}}]}"#,
+        r#"{"conversation":{"id":"x","id":"x"}}"#,
+        r#"{"conversation":{"metadata":{"id":"y"},"i\u0064":"x"}}"#,
+        r#"{"video":{"id":"x"}}"#,
+        r#"{"items":[{"type":"message","content":[{"type":"input_file","file_id":"x"}]}]}"#,
+        r#"{"thread":{"tool_resources":{"file_search":{"vector_store_ids":["x"]}}}}"#,
+        r#"{"additional_messages":[{"attachments":[{"file_id":"x"}]}]}"#,
+        r#"{"images":[{"file_id":"x"}]}"#,
+        r#"{"data_source":{"type":"file_id","id":"x"}}"#,
+        r#"{"data_source":{"type":"jsonl","source":{"type":"file_id","id":"x"}}}"#,
+        r#"{"input":["\ud83d",1e999],"tools":[{"vector_store_ids":["x"]}]}"#,
     ] {
         assert_eq!(head(body).stored_ids().next(), Some("x"), "{body}");
     }
@@ -65,6 +75,8 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
         r#"{"file_ids":{"a":"x"}}"#,
         r#"{"input":"{\"file_id\":\"x\"}"}"#,
         r#"{"input":"\u0066ile_id, or \u00e9"}"#,
+        r#"{"metadata":{"file_id":"x"}}"#,
+        r#"{"data_source":{"source":{"content":[{"item":{"id":"x"}}]}}}"#,
         r#"{"tools":[{"parameters":{"properties":{"file_id":{"type":"string"}}}}]}"#,
     ] {
         assert_eq!(head(body).stored_ids().next(), None, "{body}");
@@ -73,15 +85,22 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
 
 #[test]
 fn a_body_names_so_many_stored_things_at_most() {
-    let ids = |count: usize| json!(vec!["file-1"; count]);
-    let most = json!({"file_ids": ids(300), "vector_store_ids": ids(212)}).to_string();
+    let ids = |of: &str, count: usize| -> Vec<String> {
+        (0..count).map(|number| format!("{of}-{number}")).collect()
+    };
+    let named = |id: String| json!({"file_id": id});
+    let deep: Vec<Value> = ids("file", 513).into_iter().map(named).collect();
+    let most =
+        json!({"file_ids": ids("file", 300), "vector_store_ids": ids("vs", 212)}).to_string();
     assert_eq!(head(&most).stored_ids().count(), MAX_STORED_IDS);
+    let often = json!({"input": vec![json!({"file_id": "file-1"}); 5000]}).to_string();
+    assert_eq!(head(&often).stored_ids().count(), 1);
     for body in [
-        json!({"file_ids": ids(513)}),
-        json!({"file_ids": ids(100_000)}),
-        json!({"file_ids": ids(512), "file_id": "file-1"}),
-        json!({"file_ids": ids(300), "vector_store_ids": ids(213)}),
-        json!({"input": [{"content": vec![json!({"file_id": "file-1"}); 513]}]}),
+        json!({"file_ids": ids("file", 513)}),
+        json!({"file_ids": ids("file", 100_000)}),
+        json!({"file_ids": ids("file", 512), "file_id": "x"}),
+        json!({"file_ids": ids("file", 300), "vector_store_ids": ids("vs", 213)}),
+        json!({"input": [{"content": deep}]}),
     ] {
         let error = error(&body.to_string());
         assert!(
