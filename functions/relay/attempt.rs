@@ -142,6 +142,22 @@ impl Call<'_> {
         }
     }
 
+    fn unsent(&self, unsent: Unsent) -> Failure {
+        let mut failure = self.silence(unsent.why);
+        // It says nothing of the deployment.
+        failure.mark_ms = failure.mark_ms.filter(|_| !unsent.is_stale);
+        failure
+    }
+
+    /// Whether a call that a backend may have begun to work on can be sent to it again: where that does no more
+    /// than one would do, and where it could be sent to another deployment as well.
+    fn may_be_repeated(&self) -> bool {
+        let goes_elsewhere = self.route.operation.is_billed()
+            && self.pinned.is_none()
+            && self.relay.settings.limits.max_attempts > 1;
+        self.method.is_idempotent() || goes_elsewhere
+    }
+
     /// An answer that began with a status, and has no body to pass on.
     fn broken(&self, why: NoAnswer, status: u16) -> Failure {
         Failure {
@@ -160,11 +176,12 @@ impl Call<'_> {
     ) -> Tried {
         let mut sent = self.upstream.send(request).await;
         if let Err(Unsent { is_stale: true, .. }) = sent
+            && self.may_be_repeated()
             && let Ok(request) = again()
         {
             sent = self.upstream.send(request).await;
         }
-        let mut response = sent.map_err(|unsent| self.silence(unsent.why))?;
+        let mut response = sent.map_err(|unsent| self.unsent(unsent))?;
         let status = response.status().as_u16();
         if needs_body(status) {
             return self.not_found(response, record).await;

@@ -121,6 +121,9 @@ impl Upstream {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
+        // Of a host with several addresses each has its part of the time, so that a dead one leaves some for
+        // the next.
+        http.set_connect_timeout(Some(connect_timeout));
         // A path that has gone dark: what is sent is confirmed by nobody.
         #[cfg(target_os = "linux")]
         http.set_tcp_user_timeout(Some(UNCONFIRMED));

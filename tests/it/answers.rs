@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use spillway::gateway::event::{Outcome, UsageSource};
 
-use crate::gateway::{OPEN, backend, header};
+use crate::gateway::{OPEN, backend, header, start};
 use crate::process::{Process, free_port, handler, package};
 use crate::raw::Raw;
 use crate::scripted::{Act, Scripted, answer, good, over};
@@ -126,6 +127,22 @@ async fn a_connection_that_is_closed_as_a_call_is_sent_is_made_anew() {
     for _ in 0..3 {
         assert_eq!(gateway.event().await.attempts.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn what_makes_something_is_not_sent_again_to_a_backend_that_may_have_made_it() {
+    let closes = Act::SayAndReset(Vec::new());
+    let script = vec![good(), closes.clone(), good(), closes, good()];
+    let a = Scripted::start(script).await;
+    let gateway = start(&format!("{OPEN}{}", backend("a", a.address, "payg", ""))).await;
+    let chat = async || gateway.chat().send().await.unwrap().status();
+    let path = "/v1/conversations";
+    assert_eq!(chat().await, 200);
+    let made = gateway.post(path).json(&json!({})).send().await.unwrap();
+    assert_eq!((made.status().as_u16(), a.calls()), (503, 2));
+    assert_eq!(chat().await, 200, "it is not marked");
+    let read = gateway.get(&format!("{path}/conv_1")).send().await.unwrap();
+    assert_eq!((read.status().as_u16(), a.calls()), (200, 5));
 }
 
 #[tokio::test]
