@@ -28,9 +28,10 @@ use crate::way::Way;
 /// Says what time it is.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Longest that a message is handled: less than host.json's maxAutoLockRenewalDuration, 15
-/// minutes, and than its functionTimeout, after which the host kills the whole process.
-const LONGEST: Duration = Duration::from_secs(14 * 60);
+/// Longest that a message is handled: less than host.json's maxAutoLockRenewalDuration, 29
+/// minutes, and than its functionTimeout, after which the host kills the whole process. It may be held for 8
+/// minutes and called for 13, as the configuration bounds both, and its answer may take some to be kept and sent.
+const LONGEST: Duration = Duration::from_secs(28 * 60);
 
 /// How long it is tried to keep an answer, or to send it, ms.
 const TRY_MS: u64 = 60_000;

@@ -42,8 +42,8 @@ pub struct Batch {
     #[serde(default = "max_deliveries")]
     #[schemars(range(min = 1, max = 2000))]
     pub max_deliveries: u64,
-    /// Longest that a message is held while there is no room for it, ms; then it is put off. Less
-    /// than host.json's maxAutoLockRenewalDuration by seven minutes, the time that a call may take.
+    /// Longest that a message is held while there is no room for it, ms; then it is put off. With the time that
+    /// its call may take after that (`batch_timeout_ms`) it is less than host.json's maxAutoLockRenewalDuration.
     #[serde(default = "hold_ms")]
     #[schemars(range(min = 0, max = 480_000))]
     pub hold_ms: u64,

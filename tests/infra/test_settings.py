@@ -176,5 +176,10 @@ def test_a_message_is_locked_for_longer_than_it_is_handled():
     host = bicep.load(ROOT / "host.json")
     renewed = host["extensions"]["serviceBus"]["maxAutoLockRenewalDuration"]
     longest = re.search(r"LONGEST: Duration = Duration::from_secs\((\d+) \* 60\)", (ROOT / "functions/batch/worker.rs").read_text())
-    hours, minutes, seconds = (int(part) for part in renewed.split(":"))
-    assert hours * 60 + minutes + seconds / 60 > int(longest.group(1))
+    killed = host["functionTimeout"]
+    renewed, killed = (sum(int(part) * unit for part, unit in zip(time.split(":"), (60, 1, 1 / 60))) for time in (renewed, killed))
+    assert int(longest.group(1)) < renewed < killed
+    held = re.search(r"max = ([0-9_]+)\)\)\]\s+pub hold_ms", (ROOT / "functions/config/batch.rs").read_text())
+    called = re.search(r"max = ([0-9_]+)\)\)\]\s+pub batch_timeout_ms", (ROOT / "functions/config/types.rs").read_text())
+    together = sum(int(found.group(1)) for found in (held, called)) / 60_000
+    assert together + 5 <= int(longest.group(1)), "a message that was held has all the time of its call"

@@ -98,9 +98,8 @@ impl Patience {
 
 /// How long what was delivered says something of the queue, ms. Who holds messages is handed the next
 /// one when it is done with one of them, which takes at most as long as a message may be held and
-/// called: 8 and 7 minutes, together host.json's maxAutoLockRenewalDuration. Where none comes for
-/// longer, none waits.
-const NEWS_MS: u64 = 15 * 60_000;
+/// called: host.json's maxAutoLockRenewalDuration, 29 minutes. Where none comes for longer, none waits.
+const NEWS_MS: u64 = 30 * 60_000;
 
 /// How long messages wait in the queue: a running mean of what those say that come.
 ///
@@ -261,7 +260,8 @@ mod tests {
     fn a_backlog_that_is_long_gone_makes_no_message_expire_or_spill() {
         let mut age = backlog();
         assert_eq!(age.wait_ms(at(10)), HOURS_MS);
-        assert_eq!(age.wait_ms(at(9 + 900)), 0);
+        assert_eq!(age.wait_ms(at(9 + 1799)), HOURS_MS);
+        assert_eq!(age.wait_ms(at(9 + 1800)), 0);
         assert_eq!(age.ms(), HOURS_MS, "what was is still told");
         let night = 9 * 3600;
         age.saw(0, at(night));
@@ -283,8 +283,8 @@ mod tests {
     #[test]
     fn the_fewer_messages_come_the_more_each_says() {
         let mut age = backlog();
-        (1..=10).for_each(|i| age.saw(0, at(i * 300)));
-        assert!(age.wait_ms(at(3000)) < HOURS_MS / 20, "{}", age.ms());
+        (1..=10).for_each(|i| age.saw(0, at(i * 600)));
+        assert!(age.wait_ms(at(6000)) < HOURS_MS / 20, "{}", age.ms());
         let mut busy = backlog();
         busy.saw(0, at(10));
         assert_eq!(busy.ms(), HOURS_MS / 10 * 9);
