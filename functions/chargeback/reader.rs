@@ -50,6 +50,10 @@ const SECONDS_BELOW: u64 = 100_000_000_000;
 /// A smaller number is no moment: in seconds it came before 2001, and it may be a day such as 20261123.
 const LEAST_SECONDS: u64 = 1_000_000_000;
 
+/// A greater number is no moment: milliseconds of the year 2286, and it may be written as 20261123170630 or in
+/// .NET's ticks.
+const MOST_MS: u64 = 10_000_000_000_000;
+
 /// Apps by their Entra application ids, in lower case.
 pub(super) type Apps = HashMap<String, Arc<str>>;
 
@@ -259,7 +263,7 @@ fn numbered(text: &str) -> Option<Timestamp> {
     let is_seconds = number < Decimal::from(SECONDS_BELOW);
     let unit = if is_seconds { 1000_u64 } else { 1 };
     let ms = number.checked_mul(unit.into())?.trunc().to_u64()?;
-    Some(Timestamp::from_unix_ms(ms))
+    (ms < MOST_MS).then_some(Timestamp::from_unix_ms(ms))
 }
 
 /// A moment as a number, in RFC 3339, or as .NET writes one by itself; without a zone it is UTC's.

@@ -11,7 +11,7 @@ use super::plan::Past;
 use crate::gateway::price::{PricedDeployment, Prices};
 use crate::gateway::ptu::ModelRate;
 use crate::gateway::time::DAY_MS;
-use crate::gateway::what_if::{Hour, PtuHour, WEEK_HOURS, WeekHour, add_idle};
+use crate::gateway::what_if::{Hour, PtuHour, WEEK_HOURS, WeekHour, add_idle, week_hours};
 use crate::store::StoreError;
 
 /// When provisioned throughput is idle.
@@ -23,7 +23,8 @@ pub(super) struct IdleWeek {
     pub(super) hours: usize,
     /// The hours of a week in UTC, Monday's first: 168, or none where no PTU's capacity is known.
     pub(super) week: Vec<IdleHour>,
-    /// What idle PTUs cost in an average week, less the hours of the week of which nothing was recorded.
+    /// What idle PTUs cost in an average week of those that were recorded, less the hours of the week of which
+    /// nothing was.
     pub(super) cost_per_week: String,
 }
 
@@ -44,11 +45,12 @@ pub(super) async fn idle(console: &Console) -> Result<IdleWeek, StoreError> {
     let past = Past::read(console).await?;
     let prices = console.accounts.prices();
     let mut week = [WeekHour::default(); WEEK_HOURS];
+    let recorded = week_hours(&past.hours);
     for of in prices.ptus() {
         let rate = ModelRate::of(&of.base_model).unwrap_or(ModelRate::ASSUMED);
         let is_it = |backend: &str, name: &str| *backend == *of.backend && *name == *of.name;
         let hours = past.hours(|backend, name, _| is_it(backend, name), &rate);
-        add_idle(&mut week, &there(prices, of, &hours));
+        add_idle(&mut week, &there(prices, of, &hours), &recorded);
     }
     let any = week.iter().any(|hour| hour.capacity > 0);
     let cost: Decimal = week.iter().map(|hour| hour.cost).sum();
@@ -113,7 +115,7 @@ mod tests {
             .collect();
         let there = there(&prices, prices.ptus()[0], &hours);
         let mut week = [WeekHour::default(); WEEK_HOURS];
-        add_idle(&mut week, &there);
+        add_idle(&mut week, &there, &[4; WEEK_HOURS]);
         (week.iter().map(|hour| hour.cost).sum(), there.len())
     }
 
@@ -122,10 +124,10 @@ mod tests {
         let week = Decimal::from(50 * 168);
         assert_eq!(idle("ptus = 50\n"), (week, 672));
         let (young, hours) = idle("ptus = 50\nsince = \"2026-11-27\"\n");
-        assert_eq!((young, hours), (Decimal::from(50 * 48), 48));
+        assert_eq!((young, hours), (Decimal::from(50 * 48 / 4), 48));
         let other = "[[backend.deployment]]\nname = \"gpt-4o-payg\"\nkind = \"payg\"\n";
         let (gone, hours) = idle(&format!("ptus = 50\ndeleted = \"2026-11-08\"\n{other}"));
-        assert_eq!((gone, hours), (week, 168));
+        assert_eq!((gone, hours), (week / Decimal::from(4), 168));
         assert_eq!(idle(""), (Decimal::ZERO, 0), "its size is not known");
     }
 

@@ -248,16 +248,34 @@ pub struct WeekHour {
     pub capacity: u64,
     /// The part of it that was not used.
     pub idle: u64,
-    /// What that part cost in an average week: of each deployment the mean of its hours whose price is known.
+    /// What that part cost in an average week of those that were recorded.
     pub cost: Decimal,
 }
 
-/// Adds a provisioned deployment's hours to the hours of the week, Monday's first in UTC.
-pub fn add_idle(week: &mut [WeekHour; WEEK_HOURS], hours: &[PtuHour]) {
-    let mut costs = [(Decimal::ZERO, 0u32); WEEK_HOURS];
+/// How often each hour of the week is among these.
+pub fn week_hours(hours: &[Timestamp]) -> [u32; WEEK_HOURS] {
+    let mut week = [0; WEEK_HOURS];
+    for hour in hours {
+        if let Some(count) = week.get_mut(hour_of_week(*hour)) {
+            *count += 1;
+        }
+    }
+    week
+}
+
+/// Adds a provisioned deployment's hours to the hours of the week, Monday's first in UTC. `recorded`: how often
+/// each was recorded, whether or not the deployment was there: one that took another's place is not added to it
+/// as if both had been there all the time. Hours in which its price is not known count as if they had
+/// not been recorded.
+pub fn add_idle(
+    week: &mut [WeekHour; WEEK_HOURS],
+    hours: &[PtuHour],
+    recorded: &[u32; WEEK_HOURS],
+) {
+    let mut costs = recorded.map(|recorded| (Decimal::ZERO, recorded));
     for hour in hours {
         let place = hour_of_week(hour.start);
-        let (Some(cell), Some((cost, priced))) = (week.get_mut(place), costs.get_mut(place)) else {
+        let (Some(cell), Some((cost, weeks))) = (week.get_mut(place), costs.get_mut(place)) else {
             continue;
         };
         let idle = hour.capacity.saturating_sub(hour.demand);
@@ -266,13 +284,13 @@ pub fn add_idle(week: &mut [WeekHour; WEEK_HOURS], hours: &[PtuHour]) {
         cell.idle = cell.idle.saturating_add(idle);
         let part = Decimal::from(idle).checked_div(Decimal::from(hour.capacity));
         let idle_cost = hour.cost.zip(part);
-        if let Some(idle_cost) = idle_cost.and_then(|(cost, part)| cost.checked_mul(part)) {
-            *cost = cost.saturating_add(idle_cost);
-            *priced += 1;
+        match idle_cost.and_then(|(cost, part)| cost.checked_mul(part)) {
+            Some(idle_cost) => *cost = cost.saturating_add(idle_cost),
+            None => *weeks = weeks.saturating_sub(1),
         }
     }
-    for (cell, (cost, priced)) in week.iter_mut().zip(costs) {
-        let mean = cost.checked_div(Decimal::from(priced));
+    for (cell, (cost, weeks)) in week.iter_mut().zip(costs) {
+        let mean = cost.checked_div(Decimal::from(weeks));
         cell.cost = cell.cost.saturating_add(mean.unwrap_or_default());
     }
 }

@@ -244,7 +244,14 @@ impl<'a> NewestCalls<'a> {
     pub async fn next(&mut self) -> Result<Option<Vec<Fields>>, StoreError> {
         loop {
             if let Some(pages) = &mut self.pages {
-                if let Some(rows) = pages.next().await? {
+                if let Some(mut rows) = pages.next().await? {
+                    if rows.last().is_some_and(is_of_before) {
+                        while let Some(more) = pages.next().await? {
+                            rows.extend(more);
+                        }
+                        let newer = rows.partition_point(|row| !is_of_before(row));
+                        rows.get_mut(newer..).unwrap_or_default().reverse();
+                    }
                     return Ok(Some(rows.into_iter().map(|row| row.fields).collect()));
                 }
                 self.pages = None;
@@ -261,8 +268,12 @@ impl<'a> NewestCalls<'a> {
     }
 }
 
-/// The key of a notable call: a table has its rows in the order of their keys, and the newest come first. (Those
-/// of versions before, by their ids alone, come after them.)
+/// Whether versions before wrote it, by its id alone: such rows come after the others, the oldest first.
+fn is_of_before(row: &Row) -> bool {
+    !row.key.row.starts_with('-')
+}
+
+/// The key of a notable call: a table has its rows in the order of their keys, and the newest come first.
 fn call_row(call: &UsageEvent) -> String {
     let to_the_end = ((1 << 50) - 1_u64).saturating_sub(call.time.unix_ms());
     let order = id::first_of(Timestamp::from_unix_ms(to_the_end));
@@ -453,6 +464,31 @@ mod tests {
             ids.extend(some.iter().map(|call| call.get_text("id").to_owned()));
         }
         assert_eq!(ids, ["3", "2", "1"]);
+    }
+
+    #[tokio::test]
+    async fn of_what_versions_before_wrote_the_newest_come_first_too() {
+        let (_folder, store) = open();
+        let partition = calls_partition(ago(0));
+        let write = |row: String| Write {
+            change: Change::Upsert(Fields::default().text("id", &row)),
+            row,
+        };
+        for some in (0..CALLS * 2).collect::<Vec<_>>().chunks(100) {
+            let writes = some.iter().map(|number| write(format!("01J{number:04}")));
+            let written = store.write(Table::Console, &partition, writes.collect());
+            written.await.unwrap();
+        }
+        let call = UsageEvent {
+            id: "01K".into(),
+            time: ago(0),
+            ..UsageEvent::default()
+        };
+        write_calls(&store, &[call]).await.unwrap();
+        let some = NewestCalls::new(&store, NOW).next().await.unwrap().unwrap();
+        let ids: Vec<&str> = some.iter().map(|call| call.get_text("id")).collect();
+        assert_eq!(ids.len(), CALLS * 2 + 1);
+        assert_eq!(ids[..3], ["01K", "01J0399", "01J0398"]);
     }
 
     #[tokio::test]

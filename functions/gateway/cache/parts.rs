@@ -13,7 +13,18 @@ pub fn part(tokens: &Tokens, calls: u64, index: u64) -> Tokens {
         let calls = calls.max(1);
         count / calls + u64::from(index < count % calls)
     };
-    Sorts::of(tokens).map(of).tokens()
+    let sorts = Sorts::of(tokens);
+    let mut part = sorts.map(of).tokens();
+    // Cached tokens that are of no sort have no price of their own, but weigh nothing at a PTU.
+    let of_no_sort = tokens
+        .cached
+        .min(tokens.input)
+        .saturating_sub(sorts.tokens().cached);
+    let image = of_no_sort.min(sorts.image);
+    part.cached = part
+        .cached
+        .saturating_add(of(image) + of(of_no_sort - image));
+    part
 }
 
 /// What of `whole` is not in `part`.
@@ -90,6 +101,9 @@ mod tests {
             let parts: Vec<Tokens> = (0..calls).map(|index| part(&whole, calls, index)).collect();
             prop_assert_eq!(parts.iter().map(|part| part.input).sum::<u64>(), whole.input);
             prop_assert_eq!(parts.iter().map(|part| part.output).sum::<u64>(), whole.output);
+            let cached = parts.iter().map(|part| part.cached).sum::<u64>();
+            prop_assert_eq!(cached, whole.cached.min(whole.input), "what weighs nothing at a PTU");
+            prop_assert!(parts.iter().all(|part| part.cached <= part.input));
             let cost = parts.iter().map(|part| prices.cost(part).unwrap()).sum();
             prop_assert_eq!(prices.cost(&whole), Some(cost));
         }

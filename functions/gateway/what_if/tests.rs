@@ -138,7 +138,7 @@ fn idle_hours_lie_where_they_belong_in_the_week() {
     assert_eq!(hour_of_week(MONDAY.plus_ms(7 * DAY_MS - 1)), 167);
     let mut week = [WeekHour::default(); WEEK_HOURS];
     let two_weeks = ptu_hours(&[vec![25u64; WEEK_HOURS], vec![200; WEEK_HOURS]].concat());
-    add_idle(&mut week, &two_weeks);
+    add_idle(&mut week, &two_weeks, &[2; WEEK_HOURS]);
     for cell in week {
         assert_eq!((cell.hours, cell.capacity, cell.idle), (2, 200, 75));
         assert_eq!(cell.cost, Decimal::new(75, 2));
@@ -157,18 +157,23 @@ fn ptu_hours(demands: &[u64]) -> Vec<PtuHour> {
     .collect()
 }
 
-/// What idle hours come to in an average week.
-fn idle_cost(deployments: &[Vec<PtuHour>]) -> Decimal {
+/// What idle hours come to in an average week of the first `recorded` hours.
+fn idle_cost(deployments: &[Vec<PtuHour>], recorded: usize) -> Decimal {
     let mut week = [WeekHour::default(); WEEK_HOURS];
+    let recorded: Vec<Timestamp> = hours(&vec![0; recorded])
+        .iter()
+        .map(|hour| hour.start)
+        .collect();
+    let recorded = week_hours(&recorded);
     deployments
         .iter()
-        .for_each(|hours| add_idle(&mut week, hours));
+        .for_each(|hours| add_idle(&mut week, hours, &recorded));
     week.iter().map(|cell| cell.cost).sum()
 }
 
 #[test]
 fn an_idle_week_costs_the_same_however_long_it_was_looked_at() {
-    let idle = |hours: usize| idle_cost(&[ptu_hours(&vec![0; hours])]);
+    let idle = |hours: usize| idle_cost(&[ptu_hours(&vec![0; hours])], hours);
     for hours in [168, 169, 335, 336, 672] {
         assert_eq!(idle(hours), Decimal::from(2 * 168), "{hours} hours");
     }
@@ -180,11 +185,14 @@ fn an_idle_week_costs_the_same_however_long_it_was_looked_at() {
 }
 
 #[test]
-fn each_deployment_is_averaged_over_its_own_hours() {
+fn one_that_took_anothers_place_is_not_idle_beside_it() {
     let month = ptu_hours(&vec![0; 28 * 24]);
+    let (one, other) = month.split_at(14 * 24);
+    let both = idle_cost(&[one.to_vec(), other.to_vec()], 28 * 24);
+    assert_eq!(both, Decimal::from(2 * 168));
     let two_days = month[26 * 24..].to_vec();
-    let both = idle_cost(&[month, two_days]);
-    assert_eq!(both, Decimal::from(2 * 168 + 2 * 48));
+    let both = idle_cost(&[month, two_days], 28 * 24);
+    assert_eq!(both, Decimal::from(2 * 168 + 2 * 48 / 4));
 }
 
 #[test]
@@ -193,11 +201,11 @@ fn hours_without_a_price_are_idle_and_do_not_make_the_others_cheaper() {
     two_weeks[..168]
         .iter_mut()
         .for_each(|hour| hour.cost = None);
-    assert_eq!(idle_cost(&[two_weeks]), Decimal::from(2 * 168));
+    assert_eq!(idle_cost(&[two_weeks], 336), Decimal::from(2 * 168));
     let mut unpriced = ptu_hours(&[0]);
     unpriced[0].cost = None;
     let mut week = [WeekHour::default(); WEEK_HOURS];
-    add_idle(&mut week, &unpriced);
+    add_idle(&mut week, &unpriced, &[1; WEEK_HOURS]);
     assert_eq!((week[0].idle, week[0].cost), (100, Decimal::ZERO));
 }
 
