@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod tests;
 
+/// A further part of a message.
+pub const CONTINUATION: u8 = 0;
 /// A whole text, or its first part.
 pub const TEXT: u8 = 1;
 /// The sender closes.
@@ -14,7 +16,6 @@ pub const CLOSE: u8 = 8;
 /// The other end is to answer with a pong.
 pub const PING: u8 = 9;
 
-const CONTINUATION: u8 = 0;
 const BINARY: u8 = 2;
 const PONG: u8 = 10;
 

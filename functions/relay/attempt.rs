@@ -193,11 +193,10 @@ impl Call<'_> {
         }
         let headers = AnswerHeaders(response.headers());
         let marks = self.relay.settings.marks;
-        // A call without a model is about things that lie on this backend. What limits it there is an
-        // operation's own limit, and no reason to keep all other calls without a model away.
-        let is_of_no_model = self.model.name().is_empty();
-        let is_own_limit = status == 429 && is_of_no_model;
-        if is_of_no_model && matches!(status, 401 | 403) {
+        // A call that generates nothing is about things that lie on this backend. What limits it there is an
+        // operation's own limit, and no reason to keep all other calls of its kind away.
+        let is_own_limit = status == 429 && !self.generates();
+        if !self.generates() && matches!(status, 401 | 403) {
             return self.denied(response, record).await;
         }
         if let Verdict::Retry { reason, ms } = verdict(status, &headers, false, marks, record.now())
@@ -256,7 +255,7 @@ impl Call<'_> {
         })
     }
 
-    /// A 401 or 403 to a call without a model: the gateway's identity may lack the role for files, say, and may
+    /// A 401 or 403 to a call that generates nothing: the gateway's identity may lack the role for files, say, and may
     /// call deployments all the same.
     async fn denied(&self, mut response: HttpResponse<Incoming>, record: &CallRecord) -> Tried {
         let status = response.status().as_u16();

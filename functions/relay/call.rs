@@ -22,7 +22,7 @@ use crate::gateway::pacing::monitor::{HEADER, read_header};
 use crate::gateway::plan::{Caller, GiveUp, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::ptu::Utilization;
-use crate::gateway::route::Route;
+use crate::gateway::route::{Operation, Route, shows_stored};
 use crate::gateway::spillover::Spillover;
 use crate::gateway::strategy::HashOn;
 
@@ -246,10 +246,23 @@ impl Call<'_> {
         }
     }
 
+    /// Whether a model's deployment is asked to generate something. Whatever else names a model is about things
+    /// that lie on a backend.
+    pub(super) fn generates(&self) -> bool {
+        let operation = self.route.operation;
+        let is_asked = self.method == Method::POST && !shows_stored(self.route.path)
+            || operation == Operation::Realtime;
+        is_asked && operation.is_billed() && !self.model.name().is_empty()
+    }
+
     fn mark(&self, deployment: &Deployment, failure: &Failure, record: &CallRecord) {
         let Some(mark_ms) = failure.mark_ms else {
             return;
         };
+        // It says nothing of how the model's deployment answers those who ask it to generate something.
+        if !self.generates() && !self.model.name().is_empty() {
+            return;
+        }
         let mark = deployment.set_mark(failure.reason, mark_ms, record.now());
         let backend = &*deployment.spec.backend;
         let name = &*deployment.spec.name;

@@ -20,6 +20,12 @@ enum Format<'a> {
     Opaque,
 }
 
+/// Whether a body begins with a byte order mark, of UTF-8 or UTF-16: it may be JSON to a backend.
+fn begins_with_mark(body: &[u8]) -> bool {
+    let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
+    marks.into_iter().any(|mark| body.starts_with(mark))
+}
+
 impl<'a> Reading<'a> {
     /// Reads `body` by its `content_type`.
     pub(super) fn new(
@@ -44,6 +50,10 @@ impl<'a> Reading<'a> {
         if !is("application/json") && !looks_like_json {
             if is_billed && !content_type.is_empty() {
                 let message = "the body must be JSON, with `content-type: application/json`";
+                return Err(RelayError::Body(BodyError::whole(message)));
+            }
+            if !is_billed && begins_with_mark(body) {
+                let message = "the body must not begin with a byte order mark";
                 return Err(RelayError::Body(BodyError::whole(message)));
             }
             if !is_billed {

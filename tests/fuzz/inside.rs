@@ -50,7 +50,13 @@ pub(crate) fn request(body: &[u8]) {
     assert_eq!(again.model().ok().flatten().as_deref(), Some(DEPLOYMENT));
     assert_eq!(again.set_model(DEPLOYMENT), None);
     assert_eq!(again.stream(), head.stream());
-    assert!(again.stored_ids().eq(head.stored_ids()));
+    // A model that is an object and names one is replaced with it.
+    let mut named = head.stored_ids();
+    assert!(
+        again
+            .stored_ids()
+            .all(|id| named.any(|before| before == id))
+    );
     // What is nested too deeply for a tree goes no further.
     let (Some(mut before), Some(mut after)) = (json(body), json(&after)) else {
         return;

@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_hdr_async, connect_async};
 
@@ -455,18 +457,24 @@ async fn what_a_response_used_whose_client_left_is_known_all_the_same() {
     let (address, heard) = talker().await;
     let config = format!("{OPEN}{}", section("a", address, "payg"));
     let (gateway, sessions) = start_realtime(&config).await;
-    for says_goodbye in [true, false] {
+    for way in ["with a goodbye", "without", "in the middle of a message"] {
         let mut socket = open(&gateway, V1).await;
         say(&mut socket, "begin").await;
         assert_eq!(event(&mut socket).await["type"], "response.created");
-        if says_goodbye {
-            socket.close(None).await.unwrap();
+        match way {
+            "with a goodbye" => socket.close(None).await.unwrap(),
+            "without" => {}
+            _ => {
+                let part = Frame::message("{", OpCode::Data(Data::Text), false);
+                socket.send(Message::Frame(part)).await.unwrap();
+            }
         }
         drop(socket);
         let event = gateway.event().await;
         assert_eq!(
             (event.tokens.total(), event.usage),
-            (30, UsageSource::Reported)
+            (30, UsageSource::Reported),
+            "{way}"
         );
         heard.text(&cancel("resp_1")).await;
         heard.texts.lock().unwrap().clear();

@@ -131,6 +131,46 @@ async fn a_model_to_be_tuned_keeps_its_name() {
     }
 }
 
+/// A body may name a model whatever the call is about.
+#[tokio::test]
+async fn a_call_that_generates_nothing_marks_no_deployment_of_the_model_that_it_names() {
+    let lacks_role = answer(
+        "401 Unauthorized",
+        "",
+        r#"{"error":{"code":"PermissionDenied","message":"no role"}}"#,
+    );
+    let refused = answer("401 Unauthorized", "", r#"{"error":{"code":"401"}}"#);
+    let own_limit = answer("429 Too Many Requests", "retry-after: 60\r\n", "{}");
+    let broken = answer("500 Internal Server Error", "", "{}");
+    let gone = Act::SayAndReset(Vec::new());
+    for (act, status) in [
+        (lacks_role, 401),
+        (refused, 503),
+        (own_limit, 429),
+        (broken, 503),
+        (gone, 503),
+    ] {
+        let a = Scripted::start(vec![act, good()]).await;
+        let gateway = start(&format!("{OPEN}{}", backend("a", a.address, "payg", ""))).await;
+        let call = gateway.get("/v1/files/file-1");
+        let call = call.json(&json!({"model": "gpt-4o"}));
+        assert_eq!(call.send().await.unwrap().status(), status);
+        let chat = gateway.chat().send().await.unwrap();
+        assert_eq!((chat.status().as_u16(), a.calls()), (200, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_body_with_a_byte_order_mark_is_not_passed_on_unread() {
+    let (gateway, a, _b) = over(vec![good()], "").await;
+    for mark in [&b"\xef\xbb\xbf"[..], b"\xff\xfe", b"\xfe\xff"] {
+        let body = [mark, br#"{"file_id":"file-1"}"#].concat();
+        let call = gateway.post("/v1/vector_stores/vs_1/files").body(body);
+        assert_eq!(call.send().await.unwrap().status(), 400);
+    }
+    assert_eq!(a.calls(), 0);
+}
+
 #[tokio::test]
 async fn an_app_that_may_use_some_models_may_tune_no_other() {
     let a = Scripted::start(vec![good()]).await;

@@ -59,14 +59,20 @@ impl<'a> Ids<'a> {
 /// Members whose values are ids, or lists of them, however deep they stand: files of messages, of the code
 /// interpreter and its containers; vector stores of the file search. (API reference, "Create a model
 /// response": `input`, `tools`.)
-const DEEP: [&str; 4] = ["file_id", "file_ids", "vector_store_ids", "container"];
+const DEEP: [&str; 5] = [
+    "file_id",
+    "file_ids",
+    "vector_store_ids",
+    "container",
+    "container_id",
+];
 
 /// The member that is the caller's own to fill, and names nothing.
 const OWN: &str = "metadata";
 
 fn may_have_ids(json: &[u8]) -> bool {
     let has = |name: &str| memmem::find(json, name.as_bytes()).is_some();
-    ["\"file_id", "\"vector_store_ids\"", "\"container\""]
+    ["\"file_id", "\"vector_store_ids\"", "\"container"]
         .into_iter()
         .any(has)
         || has_escaped_letters(json)

@@ -49,6 +49,7 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
         r#"{"tools":[{"type":"file_search","vector_store_ids":["x"]}]}"#,
         r#"{"tools":[{"type":"code_interpreter","container":"x"}]}"#,
         r#"{"tools":[{"container":{"type":"auto","file_ids":["x"]}}]}"#,
+        r#"{"tools":[{"environment":{"type":"container_reference","container_id":"x"}}]}"#,
         r#"{"conversation":{"id":"x","id":"x"}}"#,
         r#"{"conversation":{"metadata":{"id":"y"},"i\u0064":"x"}}"#,
         r#"{"video":{"id":"x"}}"#,

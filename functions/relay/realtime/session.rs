@@ -257,8 +257,11 @@ async fn go_up(way: &mut Way, mut speaking: watch::Receiver<UnderWay>) -> End {
         let bytes = match way.next().await {
             Ok(bytes) => bytes,
             Err(stopped) => {
-                if way.may_say(TEXT) {
+                if way.end_message().await {
                     hush(way, &mut speaking).await;
+                } else if !way.frames.is_closed() {
+                    // Its responses can't be cancelled: they may come to their ends.
+                    let _ = timeout(HUSH, speaking.wait_for(UnderWay::is_empty)).await;
                 }
                 return End::Client(stopped);
             }

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use crate::gateway::websocket::{CLOSE, Frames, PING, closing, frame};
+use crate::gateway::websocket::{CLOSE, CONTINUATION, Frames, PING, TEXT, closing, frame};
 
 /// Most that is read at once, bytes.
 const PIECE: usize = 16 * 1024;
@@ -131,6 +131,16 @@ impl Way {
     /// Puts in a frame of the gateway's own, if one may stand here.
     async fn say(&mut self, opcode: u8, payload: &[u8]) -> bool {
         self.may_say(opcode) && self.say_here(opcode, payload).await
+    }
+
+    /// Ends a message of which the one end has sent a part, so that one of the gateway's own may follow.
+    /// `false`: none may, as a frame is not over yet.
+    pub(super) async fn end_message(&mut self) -> bool {
+        if self.may_say(TEXT) {
+            return true;
+        }
+        let may_end = self.frames.is_between_frames() && !self.frames.is_closed();
+        may_end && self.say_here(CONTINUATION, b"").await
     }
 
     /// As [`Self::say`], where whoever calls knows that one may stand.
