@@ -11,13 +11,14 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use super::{Batches, Desk, Listed, files, json_answer, page};
+use crate::gateway::app::App;
 use crate::gateway::batch::line::path;
 use crate::gateway::batches::file::INPUT;
 use crate::gateway::batches::name;
 use crate::gateway::batches::record::{BatchRecord, Counts, Status, Times};
 use crate::gateway::time::Timestamp;
 use crate::store::batches::{self as rows, Active, Read};
-use crate::store::{StoreError, Table};
+use crate::store::{Store, StoreError, Table};
 
 /// Longest body of a call here, bytes: metadata has at most some 10 KB.
 const MAX_BODY: usize = 256 * 1024;
@@ -32,6 +33,10 @@ const MAX_METADATA: usize = 20_000;
 
 /// How often a change is tried that others change, too.
 const ATTEMPTS: usize = 10;
+
+/// Most batches of an app that have not ended: all of them are looked through whenever one is to be taken
+/// on.
+const MAX_UNFINISHED: usize = 100;
 
 /// What a batch is to be made of.
 #[derive(Deserialize)]
@@ -55,30 +60,33 @@ pub(super) async fn collection(State(desk): State<Desk>, request: Request) -> Re
                 Err(error) => Err(error),
             })
         }
-        Method::POST => {
-            let (parts, body) = request.into_parts();
-            let Ok(bytes) = to_bytes(body, MAX_BODY).await else {
-                let message = format!("The body broke off, or has more than {MAX_BODY} bytes.");
-                return desk.answer(Err(ApiError::Form(message)));
-            };
-            let wanted = serde_json::from_slice::<Wanted>(&bytes);
-            let file = wanted
-                .as_ref()
-                .ok()
-                .and_then(|w| w.input_file_id.as_deref());
-            // A batch of a backend's file is the backend's.
-            if file.is_some_and(|id| name::key(name::FILE, id).is_none()) {
-                return desk
-                    .pass(Request::from_parts(parts, Body::from(bytes)))
-                    .await;
-            }
-            desk.answer(match wanted {
-                Ok(wanted) => make(&desk.batches, &app.name, wanted).await,
-                Err(error) => Err(ApiError::Form(format!("The body can't be read: {error}."))),
-            })
-        }
+        Method::POST => create(&desk, &app, request).await,
         _ => desk.answer(Err(ApiError::Method)),
     }
+}
+
+/// Makes a batch, or has the relay make one.
+async fn create(desk: &Desk, app: &App, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(bytes) = to_bytes(body, MAX_BODY).await else {
+        let message = format!("The body broke off, or has more than {MAX_BODY} bytes.");
+        return desk.answer(Err(ApiError::Form(message)));
+    };
+    let wanted = serde_json::from_slice::<Wanted>(&bytes);
+    let file = wanted
+        .as_ref()
+        .ok()
+        .and_then(|w| w.input_file_id.as_deref());
+    // A batch of a backend's file is the backend's.
+    if file.is_some_and(|id| name::key(name::FILE, id).is_none()) {
+        return desk
+            .pass(Request::from_parts(parts, Body::from(bytes)))
+            .await;
+    }
+    desk.answer(match wanted {
+        Ok(wanted) => make(&desk.batches, app, wanted).await,
+        Err(error) => Err(ApiError::Form(format!("The body can't be read: {error}."))),
+    })
 }
 
 /// `/v1/batches/{id}`.
@@ -122,7 +130,9 @@ async fn found(batches: &Batches, app: &str, id: &str) -> Result<Read<BatchRecor
     read.ok_or_else(missing)
 }
 
-async fn make(batches: &Batches, app: &str, wanted: Wanted) -> Result<Response, ApiError> {
+async fn make(batches: &Batches, app: &App, wanted: Wanted) -> Result<Response, ApiError> {
+    let _place = batches.admit(app)?;
+    let app = &*app.name;
     let missing = |param| ApiError::invalid(param, format!("`{param}` is missing."));
     let input = wanted
         .input_file_id
@@ -144,6 +154,10 @@ async fn make(batches: &Batches, app: &str, wanted: Wanted) -> Result<Response, 
             file.purpose
         );
         return Err(ApiError::invalid("input_file_id", message));
+    }
+    if !may_begin(&*batches.store, app).await? {
+        let most = MAX_UNFINISHED;
+        return Err(ApiError::TooManyBatches { most });
     }
     let batch = BatchRecord {
         id: batches.new_id(name::BATCH),
@@ -183,6 +197,24 @@ fn check(metadata: Option<&BTreeMap<String, String>>) -> Result<(), ApiError> {
         "`metadata` has at most {MAX_PAIRS} pairs of keys of at most {MAX_KEY} and values of at most {MAX_VALUE} characters."
     );
     Err(ApiError::invalid("metadata", message))
+}
+
+/// Whether an app may have one more batch. Calls at the same moment don't see each other's: a few more
+/// do no harm.
+async fn may_begin(store: &dyn Store, app: &str) -> Result<bool, StoreError> {
+    let (mut unfinished, mut after) = (0, None);
+    loop {
+        let (found, next) = rows::active(store, after).await?;
+        let own = found.iter().filter(|(active, _)| active.app == app);
+        unfinished += own.count();
+        if unfinished >= MAX_UNFINISHED {
+            return Ok(false);
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(true);
+        }
+    }
 }
 
 /// The row by which it is found to be worked on comes first: one without a batch is cleared away, a
@@ -245,4 +277,29 @@ async fn call_off(batches: &Batches, app: &str, id: &str) -> Result<Response, Ap
     Err(ApiError::Unavailable(
         "the batch changes all the time".into(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::embedded::Embedded;
+
+    #[tokio::test]
+    async fn an_app_may_begin_a_batch_while_not_too_many_of_its_own_are_unfinished() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(folder.path()).unwrap();
+        for number in 0..MAX_UNFINISHED {
+            assert_eq!(may_begin(&store, "nightly").await, Ok(true), "{number}");
+            let active = Active {
+                app: "nightly".into(),
+                id: format!("batch_spw{number}"),
+                since: Timestamp::default(),
+                holder: String::new(),
+                until: Timestamp::default(),
+            };
+            rows::activate(&store, &active).await.unwrap();
+        }
+        assert_eq!(may_begin(&store, "nightly").await, Ok(false));
+        assert_eq!(may_begin(&store, "other").await, Ok(true));
+    }
 }

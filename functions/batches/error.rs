@@ -2,11 +2,12 @@
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use axum::response::Response;
 use serde_json::json;
 
 use crate::gateway::batches::record::Status;
+use crate::gateway::limit::{Limit, Sort};
 use crate::host::bodies::{NO_ROOM, NO_ROOM_RETRY_MS};
 use crate::store::StoreError;
 use crate::store::blobs::BlobError;
@@ -34,6 +35,20 @@ pub(super) enum ApiError {
     Late,
     /// The bodies of other calls take all the memory that they may.
     NoRoom,
+    /// A limit of the app is reached.
+    LimitReached {
+        /// The app.
+        app: String,
+        /// The limit.
+        limit: Limit,
+        /// When a call is admitted again.
+        retry_after_ms: u64,
+    },
+    /// The app has as many batches that have not ended as it may.
+    TooManyBatches {
+        /// The most that it may have.
+        most: usize,
+    },
     /// A batch that has ended is to be called off.
     Ended(Status),
     /// What is kept can't be reached now.
@@ -57,6 +72,9 @@ impl ApiError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Ended(_) => StatusCode::CONFLICT,
             Self::Late => StatusCode::REQUEST_TIMEOUT,
+            Self::LimitReached { .. } | Self::TooManyBatches { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Unavailable(_) | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -70,6 +88,12 @@ impl ApiError {
             Self::TooLarge { .. } => "body_too_large",
             Self::Late => "body_late",
             Self::NoRoom => "bodies_full",
+            Self::LimitReached { limit, .. } => match limit.sort {
+                Sort::Requests => "request_limit_exceeded",
+                Sort::Tokens => "token_limit_exceeded",
+                Sort::InFlight => "in_flight_limit_exceeded",
+            },
+            Self::TooManyBatches { .. } => "too_many_batches",
             Self::Ended(_) => "batch_ended",
             Self::Unavailable(_) => "store_unavailable",
             Self::Method => "method_not_allowed",
@@ -83,6 +107,19 @@ impl ApiError {
             Self::TooLarge { max_mb } => format!("The file is larger than {max_mb} MiB."),
             Self::Late => "The body was not here in time.".into(),
             Self::NoRoom => NO_ROOM.into(),
+            Self::LimitReached {
+                app,
+                limit,
+                retry_after_ms,
+            } => {
+                let (allowed, sort) = (limit.allowed, limit.sort.as_str());
+                format!(
+                    "The app `{app}` has reached its limit of {allowed} {sort}; try again in {retry_after_ms} ms."
+                )
+            }
+            Self::TooManyBatches { most } => format!(
+                "The app has {most} batches that have not ended; wait for one to end, or call one off."
+            ),
             Self::Ended(status) => format!("The batch has ended: it is {}.", status.as_str()),
             Self::Unavailable(_) => {
                 "What is kept of files and batches can't be reached at the moment; try again."
@@ -98,6 +135,7 @@ impl ApiError {
             tracing::error!(why, "the batch API can't reach what is kept");
         }
         let kind = match self.status().as_u16() {
+            429 => "rate_limit_error",
             500.. => "server_error",
             _ => "invalid_request_error",
         };
@@ -114,12 +152,27 @@ impl ApiError {
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status();
         let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, json);
-        if let Self::NoRoom = self {
-            let headers = response.headers_mut();
-            headers.insert(RETRY_AFTER, NO_ROOM_RETRY_MS.div_ceil(1000).into());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, json);
+        if let Self::TooManyBatches { .. } = self {
+            // Batches take minutes to hours; OpenAI's clients would try again in seconds.
+            let name = HeaderName::from_static("x-should-retry");
+            headers.insert(name, HeaderValue::from_static("false"));
+        }
+        if let Some(ms) = self.retry_after_ms() {
+            let name = HeaderName::from_static("retry-after-ms");
+            headers.insert(name, ms.into());
+            headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
         }
         response
+    }
+
+    const fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::NoRoom => Some(NO_ROOM_RETRY_MS),
+            Self::LimitReached { retry_after_ms, .. } => Some(*retry_after_ms),
+            _ => None,
+        }
     }
 }
 

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tokio::task::yield_now;
 
 use crate::store::blobs::{Blob, BlobError, Blobs};
 
 /// How much is read at once, bytes.
 const STEP: u64 = 1 << 20;
+
+/// After so many lines others have their turn: a part that was read has up to a million, with nothing to
+/// wait for between them.
+const TURN: u32 = 1000;
 
 /// A blob's lines.
 #[derive(Debug)]
@@ -22,6 +27,7 @@ pub(super) struct Lines {
     searched: usize,
     number: u32,
     longest: usize,
+    most: u32,
 }
 
 /// Why there is no next line.
@@ -32,6 +38,8 @@ pub(super) enum LineError {
         /// The line, from 1.
         number: u32,
     },
+    /// There are more lines than may be, blank ones counted.
+    TooMany,
     /// The blob is gone, or shorter.
     Gone,
     /// The store of blobs fails.
@@ -50,7 +58,14 @@ impl Lines {
             searched: 0,
             number: 0,
             longest,
+            most: u32::MAX,
         }
+    }
+
+    /// These, where there are at most so many, blank ones counted.
+    pub(super) fn at_most(mut self, lines: u32) -> Self {
+        self.most = lines;
+        self
     }
 
     /// The next line that is not blank, without its end, and its number, from 1; `None` at the end.
@@ -59,7 +74,13 @@ impl Lines {
             let Some(line) = self.any().await? else {
                 return Ok(None);
             };
+            if self.number >= self.most {
+                return Err(LineError::TooMany);
+            }
             self.number = self.number.saturating_add(1);
+            if self.number.is_multiple_of(TURN) {
+                yield_now().await;
+            }
             if !line.trim_ascii().is_empty() {
                 return Ok(Some((self.number, line)));
             }
@@ -120,18 +141,29 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::store::blobs::embedded::Embedded;
     use crate::store::blobs::{Container, When};
 
-    async fn lines(text: &str, longest: usize) -> (Vec<(u32, String)>, Option<LineError>) {
+    /// A blob of this text, as long as the folder is there.
+    async fn opened(text: &str, longest: usize) -> (tempfile::TempDir, Lines) {
         let folder = tempfile::tempdir().unwrap();
         let blobs: Arc<dyn Blobs> = Arc::new(Embedded::open(folder.path()).unwrap());
         let blob = Blob::new(Container::Files, "x");
         let bytes = Bytes::copy_from_slice(text.as_bytes());
         let length = u64::try_from(bytes.len()).unwrap();
         blobs.put(&blob, bytes, When::Always).await.unwrap();
-        let mut lines = Lines::new(blobs, blob, length, longest);
+        (folder, Lines::new(blobs, blob, length, longest))
+    }
+
+    async fn lines(text: &str, longest: usize) -> (Vec<(u32, String)>, Option<LineError>) {
+        let (_folder, lines) = opened(text, longest).await;
+        all(lines).await
+    }
+
+    async fn all(mut lines: Lines) -> (Vec<(u32, String)>, Option<LineError>) {
         let mut found = Vec::new();
         loop {
             match lines.next().await {
@@ -162,5 +194,38 @@ mod tests {
         assert_eq!(error, Some(LineError::TooLong { number: 2 }));
         let (_, error) = lines("123456", 5).await;
         assert_eq!(error, Some(LineError::TooLong { number: 1 }));
+    }
+
+    #[tokio::test]
+    async fn blank_lines_count_among_the_most_that_may_be() {
+        for (text, found, error) in [
+            ("a\n\nb\n", 2, None),
+            ("a\n\n\nb\n", 1, Some(LineError::TooMany)),
+            ("\n\n\n\n", 0, Some(LineError::TooMany)),
+            ("\n\n\n", 0, None),
+        ] {
+            let (_folder, lines) = opened(text, 10).await;
+            let (lines, ended) = all(lines.at_most(3)).await;
+            assert_eq!((lines.len(), ended), (found, error), "{text:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_among_blank_lines() {
+        let text = format!("a{}", "\n".repeat(10_001));
+        let (_folder, mut lines) = opened(&text, 10).await;
+        // The first line is there once the blob is read, all of it.
+        assert!(lines.next().await.unwrap().is_some());
+        let turns = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&turns);
+        tokio::spawn(async move {
+            loop {
+                count.fetch_add(1, Ordering::SeqCst);
+                yield_now().await;
+            }
+        });
+        assert_eq!(lines.next().await, Ok(None));
+        let turns = turns.load(Ordering::SeqCst);
+        assert!(turns >= 9, "{turns} turns");
     }
 }

@@ -5,14 +5,15 @@
 //! ids with prefixes of the gateway's ([`name`]). Everything else on these
 //! paths is the relay's, as if this were not here.
 //!
-//! `files`, `upload` and `api` answer apps; `runner` finds batches that have not ended and takes
-//! them on, `run` works one off: `lines` reads its input, `call` has a line answered, `results` writes
-//! down what came of it.
+//! `files`, `upload` and `api` answer apps, `form` reads what is uploaded; `runner` finds batches that
+//! have not ended and takes them on, `run` works one off: `lines` reads its input, `call` has a line
+//! answered, `results` writes down what came of it.
 
 mod api;
 mod call;
 mod error;
 mod files;
+mod form;
 mod lines;
 mod results;
 mod run;
@@ -40,6 +41,7 @@ use crate::config::BatchApi;
 use crate::gateway::app::App;
 use crate::gateway::batches::name;
 use crate::gateway::id::new_id;
+use crate::gateway::limit::{Refused, Reservation};
 use crate::gateway::room::Room;
 use crate::gateway::time::Timestamp;
 use crate::store::Store;
@@ -49,10 +51,17 @@ use crate::way::{Later, Way};
 /// Says what time it is.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Who calls: the gateway's door.
+/// Who calls, and may: the gateway's door, and the limits of apps.
 pub trait Callers: fmt::Debug + Send + Sync {
     /// The app that a call's headers show; `None` where they show none.
     fn identify<'a>(&'a self, headers: &'a HeaderMap) -> Later<'a, Option<Arc<App>>>;
+
+    /// Admits a request of the app's that uses no tokens itself. Its place in the app's limits, where
+    /// there are any, is given up when it is dropped.
+    ///
+    /// # Errors
+    /// When one of the limits is reached.
+    fn admit(&self, app: &App) -> Result<Option<Reservation>, Refused>;
 }
 
 /// The batch API, shared by all workers.
@@ -132,6 +141,16 @@ impl Batches {
             wake: Notify::new(),
             instance: format!("{:032x}", fastrand::u128(..)),
         }
+    }
+
+    /// A request's place in its app's limits, as [`Callers::admit`] gives it.
+    fn admit(&self, app: &App) -> Result<Option<Reservation>, ApiError> {
+        let admitted = self.callers.admit(app);
+        admitted.map_err(|refused| ApiError::LimitReached {
+            app: app.name.to_string(),
+            limit: refused.limit,
+            retry_after_ms: refused.retry_after_ms,
+        })
     }
 
     fn now(&self) -> Timestamp {

@@ -196,7 +196,7 @@ impl Run<'_> {
     /// How many lines the input has, and what is wrong with it.
     async fn mistakes(&self) -> Result<(u32, Vec<Mistake>), RunError> {
         let most = self.batches.settings.max_lines;
-        let mut lines = self.lines().await?;
+        let mut lines = self.lines().await?.at_most(most);
         let (mut total, mut mistakes, mut names) = (0_u32, Vec::new(), Names::default());
         while mistakes.len() < MAX_TOLD {
             let (number, line) = match lines.next().await {
@@ -207,14 +207,15 @@ impl Run<'_> {
                     mistakes.push(Mistake::new("line_too_long", message, Some(number)));
                     break;
                 }
+                Err(LineError::TooMany) => {
+                    let message =
+                        format!("The file has more than {most} lines, blank ones counted.");
+                    mistakes.push(Mistake::new("too_many_lines", message, None));
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             };
             total = total.saturating_add(1);
-            if total > most {
-                let message = format!("The file has more than {most} lines.");
-                mistakes.push(Mistake::new("too_many_lines", message, None));
-                break;
-            }
             match mistake::read(number, &line, &self.batch.path) {
                 Ok((name, _)) if names.note(&name) => {}
                 Ok(_) => {

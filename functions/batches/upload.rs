@@ -3,7 +3,7 @@
 //! Whose a file is its purpose says, which may stand behind it. A form that the relay would take is
 //! looked at whole before anything is done with it; a larger one can only be the batch API's.
 
-use std::error::Error;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
-use multer::Multipart;
+use futures_util::stream;
+use multer::Field;
 use tokio::time::timeout;
-use tower_http::timeout::TimeoutError;
 
 use super::error::ApiError;
+use super::form::{Parts, chunk, fault, text};
 use super::{Batches, Desk, blob, json_answer};
 use crate::gateway::app::App;
 use crate::gateway::batches::file::{FileRecord, INPUT, filename};
@@ -25,9 +25,6 @@ use crate::gateway::batches::name;
 use crate::host::bodies::{Gathered, Part, Ungathered, discard, gather};
 use crate::store::blobs::upload::Upload;
 use crate::store::{Table, batches as rows};
-
-/// Longest value of a field that is none of a file's, bytes.
-const MAX_FIELD: usize = 1024;
 
 /// How long the rest of a form is taken in that nobody wants.
 const LET_GO_TIME: Duration = Duration::from_secs(10);
@@ -97,52 +94,29 @@ pub(super) async fn upload(desk: &Desk, request: Request) -> Response {
     desk.answer(keep(&desk.batches, &app, form).await)
 }
 
-/// Why a body can't be read on.
-fn fault(error: &(dyn Error + 'static)) -> ApiError {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<TimeoutError>() {
-            return ApiError::Late;
-        }
-        cause = error.source();
-    }
-    ApiError::Form("The body broke off.".into())
-}
-
-fn odd(error: &multer::Error) -> ApiError {
-    match error {
-        multer::Error::StreamReadFailed(error) => fault(&**error),
-        other => ApiError::Form(format!("The form can't be read: {other}.")),
-    }
-}
-
 /// What a whole form says it is for.
 async fn purpose(form: Bytes, boundary: String) -> Option<String> {
-    let whole = stream::iter([Ok::<_, std::convert::Infallible>(form)]);
-    let mut form = Multipart::new(whole, boundary);
+    let rest = stream::empty::<Result<Bytes, Infallible>>();
+    let mut parts = Parts::new(boundary, form, rest);
     for _ in 0..MAX_PARTS {
-        let mut field = form.next_field().await.ok()??;
-        if field.name() == Some("purpose") {
-            return text(&mut field).await.ok();
+        let mut part = parts.next().await.ok()??;
+        if part.name() == Some("purpose") {
+            return text(&mut part).await.ok();
         }
+        while chunk(&mut part).await.ok()?.is_some() {}
     }
     None
 }
 
-async fn text(field: &mut multer::Field<'_>) -> Result<String, ApiError> {
-    let mut text = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(|e| odd(&e))? {
-        text.extend_from_slice(&chunk);
-        if text.len() > MAX_FIELD {
-            let message = format!("A field of the form has more than {MAX_FIELD} bytes.");
-            return Err(ApiError::Form(message));
-        }
-    }
-    Ok(String::from_utf8_lossy(&text).trim().to_owned())
-}
-
-/// Keeps a file of the batch API's.
+/// Keeps a file of the batch API's, where its app may make another call.
 async fn keep(batches: &Batches, app: &App, form: Form) -> Result<Response, ApiError> {
+    let _place = match batches.admit(app) {
+        Ok(place) => place,
+        Err(refused) => {
+            tokio::spawn(discard(form.rest, batches.passed.max, LET_GO_TIME));
+            return Err(refused);
+        }
+    };
     let id = batches.new_id(name::FILE);
     let mut upload = Upload::new(batches.blobs.clone(), blob(&app.name, &id));
     let named = read(batches, &mut upload, form).await?;
@@ -162,20 +136,20 @@ async fn keep(batches: &Batches, app: &App, form: Form) -> Result<Response, ApiE
 
 /// Reads a form into `upload`. The file's name.
 async fn read(batches: &Batches, upload: &mut Upload, form: Form) -> Result<String, ApiError> {
-    let mut form = Multipart::new(chunks(form.start, form.rest), form.boundary);
+    let mut parts = Parts::new(form.boundary, form.start, form.rest);
     let (mut named, mut purpose) = (None, None);
     for _ in 0..MAX_PARTS {
-        let Some(mut field) = form.next_field().await.map_err(|e| odd(&e))? else {
+        let Some(mut part) = parts.next().await? else {
             break;
         };
-        match field.name() {
-            Some("purpose") => purpose = Some(text(&mut field).await?),
+        match part.name() {
+            Some("purpose") => purpose = Some(text(&mut part).await?),
             Some("file") if named.is_none() => {
-                named = Some(filename(field.file_name().unwrap_or("file")));
-                file(batches, upload, &mut field).await?;
+                named = Some(filename(part.file_name().unwrap_or("file")));
+                file(batches, upload, &mut part).await?;
             }
             // Others, such as `expires_after`, say nothing that is kept.
-            _ => drop(text(&mut field).await?),
+            _ => drop(text(&mut part).await?),
         }
     }
     match (named, purpose.as_deref()) {
@@ -191,12 +165,12 @@ async fn read(batches: &Batches, upload: &mut Upload, form: Form) -> Result<Stri
 async fn file(
     batches: &Batches,
     upload: &mut Upload,
-    field: &mut multer::Field<'_>,
+    part: &mut Field<'_>,
 ) -> Result<(), ApiError> {
     let max_mb = batches.settings.max_file_mb;
     let most = u64::from(max_mb) << 20;
-    while let Some(chunk) = field.chunk().await.map_err(|e| odd(&e))? {
-        upload.write(&chunk).await?;
+    while let Some(bytes) = chunk(part).await? {
+        upload.write(&bytes).await?;
         if upload.length() > most {
             return Err(ApiError::TooLarge { max_mb });
         }
@@ -204,10 +178,21 @@ async fn file(
     Ok(())
 }
 
-/// A body again, of its start and its rest.
-fn chunks(
-    start: Bytes,
-    rest: BodyDataStream,
-) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send {
-    stream::iter([Ok(start)]).chain(rest)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_purpose_is_found_behind_a_long_file_too() {
+        let mut form =
+            b"--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n"
+                .to_vec();
+        form.resize(1 << 20, b' ');
+        form.extend(b"\r\n--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\n");
+        form.extend(b"assistants\r\n--b--\r\n");
+        let found = purpose(form.into(), "b".into()).await;
+        assert_eq!(found.as_deref(), Some("assistants"));
+        let without = purpose(vec![b' '; 1 << 20].into(), "b".into()).await;
+        assert_eq!(without, None);
+    }
 }

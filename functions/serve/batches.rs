@@ -11,6 +11,8 @@ use crate::batches::{Batches, Callers, Kept, Passed};
 use crate::config::BatchApi;
 use crate::current::Current;
 use crate::gateway::app::App;
+use crate::gateway::limit::{Refused, Reservation};
+use crate::quota::Denial;
 use crate::relay::Relay;
 use crate::store::blobs::bounds::MAX_PART;
 use crate::way::Later;
@@ -45,7 +47,7 @@ impl Gateway {
     }
 }
 
-/// The gateway's door, for the batch API.
+/// The gateway's door and the limits of apps, for the batch API.
 #[derive(Debug)]
 struct Door(Current<Relay>);
 
@@ -57,5 +59,18 @@ impl Callers for Door {
             let caller = relay.door.identify(headers, now).await;
             caller.ok().map(|caller| caller.app)
         })
+    }
+
+    fn admit(&self, app: &App) -> Result<Option<Reservation>, Refused> {
+        let relay = self.0.get();
+        // No model, no tokens, and nothing spent: that is what each line does when it is called.
+        let now = relay.clock.now();
+        let admission = relay.quotas.admit(&app.name, "", false, || 0, now);
+        match admission.verdict {
+            Ok(place) => Ok(place),
+            Err(Denial::Limit(refused)) => Err(refused),
+            // A budget is in the way of what spends alone.
+            Err(Denial::Budget(_)) => Ok(None),
+        }
     }
 }

@@ -13,9 +13,13 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use spillway::gateway::event::UsageSource;
+use spillway::gateway::time::Timestamp;
+use spillway::store::Store;
+use spillway::store::batches::{Active, activate};
+use spillway::store::embedded::Embedded;
 
 use crate::azurite::Azurite;
-use crate::gateway::{app, backend, start};
+use crate::gateway::{app, backend, header, start, start_with};
 use crate::process::{BINARY, Process, free_port};
 use crate::scripted::{Act, Scripted, answer};
 
@@ -412,6 +416,103 @@ async fn an_input_with_mistakes_fails_before_anything_is_called() {
         );
         assert_eq!(error["error"]["param"], key);
     }
+}
+
+#[tokio::test]
+async fn a_form_that_comes_to_no_content_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_counting, address) = Counting::start(Duration::ZERO).await;
+    let more = "[gateway]\nmax_body_mb = 1\n";
+    let config = config(folder.path(), &backend("a", address, "ptu", ""), more);
+    let gateway = start(&config).await;
+    let app = App::new(gateway.address, "nightly-key");
+    let head = "--b\r\ncontent-disposition: form-data; name=\"file\"\r\nx-line: ";
+    for start in ["", "--b", head] {
+        let mut body = start.as_bytes().to_vec();
+        body.resize((1 << 20) + 1000, b'x');
+        let call = app.post("files").body(body);
+        let call = call.header("content-type", "multipart/form-data; boundary=b");
+        let (status, error) = app.json(call).await;
+        assert_eq!(status, 400, "{error}");
+        assert_eq!(error["error"]["code"], "invalid_body");
+    }
+}
+
+#[tokio::test]
+async fn uploads_and_new_batches_count_as_requests_of_their_app() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_counting, address) = Counting::start(Duration::ZERO).await;
+    let mut config = config(folder.path(), &backend("a", address, "ptu", ""), "");
+    for name in ["nightly", "other"] {
+        let limited = app(name, "requests_per_minute = 1");
+        config = config.replace(&app(name, ""), &limited);
+    }
+    let gateway = start(&config).await;
+    let (uploads, batches) = (
+        App::new(gateway.address, "nightly-key"),
+        App::new(gateway.address, "other-key"),
+    );
+    let file = uploads.upload(lines(1)).await;
+    let (status, error) = batches.json(batches.post("batches").json(&json!({}))).await;
+    assert_eq!(status, 400, "{error}");
+    for (app, path) in [
+        (&uploads, "files"),
+        (&uploads, "batches"),
+        (&batches, "files"),
+        (&batches, "batches"),
+    ] {
+        let call = match path {
+            "files" => {
+                let part = Part::bytes(lines(1).into_bytes()).file_name("in.jsonl");
+                let form = Form::new().part("file", part).text("purpose", "batch");
+                app.post(path).multipart(form)
+            }
+            _ => app.post(path).json(&json!({"input_file_id": file["id"]})),
+        };
+        let answer = call.send().await.unwrap();
+        assert_eq!(answer.status(), 429, "{path}");
+        let wait: u64 = header(&answer, "retry-after-ms").parse().unwrap();
+        assert!(wait > 0);
+        let wait = wait.div_ceil(1000).to_string();
+        assert_eq!(header(&answer, "retry-after"), wait);
+        let error: Value = answer.json().await.unwrap();
+        assert_eq!(error["error"]["code"], "request_limit_exceeded");
+        assert_eq!(error["error"]["type"], "rate_limit_error");
+    }
+    let page = uploads.ok(uploads.get("files")).await;
+    assert_eq!(page["data"].as_array().unwrap().len(), 1, "it may look");
+}
+
+#[tokio::test]
+async fn an_app_has_a_hundred_batches_that_have_not_ended_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_counting, address) = Counting::start(Duration::ZERO).await;
+    let config = config(folder.path(), &backend("a", address, "ptu", ""), "");
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+    for number in 0..100 {
+        // Others work on them, until 2096.
+        let active = Active {
+            app: "nightly".into(),
+            id: format!("batch_spw{number}"),
+            since: Timestamp::from_unix_ms(4_000_000_000_000),
+            holder: "others".into(),
+            until: Timestamp::from_unix_ms(4_000_000_000_000),
+        };
+        activate(store.as_ref(), &active).await.unwrap();
+    }
+    let gateway = start_with(&config, store).await;
+    let app = App::new(gateway.address, "nightly-key");
+    let file = app.upload(lines(1)).await;
+    let body = json!({"input_file_id": file["id"], "endpoint": "/v1/chat/completions",
+        "completion_window": "24h"});
+    let answer = app.post("batches").json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 429);
+    assert_eq!(header(&answer, "x-should-retry"), "false");
+    let error: Value = answer.json().await.unwrap();
+    assert_eq!(error["error"]["code"], "too_many_batches");
+    let other = App::new(gateway.address, "other-key");
+    let made = other.create(&other.upload(lines(1)).await).await;
+    assert_eq!(other.ended(&made["id"]).await["status"], "completed");
 }
 
 /// A chat answer with so many MiB of text, and its usage behind that.

@@ -11,6 +11,7 @@ use super::*;
 use crate::config::BatchApi;
 use crate::gateway::batch::line::MAX_CUSTOM_ID;
 use crate::gateway::batches::record::Times;
+use crate::gateway::limit::{Refused, Reservation};
 use crate::gateway::room::Room;
 use crate::store::Store;
 use crate::store::blobs::{self, Blob, BlobError, Blobs, Container, Listing, Seen, When};
@@ -98,6 +99,10 @@ struct Nobody;
 impl Callers for Nobody {
     fn identify<'a>(&'a self, _: &'a HeaderMap) -> Later<'a, Option<Arc<App>>> {
         Box::pin(async { None })
+    }
+
+    fn admit(&self, _: &App) -> Result<Option<Reservation>, Refused> {
+        Ok(None)
     }
 }
 
@@ -234,6 +239,18 @@ async fn a_name_that_is_too_long_fails_a_batch_before_anything_is_called() {
     let (batch, _, calls) = ended(good(), false, Status::Validating, &line).await;
     assert_eq!((batch.status, calls), (Status::Failed, 0));
     assert_eq!(batch.mistakes[0].code, "custom_id_too_long");
+}
+
+#[tokio::test]
+async fn a_file_of_blank_lines_fails_a_batch_where_there_are_more_than_it_may_have() {
+    let most = usize::try_from(BatchApi::default().max_lines).unwrap();
+    for (lines, code) in [(most, "empty_file"), (most + 1, "too_many_lines")] {
+        let file = "\n".repeat(lines);
+        let (batch, _, calls) = ended(good(), false, Status::Validating, &file).await;
+        assert_eq!((batch.status, calls), (Status::Failed, 0));
+        assert_eq!(batch.mistakes.len(), 1);
+        assert_eq!(batch.mistakes[0].code, code);
+    }
 }
 
 #[tokio::test]
