@@ -201,15 +201,16 @@ impl<'a> Route<'a> {
         (last == id).then_some(id)
     }
 
-    /// Whether a successful POST here makes something that later calls name by its id. `store` is
-    /// the body's wish: responses are kept unless it says no, chat completions only if it says yes.
+    /// Whether a successful POST here makes something that later calls name by its id: the answer's own,
+    /// or that of a file or thread in it. `store` is the body's wish: responses are kept unless it says
+    /// no, chat completions only if it says yes.
     pub fn makes_stored(&self, store: Option<bool>) -> bool {
         match self.path {
             "chat/completions" => store == Some(true),
             "responses" => store != Some(false),
             "threads/runs" | "fine_tuning/jobs" => true,
             // One that is made of another: `videos/{id}/remix`.
-            path => STORED.contains(&path) || path.starts_with("videos/"),
+            path => STORED.contains(&path) || path.starts_with("videos/") || completes_upload(path),
         }
     }
 
@@ -303,6 +304,13 @@ const STORED: [&str; 11] = [
     "evals",
     "videos",
 ];
+
+/// Whether a path is `uploads/{id}/complete`, which makes a file of an upload.
+fn completes_upload(path: &str) -> bool {
+    let rest = path.strip_prefix("uploads/");
+    let id = rest.and_then(|rest| rest.strip_suffix("/complete"));
+    id.is_some_and(|id| !id.contains('/'))
+}
 
 /// Whether gateway and backend read the same in this part of a path. Who owns an id and what an
 /// operation costs is told by the path as it came, so it has no second spelling here: no `.` and
@@ -626,6 +634,8 @@ mod tests {
             "/v1/files",
             "/openai/threads/runs",
             "/v1/videos/video_1/remix",
+            "/v1/uploads",
+            "/v1/uploads/upload_1/complete",
         ] {
             assert!(route(path, "").makes_stored(None), "{path}");
         }
@@ -635,6 +645,9 @@ mod tests {
             "/v1/chat/completions",
             "/v1/responses/resp_1/cancel",
             "/v1/embeddings",
+            "/v1/uploads/upload_1/cancel",
+            "/v1/uploads/upload_1/parts",
+            "/v1/uploads/upload_1/parts/complete",
         ] {
             assert!(!route(path, "").makes_stored(None), "{path}");
         }

@@ -2,8 +2,9 @@
 //!
 //! Answers may be 100 MB and streams may last minutes, so they are neither collected nor parsed.
 //! What is looked for stands at the top level or in the top-level object `response` (the responses
-//! API's events): `usage`, `id`, `service_tier`, `error`, and whether `choices` is empty. Of generated
-//! text only the length is kept, for the estimate where no usage comes.
+//! API's events): `usage`, `id`, `service_tier`, `error`, and whether `choices` is empty; at the top level
+//! also the id of something that was made beside: `thread_id`, or the `id` in the object `file`. Of
+//! generated text only the length is kept, for the estimate where no usage comes.
 //!
 //! Whatever comes in, no state grows: bad JSON yields nothing or nonsense, never an error.
 
@@ -63,12 +64,13 @@ pub struct Skim {
     last: LastString,
     next_is_text: bool,
     counts_text: bool,
-    in_response: bool,
+    inside: Inside,
     key: Key,
     capture: Option<Capture>,
     choices: Choices,
     usage: Vec<u8>,
     id: Vec<u8>,
+    id_beside: Vec<u8>,
     error: Vec<u8>,
     service_tier: Option<ServiceTier>,
     text_bytes: u64,
@@ -78,10 +80,20 @@ pub struct Skim {
 enum Key {
     Usage,
     Id,
+    IdBeside,
     Error,
     ServiceTier,
     Choices,
     Response,
+    File,
+    Other,
+}
+
+/// The top-level object that the reader is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inside {
+    Response,
+    File,
     Other,
 }
 
@@ -113,12 +125,13 @@ impl Skim {
             last: LastString::EMPTY,
             next_is_text: false,
             counts_text: false,
-            in_response: false,
+            inside: Inside::Other,
             key: Key::Other,
             capture: None,
             choices: Choices::Absent,
             usage: Vec::new(),
             id: Vec::new(),
+            id_beside: Vec::new(),
             error: Vec::new(),
             service_tier: None,
             text_bytes: 0,
@@ -147,12 +160,13 @@ impl Skim {
         self.last.length = 0;
         self.next_is_text = false;
         self.counts_text = false;
-        self.in_response = false;
+        self.inside = Inside::Other;
         self.key = Key::Other;
         self.capture = None;
         self.choices = Choices::Absent;
         self.usage.clear();
         self.id.clear();
+        self.id_beside.clear();
         self.error.clear();
         self.service_tier = None;
     }
@@ -164,9 +178,13 @@ impl Skim {
 
     /// The document's `id`, or its `response`'s, where it is a plain, non-empty string.
     pub fn id(&self) -> Option<&str> {
-        let text = std::str::from_utf8(present(&self.id)?).ok()?;
-        let id = text.trim().strip_prefix('"')?.strip_suffix('"')?;
-        (!id.is_empty() && !id.contains('\\')).then_some(id)
+        plain(&self.id)
+    }
+
+    /// The id of what was made beside the document: its `thread_id`, or that of its `file`, where it is a
+    /// plain, non-empty string.
+    pub fn id_beside(&self) -> Option<&str> {
+        plain(&self.id_beside)
     }
 
     /// The service tier that processed the call, where the document or its `response` names one.
@@ -259,7 +277,11 @@ impl Skim {
             self.key = Key::Other;
         }
         if self.depth == 1 {
-            self.in_response = byte == b'{' && self.key == Key::Response;
+            self.inside = match (byte, self.key) {
+                (b'{', Key::Response) => Inside::Response,
+                (b'{', Key::File) => Inside::File,
+                _ => Inside::Other,
+            };
             if byte == b'[' && self.choices == Choices::Named {
                 self.choices = Choices::Open;
             }
@@ -272,7 +294,7 @@ impl Skim {
         self.note_tier();
         self.depth = self.depth.saturating_sub(1);
         if self.depth <= 1 {
-            self.in_response = false;
+            self.inside = Inside::Other;
         }
     }
 
@@ -298,21 +320,13 @@ impl Skim {
         if !self.is_tracked() {
             return;
         }
-        self.key = match self.last.as_slice() {
-            b"usage" => Key::Usage,
-            b"id" => Key::Id,
-            b"error" => Key::Error,
-            b"service_tier" => Key::ServiceTier,
-            b"choices" if self.depth == 1 => Key::Choices,
-            b"response" if self.depth == 1 => Key::Response,
-            _ => Key::Other,
-        };
+        self.key = self.named();
         match self.key {
             Key::Choices => self.choices = Choices::Named,
             Key::ServiceTier => self.last.length = 0,
             _ => {}
         }
-        if matches!(self.key, Key::Usage | Key::Id | Key::Error) {
+        if matches!(self.key, Key::Usage | Key::Id | Key::IdBeside | Key::Error) {
             // Without a comma before the key, the last value goes up to here: the same wherever it is cut.
             self.keep(piece, at);
             self.capture = Some(Capture {
@@ -326,9 +340,33 @@ impl Skim {
         }
     }
 
+    /// The key that the last string is where the reader stands.
+    fn named(&self) -> Key {
+        let name = self.last.as_slice();
+        if self.inside == Inside::File {
+            return if name == b"id" {
+                Key::IdBeside
+            } else {
+                Key::Other
+            };
+        }
+        match name {
+            b"usage" => Key::Usage,
+            b"id" => Key::Id,
+            b"error" => Key::Error,
+            b"service_tier" => Key::ServiceTier,
+            b"choices" if self.depth == 1 => Key::Choices,
+            b"response" if self.depth == 1 => Key::Response,
+            b"file" if self.depth == 1 => Key::File,
+            b"thread_id" if self.depth == 1 => Key::IdBeside,
+            _ => Key::Other,
+        }
+    }
+
     /// Whether the reader is in an object whose keys are looked at.
     const fn is_tracked(&self) -> bool {
-        self.depth == 1 || (self.depth == 2 && self.in_response)
+        let is_read = matches!(self.inside, Inside::Response | Inside::File);
+        self.depth == 1 || (self.depth == 2 && is_read)
     }
 
     /// Ends a capture whose value is over before `at`.
@@ -355,6 +393,7 @@ impl Skim {
         match self.capture?.key {
             Key::Usage => Some((&mut self.usage, MAX_USAGE)),
             Key::Id => Some((&mut self.id, MAX_ID)),
+            Key::IdBeside => Some((&mut self.id_beside, MAX_ID)),
             // Only whether it is null matters.
             Key::Error => Some((&mut self.error, 8)),
             _ => None,
@@ -442,4 +481,11 @@ fn push_up_to(slot: &mut Vec<u8>, bytes: &[u8], max: usize) {
 fn present(value: &[u8]) -> Option<&[u8]> {
     let trimmed = value.trim_ascii();
     (!trimmed.is_empty() && trimmed != b"null").then_some(trimmed)
+}
+
+/// The text of a string that is not empty and has no escapes.
+fn plain(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(present(value)?).ok()?;
+    let text = text.trim().strip_prefix('"')?.strip_suffix('"')?;
+    (!text.is_empty() && !text.contains('\\')).then_some(text)
 }

@@ -9,19 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use self::waiting::{Place, Waiting};
 use crate::gateway::time::{DAY_MS, Timestamp};
-use crate::store::affinity::{Owned, key, owned};
-use crate::store::{Store, StoreError, Table};
+use crate::store::affinity::{self, Owned, key, owned};
+use crate::store::{Store, StoreError, Table, Write};
+
+mod waiting;
 
 /// Most ids that are in memory.
 const MAX_IDS: usize = 10_000;
 
 /// Longest id that is remembered, bytes. Azure's have some 60; encoded, it fits a key.
 const MAX_ID: usize = 128;
-
-/// Changes that may wait for the store. More than that are dropped, loudly: an id that is only in
-/// memory is a smaller harm than calls that wait.
-const MAX_WAITING: usize = 10_000;
 
 /// How long an id is remembered. Azure keeps responses and stored completions for 30 days
 /// (Azure OpenAI, "Responses API"); files, threads and the like until they are deleted, so those
@@ -44,13 +43,40 @@ pub(super) struct Owner {
     pub(super) app: Arc<str>,
 }
 
+/// An owner, and until when it is remembered.
+type Known = (Owner, Timestamp);
+
 /// What the store is to be told.
 #[derive(Debug)]
-pub(super) enum OwnerChange {
-    /// This id is owned.
-    Remember(Arc<str>, Owned),
-    /// This one was deleted.
-    Forget(Arc<str>),
+pub(super) struct OwnerChange {
+    /// Who owns the id; `None`: its object was deleted.
+    owned: Option<Owned>,
+    place: Place,
+}
+
+impl OwnerChange {
+    /// The id.
+    pub(super) const fn id(&self) -> &Arc<str> {
+        &self.place.id
+    }
+
+    /// The app whose it is, or that deleted it.
+    pub(super) const fn app(&self) -> &Arc<str> {
+        &self.place.app
+    }
+
+    /// Whether its row is to be deleted.
+    pub(super) const fn deletes(&self) -> bool {
+        self.owned.is_none()
+    }
+
+    /// What is written of it.
+    pub(super) fn write(&self) -> Write {
+        match &self.owned {
+            Some(owned) => affinity::write(self.id(), owned),
+            None => affinity::forget(self.id()),
+        }
+    }
 }
 
 /// The ids and their owners.
@@ -63,12 +89,14 @@ pub(super) struct Affinity {
 #[derive(Debug)]
 struct Stored {
     store: Arc<dyn Store>,
-    changes: mpsc::Sender<OwnerChange>,
+    /// Bounded by the places in `waiting`.
+    changes: mpsc::UnboundedSender<OwnerChange>,
+    waiting: Arc<Waiting>,
 }
 
 #[derive(Debug, Default)]
 struct Ids {
-    owners: HashMap<Arc<str>, (Owner, Timestamp)>,
+    owners: HashMap<Arc<str>, Known>,
     order: VecDeque<Arc<str>>,
 }
 
@@ -93,11 +121,18 @@ impl Ids {
 impl Affinity {
     /// Ids that are kept in `store`, and the other end of the queue of changes to it; without a
     /// store they are in memory only.
-    pub(super) fn new(store: Option<Arc<dyn Store>>) -> (Self, mpsc::Receiver<OwnerChange>) {
-        let (changes, receiver) = mpsc::channel(MAX_WAITING);
+    pub(super) fn new(
+        store: Option<Arc<dyn Store>>,
+    ) -> (Self, mpsc::UnboundedReceiver<OwnerChange>) {
+        let (changes, receiver) = mpsc::unbounded_channel();
+        let stored = |store| Stored {
+            store,
+            changes,
+            waiting: Arc::default(),
+        };
         let affinity = Self {
             newest: Mutex::default(),
-            store: store.map(|store| Stored { store, changes }),
+            store: store.map(stored),
         };
         (affinity, receiver)
     }
@@ -109,20 +144,21 @@ impl Affinity {
         }
         let id: Arc<str> = id.into();
         let expires = now.plus_ms(lifetime_ms(&id));
-        let row = Owned {
-            backend: owner.backend.to_string(),
-            app: owner.app.to_string(),
-            expires,
-        };
-        self.newest().put(Arc::clone(&id), owner, expires);
-        self.tell(OwnerChange::Remember(id, row));
+        self.newest().put(Arc::clone(&id), owner.clone(), expires);
+        if let Some(stored) = &self.store {
+            let app = Arc::clone(&owner.app);
+            stored.tell(&id, &app, Some((owner, expires)));
+        }
     }
 
-    /// Forgets an id whose object was deleted.
-    pub(super) fn forget(&self, id: &str) {
-        let known = self.newest().owners.remove(id).is_some();
-        if known || self.store.is_some() {
-            self.tell(OwnerChange::Forget(id.into()));
+    /// Forgets an id whose object `app` has deleted.
+    pub(super) fn forget(&self, id: &str, app: &Arc<str>) {
+        if id.len() > MAX_ID {
+            return;
+        }
+        self.newest().owners.remove(id);
+        if let Some(stored) = &self.store {
+            stored.tell(&id.into(), app, None);
         }
     }
 
@@ -163,20 +199,32 @@ impl Affinity {
     fn newest(&self) -> std::sync::MutexGuard<'_, Ids> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn tell(&self, change: OwnerChange) {
-        if let Some(stored) = &self.store
-            && stored.changes.try_send(change).is_err()
-        {
-            tracing::error!(
-                "the owner of a stored object is in memory only: the store lags behind"
-            );
-        }
-    }
 }
 
 impl Stored {
-    async fn read(&self, id: &str) -> Result<Option<(Owner, Timestamp)>, StoreError> {
+    /// Has the store told of an id, unless too much of the app's waits for that.
+    fn tell(&self, id: &Arc<str>, app: &Arc<str>, known: Option<Known>) {
+        let owned = known.as_ref().map(|(owner, expires)| Owned {
+            backend: owner.backend.to_string(),
+            app: owner.app.to_string(),
+            expires: *expires,
+        });
+        let place = self.waiting.place(id, app, known);
+        let is_told =
+            place.is_some_and(|place| self.changes.send(OwnerChange { owned, place }).is_ok());
+        if !is_told {
+            tracing::error!(
+                %app,
+                %id,
+                "who owns an app's stored object is not told to the store: too much of that app's waits for it already"
+            );
+        }
+    }
+
+    async fn read(&self, id: &str) -> Result<Option<Known>, StoreError> {
+        if let Some(known) = self.waiting.known(id) {
+            return Ok(Some(known));
+        }
         let row = self.store.get(Table::Affinity, &key(id)).await?;
         Ok(row.map(|row| {
             let owned = owned(&row);
@@ -215,7 +263,7 @@ mod tests {
         let long = "x".repeat(MAX_ID + 1);
         affinity.remember(&long, owner(), NOW);
         assert_eq!(affinity.owner(&long, NOW).await, Ok(None));
-        affinity.forget("resp_5");
+        affinity.forget("resp_5", &"b".into());
         assert_eq!(affinity.owner("resp_5", NOW).await, Ok(None));
     }
 
@@ -227,7 +275,7 @@ mod tests {
         one.remember("resp_1", owner(), NOW);
         one.remember("file-2?", owner(), NOW);
         one.remember("resp_3", owner(), NOW);
-        one.forget("resp_3");
+        one.forget("resp_3", &"b".into());
         drop(one);
         keep_owners(changes, store.as_ref()).await;
         let (other, _changes) = Affinity::new(Some(store));
@@ -235,6 +283,38 @@ mod tests {
         assert_eq!(other.owner("file-2?", NOW).await, Ok(Some(owner())));
         assert_eq!(other.owner("resp_3", NOW).await, Ok(None));
         assert_eq!(other.owner("resp_4", NOW).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn an_app_that_floods_keeps_no_other_apps_owner_from_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let (one, changes) = Affinity::new(Some(Arc::clone(&store)));
+        let other = Owner {
+            backend: "a".into(),
+            app: "c".into(),
+        };
+        // The first twelve characters are a partition.
+        let flood = |from: usize| {
+            for i in from..from + 2 * MAX_IDS {
+                one.remember(&format!("thread_aaaaa{i}"), owner(), NOW);
+            }
+        };
+        flood(0);
+        one.remember("resp_1", other.clone(), NOW);
+        flood(2 * MAX_IDS);
+        // Neither the store nor the memory of the newest has it.
+        let known = one.owner("resp_1", NOW).await;
+        assert_eq!(known, Ok(Some(other.clone())));
+        drop(one);
+        keep_owners(changes, store.as_ref()).await;
+        let (two, _changes) = Affinity::new(Some(store));
+        assert_eq!(two.owner("resp_1", NOW).await, Ok(Some(other)));
+        // The app that floods has its first ones kept.
+        for (id, known) in [(4999, Some(owner())), (5000, None)] {
+            let id = format!("thread_aaaaa{id}");
+            assert_eq!(two.owner(&id, NOW).await, Ok(known), "{id}");
+        }
     }
 
     #[tokio::test]

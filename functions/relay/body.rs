@@ -88,11 +88,13 @@ impl Reader {
         }
     }
 
-    fn id(&self) -> Option<&str> {
+    /// The ids of what the call made: the answer's own, and that of something made beside. In a stream each
+    /// thing has an event, and the first one counts: a thread comes before its run.
+    fn ids(&self) -> [Option<&str>; 2] {
         match self {
-            Self::Events(scanner) => scanner.seen().id.as_deref(),
-            Self::Json(skim) => skim.id(),
-            Self::Opaque => None,
+            Self::Events(scanner) => [scanner.seen().id.as_deref(), None],
+            Self::Json(skim) => [skim.id(), skim.id_beside()],
+            Self::Opaque => [None, None],
         }
     }
 
@@ -127,6 +129,14 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
+/// What a call makes that later ones name.
+struct Made {
+    /// The app and backend that they have to come back to.
+    owner: Owner,
+    /// Which of its ids are remembered.
+    is_known: [bool; 2],
+}
+
 /// The body of an answer.
 pub(super) struct RelayBody {
     upstream: Incoming,
@@ -144,8 +154,7 @@ pub(super) struct RelayBody {
     end_by: Instant,
     heartbeat: Option<Duration>,
     ended: bool,
-    /// The app and backend that later calls have to come back to, where this call made something.
-    made: Option<Owner>,
+    made: Option<Made>,
     relay: Arc<Relay>,
     record: Option<CallRecord>,
     /// What the end of the answer waits for: that its event lasts.
@@ -182,7 +191,10 @@ impl RelayBody {
             end_by: now + Duration::from_millis(gateway.max_answer_ms),
             heartbeat,
             ended: chunks == 0,
-            made,
+            made: made.map(|owner| Made {
+                owner,
+                is_known: [false; 2],
+            }),
             relay,
             is_durable: record.is_durable(),
             record: Some(record),
@@ -212,13 +224,23 @@ impl RelayBody {
             }
         }
         self.reader.push(chunk, &mut self.out);
-        // At once: a client may cancel a response while it streams.
-        if self.made.is_some()
-            && let Some(id) = self.reader.id()
-            && let Some(owner) = self.made.take()
-        {
-            let relay = &self.relay;
-            relay.affinity.remember(id, owner, relay.clock.now());
+        self.remember();
+    }
+
+    /// Remembers the ids of what the call made, once each, as soon as they come: a client may cancel a
+    /// response while it streams.
+    fn remember(&mut self) {
+        let Some(made) = &mut self.made else {
+            return;
+        };
+        let relay = &self.relay;
+        for (id, is_known) in self.reader.ids().into_iter().zip(&mut made.is_known) {
+            if let Some(id) = id
+                && !std::mem::replace(is_known, true)
+            {
+                let now = relay.clock.now();
+                relay.affinity.remember(id, made.owner.clone(), now);
+            }
         }
     }
 

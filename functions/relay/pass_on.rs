@@ -74,7 +74,7 @@ impl Call<'_> {
             && parts.status.is_success()
             && let Some(id) = self.route.stored_object()
         {
-            self.relay.affinity.forget(id);
+            self.relay.affinity.forget(id, &self.caller.app.name);
         }
         let made = makes.then(|| Owner {
             backend: Arc::clone(&spec.backend),

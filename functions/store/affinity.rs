@@ -41,6 +41,14 @@ pub fn write(id: &str, owned: &Owned) -> Write {
     }
 }
 
+/// The write that forgets an owner. It fails with [`StoreError::Changed`] where there is none.
+pub fn forget(id: &str) -> Write {
+    Write {
+        row: key(id).row,
+        change: Change::Delete(None),
+    }
+}
+
 /// The owner that a row names.
 pub fn owned(row: &Row) -> Owned {
     Owned {

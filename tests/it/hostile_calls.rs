@@ -1,6 +1,7 @@
 //! Calls that mean harm by what they name and carry, and answers that do.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::AppendHeaders;
@@ -10,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::gateway::{OPEN, Running, app, backend, header, start};
 use crate::process::{Process, free_port, handler, package};
 use crate::raw::Raw;
-use crate::scripted::{Act, Scripted, answer, good};
+use crate::scripted::{Act, Scripted, answer, good, stream};
 
 /// A gateway with the apps `mine` and `yours` and one backend.
 async fn two_apps(script: Vec<Act>) -> (Running, Scripted) {
@@ -173,6 +174,51 @@ async fn what_another_app_has_stored_is_not_found() {
         ("GET /v1/vector_stores/vs_1/files/file-1/content", ""),
     ] {
         let (status, answered) = raw(&gateway, "mine", line, body).await;
+        assert_eq!(status, 200, "{line}: {answered}");
+    }
+}
+
+/// A run makes its thread, and an upload that is completed makes a file.
+#[tokio::test]
+async fn what_is_made_beside_something_else_is_its_apps_too() {
+    let made = |body: &str| answer("200 OK", "", body);
+    let events = [
+        "event: thread.created\ndata: {\"id\":\"thread_2\",\"object\":\"thread\"}\n\n",
+        "event: thread.run.created\ndata: {\"id\":\"run_2\",\"thread_id\":\"thread_2\"}\n\n",
+        "event: done\ndata: [DONE]\n\n",
+    ];
+    let (gateway, a) = two_apps(vec![
+        made("{\"id\":\"run_1\",\"object\":\"thread.run\",\"thread_id\":\"thread_1\"}"),
+        Act::Drip(stream(&events, true), Duration::ZERO),
+        made("{\"id\":\"upload_1\",\"object\":\"upload\",\"file\":null}"),
+        made("{\"id\":\"upload_1\",\"file\":{\"id\":\"file-1\",\"object\":\"file\"}}"),
+        good(),
+    ])
+    .await;
+    for (line, body) in [
+        ("POST /openai/threads/runs", "{}"),
+        ("POST /openai/threads/runs", "{\"stream\":true}"),
+        ("POST /v1/uploads", "{}"),
+        ("POST /v1/uploads/upload_1/complete", "{\"part_ids\":[]}"),
+    ] {
+        let (status, answered) = raw(&gateway, "mine", line, body).await;
+        assert_eq!(status, 200, "{line}: {answered}");
+    }
+    let calls = a.calls();
+    let lines = [
+        "GET /openai/threads/thread_1/messages",
+        "GET /openai/threads/thread_2/messages",
+        "POST /v1/uploads/upload_1/complete",
+        "GET /v1/files/file-1/content",
+        "DELETE /v1/files/file-1",
+    ];
+    for line in lines {
+        let (status, answered) = raw(&gateway, "yours", line, "").await;
+        assert_eq!(status, 404, "{line}: {answered}");
+    }
+    assert_eq!(a.calls(), calls, "none of these reached a backend");
+    for line in lines {
+        let (status, answered) = raw(&gateway, "mine", line, "").await;
         assert_eq!(status, 200, "{line}: {answered}");
     }
 }

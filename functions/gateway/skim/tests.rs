@@ -30,6 +30,55 @@ fn usage_and_id_are_read_inside_response() {
 }
 
 #[test]
+fn the_id_of_what_was_made_beside_is_read() {
+    for (text, ids) in [
+        (
+            r#"{"id":"upload_1","file":{"a":{"id":"no"},"object":"file","id":"file-1","x":[{"id":"no"}]},"x":1}"#,
+            (Some("upload_1"), Some("file-1")),
+        ),
+        (
+            r#"{"file":{"id" : "file-1"},"id":"upload_1"}"#,
+            (Some("upload_1"), Some("file-1")),
+        ),
+        (
+            r#"{"id":"run_1","thread_id":"thread_1","x":{"thread_id":"no"}}"#,
+            (Some("run_1"), Some("thread_1")),
+        ),
+        (r#"{"id":"upload_1","file":null}"#, (Some("upload_1"), None)),
+        (r#"{"file":[{"id":"no"}],"id":"a"}"#, (Some("a"), None)),
+        (r#"{"file":"no","x":{"id":"no"}}"#, (None, None)),
+        (
+            r#"{"response":{"id":"resp_1","thread_id":"no","file":{"id":"no"}}}"#,
+            (Some("resp_1"), None),
+        ),
+        (
+            r#"{"x":{"file":{"id":"no"},"thread_id":"no"}}"#,
+            (None, None),
+        ),
+    ] {
+        for at in 0..text.len() {
+            let mut cut = Skim::new(TextKeys::None);
+            cut.push(&text.as_bytes()[..at]);
+            cut.push(&text.as_bytes()[at..]);
+            assert_eq!((cut.id(), cut.id_beside()), ids, "{text} cut at {at}");
+            cut.reset();
+            assert_eq!((cut.id(), cut.id_beside()), (None, None));
+        }
+    }
+}
+
+#[test]
+fn a_file_says_no_usage_and_no_error() {
+    let s = skim(
+        r#"{"file":{"usage":{"x":1},"error":"no","service_tier":"priority","choices":[]},"x":1}"#,
+        TextKeys::None,
+    );
+    assert_eq!((s.usage(), s.has_error()), (None, false));
+    assert_eq!(s.service_tier(), None);
+    assert!(!s.choices_are_empty());
+}
+
+#[test]
 fn the_service_tier_is_read_where_the_usage_is() {
     use ServiceTier::{Priority, Standard};
     for (text, tier) in [
@@ -179,6 +228,7 @@ proptest! {
         let mut s = Skim::new(TextKeys::Chat);
         s.push(&bytes);
         prop_assert!(s.usage.len() <= MAX_USAGE + 1 && s.id.len() <= MAX_ID + 1);
+        prop_assert!(s.id_beside.len() <= MAX_ID + 1);
         prop_assert!(s.last.length <= MAX_KEY + 1);
     }
 }
