@@ -10,7 +10,7 @@
 //! [`metrics`] what is counted of all. [`realtime`] and
 //! [`websocket`] read what passes in a session of the realtime API. [`price`] says what a call costs,
 //! [`bill`] who pays it, [`what_if`] what other PTUs would, and [`reconcile`] how far all that is from what
-//! Azure counts.
+//! Azure counts. `tree` says of which JSON a tree of values may be made.
 
 pub mod app;
 pub mod batch;
@@ -55,6 +55,7 @@ pub mod strategy;
 pub mod time;
 pub mod trace;
 pub mod transform;
+mod tree;
 pub mod usage;
 pub mod websocket;
 pub mod what_if;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config;
@@ -25,6 +26,9 @@ const MAX_STREAM: usize = 16 << 20;
 
 /// Blobs that are written at the same time.
 const WRITERS: usize = 8;
+
+/// Documents that are made at the same time: each may take several times the memory of what the call holds.
+const RENDERERS: usize = 2;
 
 /// How often a blob is tried, and the pause after the first time, doubled each time.
 const ATTEMPTS: u32 = 6;
@@ -211,14 +215,19 @@ impl PromptInbox {
             let entry = queue.recv().await?;
             Some((entry, queue))
         });
+        let rendering = Semaphore::new(RENDERERS);
         let write = |entry: Entry| {
             let (redaction, blobs) = (Arc::clone(&redaction), Arc::clone(&blobs));
-            let dropped = &dropped;
+            let (dropped, rendering) = (&dropped, &rendering);
             async move {
                 let blob = entry.blob.clone();
+                // It is never closed.
+                let turn = rendering.acquire().await;
                 let rendered =
                     tokio::task::spawn_blocking(move || entry.render(&redaction, max_bytes));
-                let Ok((bytes, _held)) = rendered.await else {
+                let rendered = rendered.await;
+                drop(turn);
+                let Ok((bytes, _held)) = rendered else {
                     return count(dropped, "a document could not be made");
                 };
                 if let Err(error) = put(&*blobs, &blob, bytes).await {

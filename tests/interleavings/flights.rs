@@ -13,7 +13,9 @@ use crate::gateway::app::App;
 use crate::gateway::cache::kept::Kept;
 use crate::gateway::cache::{Asked, Generated, Key, Rules, Scope, VARYING, key};
 use crate::gateway::event::UsageEvent;
+use crate::gateway::pool::ModelPool;
 use crate::gateway::route::Route;
+use crate::gateway::strategy::Selection;
 
 pub(crate) const MODELS: &[Model] = &[
     (
@@ -40,7 +42,7 @@ fn request() -> Key {
     let asked = Asked {
         app: &App::unrestricted("a"),
         route: &Route::parse("/v1/embeddings", "").unwrap(),
-        model: "m",
+        model: &ModelPool::new("m".into(), [], Selection::default()),
         is_stream: false,
         headers: [b""; VARYING.len()],
         body: b"{}",

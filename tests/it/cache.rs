@@ -462,6 +462,32 @@ async fn apps_are_given_each_others_answers_by_choice_only() {
 }
 
 #[tokio::test]
+async fn answers_of_an_apps_own_deployment_are_given_to_no_other_app() {
+    let (act, gate) = gated(good());
+    let own = Scripted::start(vec![act]).await;
+    let open = Scripted::start(vec![good()]).await;
+    let config = format!(
+        "[cache]\nscope = \"shared\"\n{}{}{}{}{}",
+        app("a", ""),
+        app("b", ""),
+        app("c", ""),
+        backend("own", own.address, "ptu", "apps = [\"a\"]"),
+        backend("open", open.address, "payg", ""),
+    );
+    let gateway = start(&config).await;
+    let first = tokio::spawn(call(&gateway, "a", &body(0.0)).send());
+    until("the call is there", || own.calls() == 1).await;
+    let other = tokio::time::timeout(Duration::from_secs(10), send(&gateway, "b")).await;
+    assert_eq!(said(&other.unwrap()), "miss", "it waits for no such answer");
+    gate.add_permits(1);
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    for app in ["a", "b", "c"] {
+        assert_eq!(outcomes(&gateway, app, 1).await, ["hit"], "{app}");
+    }
+    assert_eq!((own.calls(), open.calls()), (1, 1));
+}
+
+#[tokio::test]
 async fn the_client_says_what_will_do() {
     let (gateway, x) = over(vec![good()], "", APP).await;
     let none = with(&gateway, "only-if-cached").await;

@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::{Generated, Rules, Scope, canonical};
 use crate::gateway::app::App;
+use crate::gateway::pool::ModelPool;
 use crate::gateway::route::{Operation, Route};
+use crate::gateway::tree::is_too_large;
 
 /// Largest body whose answer is kept, bytes: a longer one costs more to compare than it is likely to
 /// save.
@@ -68,7 +70,7 @@ pub struct Asked<'a> {
     /// Its URL.
     pub route: &'a Route<'a>,
     /// The model that it asks for.
-    pub model: &'a str,
+    pub model: &'a ModelPool,
     /// Whether it asks for a stream.
     pub is_stream: bool,
     /// The values of the headers [`VARYING`].
@@ -79,7 +81,8 @@ pub struct Asked<'a> {
 
 /// What the answer is kept under; `None` where it may not be.
 pub fn key(rules: &Rules, asked: &Asked<'_>) -> Option<Key> {
-    if asked.body.len() > MAX_BODY || !is_kept(rules, asked.route.operation) {
+    let is_long = || asked.body.len() > MAX_BODY || is_too_large(asked.body);
+    if !is_kept(rules, asked.route.operation) || is_long() {
         return None;
     }
     let mut fields = canonical::read(asked.body)?;
@@ -172,6 +175,20 @@ impl Parts {
         parts.for_each(|part| self.add(part));
     }
 
+    /// The model's deployments that are some apps' own, as far as this app may use them. Which of the others it may
+    /// use, its backends and tiers say.
+    fn owned(&mut self, app: &App, model: &ModelPool) {
+        let specs = model.deployments().map(|deployment| &deployment.spec);
+        let mut owned: Vec<(&str, &str)> = specs
+            .filter(|spec| !spec.apps.is_empty() && app.may_use(spec))
+            .map(|spec| (&*spec.backend, &*spec.name))
+            .collect();
+        // The order of the configuration makes no difference.
+        owned.sort_unstable();
+        self.all(owned.iter().map(|(backend, _)| backend.as_bytes()));
+        self.all(owned.iter().map(|(_, name)| name.as_bytes()));
+    }
+
     fn asked(&mut self, rules: &Rules, asked: &Asked<'_>) {
         let (app, route) = (asked.app, asked.route);
         let owner: &str = match rules.scope {
@@ -183,9 +200,10 @@ impl Parts {
         self.0.update([u8::from(backends.is_some())]);
         let backends = backends.unwrap_or_default().iter();
         self.all(backends.map(|name| name.as_bytes()));
+        self.owned(app, asked.model);
         self.add(format!("{:?}{:?}", app.tiers, route.form).as_bytes());
         self.add(route.path.as_bytes());
-        self.add(asked.model.as_bytes());
+        self.add(asked.model.name().as_bytes());
         self.0.update([u8::from(asked.is_stream)]);
         let mut query: Vec<&[u8]> = route.query.split('&').map(str::as_bytes).collect();
         // `code` is the host's function key, which backends don't get.
@@ -193,7 +211,8 @@ impl Parts {
         query.sort_unstable();
         self.all(query.into_iter());
         self.all(asked.headers.into_iter());
-        for (name, value) in app.transform.iter().flat_map(|t| t.headers(asked.model)) {
+        let model = asked.model.name();
+        for (name, value) in app.transform.iter().flat_map(|t| t.headers(model)) {
             self.add(name.as_str().as_bytes());
             self.add(value.map_or("", |value| value.as_str()).as_bytes());
         }

@@ -26,7 +26,7 @@ pub enum Scope {
     Off,
     /// Those of the app's own calls.
     App,
-    /// Those of all apps that share theirs and may use the same backends and tiers.
+    /// Those of all apps that share theirs and may use the same backends, tiers and deployments.
     Shared,
 }
 

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::gateway::app::{App, Tiers};
+use crate::gateway::deployment::DeploymentSpec;
+use crate::gateway::event::Kind;
+use crate::gateway::pool::ModelPool;
 use crate::gateway::route::Route;
+use crate::gateway::strategy::Selection;
 
 const RULES: Rules = Rules {
     scope: Scope::App,
@@ -20,6 +24,7 @@ struct Ask<'a> {
     path: &'a str,
     query: &'a str,
     model: &'a str,
+    deployments: Vec<DeploymentSpec>,
     is_stream: bool,
     policy: &'a str,
 }
@@ -32,6 +37,7 @@ impl Default for Ask<'_> {
             path: CHAT,
             query: "",
             model: "m",
+            deployments: Vec::new(),
             is_stream: false,
             policy: "",
         }
@@ -40,15 +46,29 @@ impl Default for Ask<'_> {
 
 impl Ask<'_> {
     fn key(&self, body: &str) -> Option<Key> {
+        let deployments = self.deployments.clone();
         let asked = Asked {
             app: &self.app,
             route: &Route::parse(self.path, self.query).unwrap(),
-            model: self.model,
+            model: &ModelPool::new(self.model.into(), deployments, Selection::default()),
             is_stream: self.is_stream,
             headers: [b"", b"", self.policy.as_bytes()],
             body: body.as_bytes(),
         };
         key(&self.rules, &asked)
+    }
+}
+
+/// A deployment that is these apps' own, or everybody's.
+fn deployment(name: &str, tier: u8, apps: &[&str]) -> DeploymentSpec {
+    DeploymentSpec {
+        backend: "x".into(),
+        name: name.into(),
+        kind: Kind::Payg,
+        tier,
+        weight: 1,
+        region: None,
+        apps: apps.iter().map(|app| (*app).into()).collect(),
     }
 }
 
@@ -184,6 +204,36 @@ fn apps_share_by_choice_only_and_only_where_they_may_go() {
 }
 
 #[test]
+fn apps_share_only_with_those_that_may_use_the_same_deployments() {
+    let of = |name: &str, tiers: Tiers, deployments: &[DeploymentSpec]| {
+        let mut app = App::unrestricted(name);
+        app.tiers = tiers;
+        let ask = Ask {
+            rules: Rules {
+                scope: Scope::Shared,
+                ..RULES
+            },
+            app,
+            deployments: deployments.to_vec(),
+            ..Ask::default()
+        };
+        ask.key(r#"{"messages":[],"temperature":0}"#)
+    };
+    let open = deployment("open", 2, &[]);
+    let own = [deployment("own", 1, &["a"]), open.clone()];
+    assert_ne!(of("a", Tiers::ALL, &own), of("b", Tiers::ALL, &own));
+    assert_eq!(of("b", Tiers::ALL, &own), of("c", Tiers::ALL, &own));
+    let second = Tiers::only(&[2]);
+    assert_eq!(of("a", second, &own), of("b", second, &own), "out of reach");
+    let [one, two] = ["1", "2"].map(|name| deployment(name, 1, &["a", "b"]));
+    let both = [one.clone(), two.clone(), open.clone()];
+    assert_eq!(of("a", Tiers::ALL, &both), of("b", Tiers::ALL, &both));
+    assert_ne!(of("a", Tiers::ALL, &both), of("c", Tiers::ALL, &both));
+    let turned = [two, open, one];
+    assert_eq!(of("a", Tiers::ALL, &both), of("a", Tiers::ALL, &turned));
+}
+
+#[test]
 fn what_looks_elsewhere_or_does_something_has_no_key() {
     for outside in [
         r#","temperature":0,"tools":[{"type":"function"},{"type":"web_search"}]"#,
@@ -218,4 +268,6 @@ fn what_looks_elsewhere_or_does_something_has_no_key() {
 fn a_body_beyond_the_bound_has_no_key() {
     let long = "x".repeat(1 << 20);
     assert!(says(&format!("{long:?}")).is_none());
+    let bomb = r#"{"":0},"#.repeat(60_000);
+    assert!(says(&format!("[{bomb}{{}}]")).is_none());
 }

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::route::Operation;
+use super::super::tree::is_too_large;
 
 /// Assembles a stream. What has an unknown form, or breaks off before anything was said, stands there as
 /// the text it is.
@@ -17,12 +18,14 @@ pub(super) fn assemble(operation: Operation, stream: &[u8]) -> Value {
     whole.unwrap_or_else(|| super::text(stream))
 }
 
-/// The JSON of each event, in order. An event that the stream breaks off in is left out.
+/// The JSON of each event, in order. An event that the stream breaks off in is left out, and one with more values
+/// than a tree may be made of.
 fn events(stream: &[u8]) -> impl Iterator<Item = Value> {
     let text = String::from_utf8_lossy(stream).replace("\r\n", "\n");
     let events: Vec<String> = text.split("\n\n").map(data).collect();
     events
         .into_iter()
+        .filter(|data| !is_too_large(data.as_bytes()))
         .filter_map(|data| serde_json::from_str(&data).ok())
 }
 
@@ -187,6 +190,15 @@ mod tests {
                 "usage": {"total_tokens": 3},
             })
         );
+    }
+
+    #[test]
+    fn an_event_with_too_many_values_is_left_out() {
+        let part = |text: &str, more: Value| json!({"id": "c", "choices": [{"index": 0, "text": text}], "more": more});
+        let bomb = part("x", json!(vec![0; 300_000]));
+        let events = [part("a", Value::Null), bomb, part("b", Value::Null)];
+        let whole = assemble(Operation::Completions, stream(&events).as_bytes());
+        assert_eq!(whole["choices"][0]["text"], "ab");
     }
 
     #[test]

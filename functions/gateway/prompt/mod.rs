@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 pub use self::redact::{Pattern, Redaction};
 use super::event::UsageEvent;
 use super::route::Operation;
+use super::tree::is_too_large;
 
 /// A call's request and answer, as they were on the wire.
 #[derive(Clone, Copy, Debug)]
@@ -31,26 +32,38 @@ struct Side {
     cut: bool,
 }
 
+impl Side {
+    /// All of it.
+    const fn whole(content: Value) -> Self {
+        Self {
+            content,
+            cut: false,
+        }
+    }
+}
+
 /// The document that is kept, JSON. Request and answer stand in it as JSON where they are, a streamed
 /// answer as the message it comes to, other text as text, and what is no text as `null`. Each has
 /// at most about `max_bytes`; what has more is cut, and stands there as text. Everything that
-/// `redaction` finds is replaced, before anything is cut.
+/// `redaction` finds is replaced, before anything is cut. JSON with so many values that a tree of them
+/// would take much memory stands there as text too, or as `null` where `redaction` has patterns.
 pub fn document(exchange: &Exchange<'_>, redaction: &Redaction, max_bytes: usize) -> Value {
     let event = exchange.event;
     let mut redacted = 0;
-    let mut side = |content: Value, cut: bool| {
-        let (content, found) = redaction.apply(content);
+    let mut side = |read: Side| {
+        let (content, found) = redaction.apply(read.content);
         redacted += found;
-        bounded(content, cut, max_bytes)
+        bounded(content, read.cut, max_bytes)
     };
-    let request = side(read(exchange.request), false);
+    let request = side(read(exchange.request, redaction, max_bytes));
     let is_whole = as_u64(exchange.answer.len()) >= exchange.answer_bytes;
-    let answer = if event.streamed {
-        assemble::assemble(exchange.operation, exchange.answer)
+    let mut answer = if event.streamed {
+        Side::whole(assemble::assemble(exchange.operation, exchange.answer))
     } else {
-        read(exchange.answer)
+        read(exchange.answer, redaction, max_bytes)
     };
-    let answer = side(answer, !is_whole);
+    answer.cut |= !is_whole;
+    let answer = side(answer);
     json!({
         "id": event.id,
         "time": event.time.rfc3339(),
@@ -74,11 +87,31 @@ pub fn document(exchange: &Exchange<'_>, redaction: &Redaction, max_bytes: usize
 }
 
 /// A body as JSON, else as text, else as nothing.
-fn read(body: &[u8]) -> Value {
-    if body.is_empty() {
-        return Value::Null;
+fn read(body: &[u8], redaction: &Redaction, max_bytes: usize) -> Side {
+    if is_too_large(body) {
+        return as_written(body, redaction, max_bytes);
     }
-    serde_json::from_slice(body).unwrap_or_else(|_| text(body))
+    if body.is_empty() {
+        return Side::whole(Value::Null);
+    }
+    Side::whole(serde_json::from_slice(body).unwrap_or_else(|_| text(body)))
+}
+
+/// A body of which no tree is made.
+fn as_written(body: &[u8], redaction: &Redaction, max_bytes: usize) -> Side {
+    if !redaction.is_empty() {
+        // Patterns are for what its strings say. In how JSON writes them they could miss some of it: in
+        // `\n4111` no word begins with the digits.
+        return Side {
+            content: Value::Null,
+            cut: true,
+        };
+    }
+    let part = body.get(..max_bytes).unwrap_or(body);
+    Side {
+        content: text(part),
+        cut: part.len() < body.len(),
+    }
 }
 
 /// A body as text; one that was cut within a character is text up to there.
@@ -159,6 +192,29 @@ mod tests {
             (&kept["request_cut"], &kept["answer_cut"]),
             (&json!(true), &json!(false))
         );
+    }
+
+    #[test]
+    fn json_with_too_many_values_stands_as_text_and_not_at_all_where_it_would_be_redacted() {
+        let bomb = format!("[{}0]", r#"{"":0},"#.repeat(60_000));
+        for (max, cut) in [(1000, true), (1 << 20, false)] {
+            let kept = document_of(bomb.as_bytes(), bomb.as_bytes(), &[], max);
+            for (side, is_cut) in [("request", "request_cut"), ("answer", "answer_cut")] {
+                let text = kept[side].as_str().unwrap();
+                assert_eq!(text.len(), max.min(bomb.len()));
+                assert!(bomb.starts_with(text));
+                assert_eq!(kept[is_cut], cut);
+            }
+        }
+        let kept = document_of(bomb.as_bytes(), b"{}", &["x"], 1000);
+        assert_eq!(
+            (&kept["request"], &kept["request_cut"]),
+            (&Value::Null, &json!(true))
+        );
+        assert_eq!(kept["request_bytes"], bomb.len());
+        let long = json!({"text": ",".repeat(300_000)});
+        let kept = document_of(long.to_string().as_bytes(), b"", &["x"], 1 << 20);
+        assert!(kept["request"] == long);
     }
 
     #[test]

@@ -61,10 +61,15 @@ impl Redaction {
         Self(patterns)
     }
 
+    /// Whether there is nothing to take out.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes out what the patterns find in each text of a value; how many places there were.
     pub fn apply(&self, mut value: Value) -> (Value, usize) {
         let mut found = 0;
-        if !self.0.is_empty() {
+        if !self.is_empty() {
             self.visit(&mut value, &mut found);
         }
         (value, found)

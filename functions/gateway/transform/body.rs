@@ -4,13 +4,17 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::super::request::{BodyError, Edit};
 use super::super::route::Operation;
 use super::{Action, Change, Parameter, TransformError, Why};
+
+/// Most members of a body that rules change: each is noted, and notes are longer than a member can be. No call of
+/// the API has as many.
+const MAX_MEMBERS: usize = 10_000;
 
 /// Whether a system prompt has a place in this operation.
 pub(super) const fn takes_system_prompt(operation: Operation) -> bool {
@@ -91,6 +95,11 @@ impl<'a> Visitor<'a> for Members {
     fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut members = Vec::new();
         while let Some((raw_key, value)) = map.next_entry::<&'a RawValue, &'a RawValue>()? {
+            if members.len() == MAX_MEMBERS {
+                return Err(M::Error::custom(format_args!(
+                    "the body has more than {MAX_MEMBERS} keys at its top; leave out what the API does not know"
+                )));
+            }
             let key = text_of(raw_key.get()).unwrap_or_default();
             members.push(Member {
                 key,

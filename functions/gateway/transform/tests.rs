@@ -93,6 +93,15 @@ fn what_no_cap_can_be_held_against_is_refused() {
 }
 
 #[test]
+fn a_body_has_so_many_keys_at_most() {
+    let body = |more: usize| format!("{{{}\"max_tokens\":500}}", "\"\":0,".repeat(more));
+    let cap = || vec![parameter(Parameter::MaxTokens, at_most(100))];
+    assert!(chat(cap(), &body(9_999)).ends_with("\"max_tokens\":100}"));
+    let error = changed(cap(), Operation::ChatCompletions, &body(10_000)).unwrap_err();
+    assert!(error.contains("more than 10000 keys at its top"), "{error}");
+}
+
+#[test]
 fn what_is_removed_takes_one_comma_along() {
     let rules = || {
         vec![

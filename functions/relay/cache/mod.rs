@@ -149,7 +149,7 @@ fn call_key(call: &Call<'_>, rules: &Rules) -> Option<Key> {
     let asked = Asked {
         app: &call.caller.app,
         route: &call.route,
-        model: call.model.name(),
+        model: &call.model,
         is_stream: reading.stream(),
         headers: VARYING.map(value),
         body: &call.body,
