@@ -300,8 +300,10 @@ async fn owning_backend_of(
     ids: &[String],
     record: &CallRecord,
 ) -> Result<Option<Arc<str>>, RelayError> {
-    if let [id] = ids {
-        return owning_backend(call, id, record).await;
+    match ids {
+        [] => return Ok(None),
+        [id] => return owning_backend(call, id, record).await,
+        _ => {}
     }
     let owners = ids.iter().map(|id| owning_backend(call, id, record));
     // Made before they are a stream's: rustc can't tell their lifetimes otherwise. Boxed: most calls name one.
