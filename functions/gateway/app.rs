@@ -52,6 +52,12 @@ impl App {
         models.is_none_or(|all| all.iter().any(|one| &**one == model))
     }
 
+    /// Whether it may tune the model, which is called as Azure calls it: that of one of its models, with a date
+    /// where it has one (`gpt-4o-2024-08-06`, `gpt-4-0613`).
+    pub fn may_tune(&self, model: &str) -> bool {
+        self.may_ask_for(model) || without_date(model).is_some_and(|model| self.may_ask_for(model))
+    }
+
     /// Whether it may use the deployment.
     pub fn may_use(&self, deployment: &DeploymentSpec) -> bool {
         let backends = self.backends.as_ref();
@@ -87,6 +93,19 @@ impl Tiers {
         // Configuration has tiers from 1 to 9; what is beyond shares the last bit.
         1 << if tier < 15 { tier } else { 15 }
     }
+}
+
+/// A model's name without the date at its end.
+fn without_date(model: &str) -> Option<&str> {
+    ["-dddd-dd-dd", "-dddd"].into_iter().find_map(|form| {
+        let (name, end) = model.split_at_checked(model.len().checked_sub(form.len())?)?;
+        let mut pairs = form.bytes().zip(end.bytes());
+        let is_date = pairs.all(|(form, byte)| match form {
+            b'd' => byte.is_ascii_digit(),
+            other => byte == other,
+        });
+        is_date.then_some(name)
+    })
 }
 
 #[cfg(test)]
@@ -133,5 +152,25 @@ mod tests {
         assert!(app.may_ask_for("gpt-4o"));
         app.models = Some(vec!["gpt-4.1".into()]);
         assert!(!app.may_ask_for("gpt-4o") && app.may_ask_for("gpt-4.1"));
+    }
+
+    #[test]
+    fn an_app_tunes_its_models_by_azures_names_for_them() {
+        let mut app = App::unrestricted("portal");
+        assert!(app.may_tune("gpt-4o-2024-08-06"));
+        app.models = Some(vec!["gpt-4o".into(), "gpt-35-turbo".into()]);
+        for model in ["gpt-4o", "gpt-4o-2024-08-06", "gpt-35-turbo-0125"] {
+            assert!(app.may_tune(model), "{model}");
+        }
+        for model in [
+            "gpt-4o-mini-2024-07-18",
+            "gpt-4.1-2025-04-14",
+            "gpt-4o-2024",
+            "-0125",
+            "\u{65e5}-0125",
+            "",
+        ] {
+            assert_eq!(app.may_tune(model), model == "gpt-4o-2024", "{model}");
+        }
     }
 }

@@ -214,6 +214,18 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Whether a POST here has a deployment generate something, as far as the path says. Others are about things
+    /// that lie on a backend, whatever model they name.
+    pub fn generates(&self) -> bool {
+        let collection = self.path.split('/').next().unwrap_or_default();
+        let is_about_things = match collection {
+            "responses" | "videos" => false,
+            "fine_tuning" | "evals" | "realtime" => true,
+            other => STORED.contains(&other),
+        };
+        !is_about_things && !shows_stored(self.path)
+    }
+
     /// The path and query at a backend that speaks `form`, for `deployment` there.
     ///
     /// `api_version` is used where the backend's form needs one and the app named none.
@@ -650,6 +662,22 @@ mod tests {
             "/v1/uploads/upload_1/parts/complete",
         ] {
             assert!(!route(path, "").makes_stored(None), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_stored_things_generates_nothing() {
+        for (path, generates) in [
+            ("/v1/chat/completions", true),
+            ("/v1/responses", true),
+            ("/v1/videos", true),
+            ("/v1/something/new", true),
+            ("/v1/responses/resp_1/cancel", false),
+            ("/v1/files", false),
+            ("/v1/realtime/client_secrets", false),
+            ("/openai/threads/runs", false),
+        ] {
+            assert_eq!(route(path, "").generates(), generates, "{path}");
         }
     }
 

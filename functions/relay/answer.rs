@@ -271,7 +271,7 @@ pub(super) async fn prepare<'a>(
 fn may_be_tuned(call: &Call<'_>) -> Result<(), RelayError> {
     let app = &call.caller.app;
     match call.reading.model()? {
-        Some(model) if !app.may_ask_for(&model) => Err(RelayError::ModelNotAllowed {
+        Some(model) if !app.may_tune(&model) => Err(RelayError::ModelNotAllowed {
             app: app.name.to_string(),
             model: model.into_owned(),
         }),

@@ -57,6 +57,8 @@ pub(super) struct Failure {
     pub(super) error: Option<&'static str>,
     /// The answer, for a client whose call no other deployment takes either.
     pub(super) refusal: Option<Refusal>,
+    /// Whether the backend may have done all the same what it was asked for.
+    pub(super) may_be_done: bool,
 }
 
 impl Failure {
@@ -68,6 +70,7 @@ impl Failure {
             status: None,
             error: None,
             refusal: None,
+            may_be_done: false,
         }
     }
 }
@@ -144,6 +147,7 @@ impl Call<'_> {
 
     fn unsent(&self, unsent: Unsent) -> Failure {
         let mut failure = self.silence(unsent.why);
+        failure.may_be_done = matches!(unsent.why, NoAnswer::Reset | NoAnswer::Protocol);
         // It says nothing of the deployment.
         failure.mark_ms = failure.mark_ms.filter(|_| !unsent.is_stale);
         failure
@@ -152,10 +156,8 @@ impl Call<'_> {
     /// Whether a call that a backend may have begun to work on can be sent to it again: where that does no more
     /// than one would do, and where it could be sent to another deployment as well.
     fn may_be_repeated(&self) -> bool {
-        let goes_elsewhere = self.route.operation.is_billed()
-            && self.pinned.is_none()
-            && self.relay.settings.limits.max_attempts > 1;
-        self.method.is_idempotent() || goes_elsewhere
+        let has_others = self.pinned.is_none() && self.relay.settings.limits.max_attempts > 1;
+        self.method.is_idempotent() || self.generates() && has_others
     }
 
     /// An answer that began with a status, and has no body to pass on.
@@ -252,6 +254,7 @@ impl Call<'_> {
             status: Some(400),
             error: Some("refused"),
             refusal: Some(Box::new(answer)),
+            may_be_done: false,
         })
     }
 

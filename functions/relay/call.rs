@@ -22,7 +22,7 @@ use crate::gateway::pacing::monitor::{HEADER, read_header};
 use crate::gateway::plan::{Caller, GiveUp, Plan, Step};
 use crate::gateway::pool::{ModelPool, hash_key};
 use crate::gateway::ptu::Utilization;
-use crate::gateway::route::{Operation, Route, shows_stored};
+use crate::gateway::route::{Operation, Route};
 use crate::gateway::spillover::Spillover;
 use crate::gateway::strategy::HashOn;
 
@@ -189,6 +189,13 @@ impl Call<'_> {
                             record.in_flight = None;
                             self.mark(&deployment, &failure, record);
                             plan.failed(&self.model, &deployment, failure.reason);
+                            // It would be there twice, the second time where its app's other things are not.
+                            let makes = !self.generates() && !self.method.is_idempotent();
+                            if failure.may_be_done && makes {
+                                let (why, attempts) =
+                                    (GiveUp::AllFailed, record.event.attempts.clone());
+                                return Err(RelayError::NoAnswer { why, attempts });
+                            }
                             let refusal = failure.refusal.map(|refusal| (deployment, refusal));
                             refused = refused.or(refusal);
                         }
@@ -249,10 +256,9 @@ impl Call<'_> {
     /// Whether a model's deployment is asked to generate something. Whatever else names a model is about things
     /// that lie on a backend.
     pub(super) fn generates(&self) -> bool {
-        let operation = self.route.operation;
-        let is_asked = self.method == Method::POST && !shows_stored(self.route.path)
-            || operation == Operation::Realtime;
-        is_asked && operation.is_billed() && !self.model.name().is_empty()
+        let is_session = self.route.operation == Operation::Realtime;
+        let is_asked = is_session || self.method == Method::POST && self.route.generates();
+        is_asked && !self.model.name().is_empty()
     }
 
     fn mark(&self, deployment: &Deployment, failure: &Failure, record: &CallRecord) {

@@ -178,7 +178,9 @@ def test_a_message_is_locked_for_longer_than_it_is_handled():
     longest = re.search(r"LONGEST: Duration = Duration::from_secs\((\d+) \* 60\)", (ROOT / "functions/batch/worker.rs").read_text())
     killed = host["functionTimeout"]
     renewed, killed = (sum(int(part) * unit for part, unit in zip(time.split(":"), (60, 1, 1 / 60))) for time in (renewed, killed))
+    local = re.search(r"RENEWAL: Duration = Duration::from_secs\((\d+) \* 60\)", (ROOT / "functions/local/queue/pump.rs").read_text())
     assert int(longest.group(1)) < renewed < killed
+    assert int(local.group(1)) == renewed
     held = re.search(r"max = ([0-9_]+)\)\)\]\s+pub hold_ms", (ROOT / "functions/config/batch.rs").read_text())
     called = re.search(r"max = ([0-9_]+)\)\)\]\s+pub batch_timeout_ms", (ROOT / "functions/config/types.rs").read_text())
     together = sum(int(found.group(1)) for found in (held, called)) / 60_000

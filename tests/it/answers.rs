@@ -146,6 +146,17 @@ async fn what_makes_something_is_not_sent_again_to_a_backend_that_may_have_made_
 }
 
 #[tokio::test]
+async fn what_a_backend_may_have_made_is_not_made_at_another() {
+    let closes = Act::SayAndReset(Vec::new());
+    let (gateway, a, b) = over(vec![good(), closes, good()], "").await;
+    assert_eq!(gateway.backends(1).await, ["a"]);
+    let path = "/v1/conversations";
+    let made = gateway.post(path).json(&json!({})).send().await.unwrap();
+    assert_eq!(made.status(), 503);
+    assert_eq!((a.calls(), b.calls()), (2, 0));
+}
+
+#[tokio::test]
 async fn a_backend_that_closes_every_connection_is_tried_elsewhere() {
     let closes = Act::SayAndReset(Vec::new());
     let (gateway, a, _b) = over(vec![good(), closes], "").await;

@@ -67,8 +67,8 @@ const DEEP: [&str; 5] = [
     "container_id",
 ];
 
-/// The member that is the caller's own to fill, and names nothing.
-const OWN: &str = "metadata";
+/// Members that are the caller's own to fill, and name nothing: of calls, and of a vector store's files.
+const OWN: [&str; 2] = ["metadata", "attributes"];
 
 fn may_have_ids(json: &[u8]) -> bool {
     let has = |name: &str| memmem::find(json, name.as_bytes()).is_some();
@@ -148,7 +148,9 @@ impl<'n, 'a> Walk<'n, 'a> {
         }
         let first = self.json.get(self.at);
         match string.and_then(text).as_deref() {
-            Some(OWN) if first == Some(&b'{') => self.own = Some(self.depth + 1),
+            Some(name) if OWN.contains(&name) && first == Some(&b'{') => {
+                self.own = Some(self.depth + 1)
+            }
             Some(name) if self.names.contains(&name) => match first {
                 Some(b'"') => ids.add_text(self.take_string()),
                 Some(b'[') => self.lists.push(self.depth + 1),
@@ -269,7 +271,7 @@ mod tests {
             Value::Object(map) => {
                 let others = map
                     .iter()
-                    .filter(|(name, of)| *name != OWN || !of.is_object());
+                    .filter(|(name, of)| !OWN.contains(&name.as_str()) || !of.is_object());
                 for (name, of) in others {
                     let is_named = DEEP.contains(&name.as_str());
                     collect(of, is_named && !of.is_object(), found);
@@ -283,7 +285,7 @@ mod tests {
         let text = || prop_oneof![Just(String::new()), "[a-c\"\\\\\\[\\]{}:,é]{1,3}"];
         let name = prop_oneof![
             prop::sample::select(&DEEP[..]).prop_map(str::to_owned),
-            Just(OWN.to_owned()),
+            Just(OWN[0].to_owned()),
             text(),
         ];
         let leaf = prop_oneof![

@@ -77,6 +77,7 @@ fn ids_of_stored_things_are_found_wherever_a_body_names_them() {
         r#"{"input":"{\"file_id\":\"x\"}"}"#,
         r#"{"input":"\u0066ile_id, or \u00e9"}"#,
         r#"{"metadata":{"file_id":"x"}}"#,
+        r#"{"attributes":{"file_id":"x"}}"#,
         r#"{"data_source":{"source":{"content":[{"item":{"id":"x"}}]}}}"#,
         r#"{"tools":[{"parameters":{"properties":{"file_id":{"type":"string"}}}}]}"#,
     ] {

@@ -15,7 +15,7 @@ use crate::host::invocation::INVOCATION_ID;
 
 /// Messages at a time, and how long a lock is renewed: as in host.json.
 const CONCURRENCY: usize = 16;
-const RENEWAL: Duration = Duration::from_secs(15 * 60);
+const RENEWAL: Duration = Duration::from_secs(29 * 60);
 
 /// The function, by the name of its folder.
 const FUNCTION: &str = "batch";
