@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_tunes_its_models_by_azures_names_for_them() {
+    fn an_app_tunes_its_models_by_their_names_with_a_date() {
         let mut app = App::unrestricted("portal");
         assert!(app.may_tune("gpt-4o-2024-08-06"));
         app.models = Some(vec!["gpt-4o".into(), "gpt-35-turbo".into()]);

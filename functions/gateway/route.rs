@@ -157,8 +157,9 @@ impl<'a> Route<'a> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let operation = Operation::of(path);
         let is_plain = path.split('/').all(is_plain_segment) && !is_respelt(path, operation);
-        // In the backend's path the last two would lead elsewhere.
-        let is_name = |model: &str| !matches!(model, "" | "." | "..");
+        // In the backend's path the last two would lead elsewhere, also where it decodes what is escaped first.
+        let leads_on = |part: &str| !matches!(part, "" | "." | "..");
+        let is_name = |model: &str| model.split(['/', '\\']).all(leads_on);
         (is_plain && model.as_deref().is_none_or(is_name)).then_some(Self {
             priority: Priority::High,
             form,
@@ -535,6 +536,8 @@ mod tests {
             "/openai/deployments/../v1/chat",
             "/openai/deployments/%2e%2e/chat/completions",
             "/openai/deployments/./chat/completions",
+            "/openai/deployments/..\\m/chat/completions",
+            "/openai/deployments/a%2F..%5Cm/chat/completions",
         ] {
             assert_eq!(Route::parse(path, ""), None, "{path}");
         }

@@ -3,8 +3,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
-use memchr::{memchr2, memmem};
+use memchr::memchr2;
+use memchr::memmem::Finder;
 
 use super::{MAX_STORED_IDS, text};
 
@@ -70,17 +72,23 @@ const DEEP: [&str; 5] = [
 /// Members that are the caller's own to fill, and name nothing: of calls, and of a vector store's files.
 const OWN: [&str; 2] = ["metadata", "attributes"];
 
+/// What a body with ids has in it: the beginnings of the members' names.
+static BEGINNINGS: LazyLock<[Finder<'static>; 3]> = LazyLock::new(|| {
+    let names = ["\"file_id", "\"vector_store_ids\"", "\"container"];
+    names.map(Finder::new)
+});
+
+/// What an escaped letter begins with.
+static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u00"));
+
 fn may_have_ids(json: &[u8]) -> bool {
-    let has = |name: &str| memmem::find(json, name.as_bytes()).is_some();
-    ["\"file_id", "\"vector_store_ids\"", "\"container"]
-        .into_iter()
-        .any(has)
-        || has_escaped_letters(json)
+    let mut names = BEGINNINGS.iter();
+    names.any(|name| name.find(json).is_some()) || has_escaped_letters(json)
 }
 
 /// Whether letters (or `_`) are escaped, which nobody needs who has nothing to hide.
 fn has_escaped_letters(json: &[u8]) -> bool {
-    let mut escapes = memmem::find_iter(json, b"\\u00");
+    let mut escapes = ESCAPE.find_iter(json);
     escapes.any(|at| matches!(json.get(at + 4), Some(b'4'..=b'7')))
 }
 
