@@ -2,13 +2,14 @@
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::response::Response;
 use serde_json::json;
 
 use crate::gateway::batches::record::Status;
-use crate::gateway::limit::{Limit, Sort};
+use crate::gateway::limit::Limit;
 use crate::host::bodies::{NO_ROOM, NO_ROOM_RETRY_MS};
+use crate::host::problem::say_retry_after;
 use crate::store::StoreError;
 use crate::store::blobs::BlobError;
 
@@ -88,11 +89,7 @@ impl ApiError {
             Self::TooLarge { .. } => "body_too_large",
             Self::Late => "body_late",
             Self::NoRoom => "bodies_full",
-            Self::LimitReached { limit, .. } => match limit.sort {
-                Sort::Requests => "request_limit_exceeded",
-                Sort::Tokens => "token_limit_exceeded",
-                Sort::InFlight => "in_flight_limit_exceeded",
-            },
+            Self::LimitReached { limit, .. } => limit.sort.code(),
             Self::TooManyBatches { .. } => "too_many_batches",
             Self::Ended(_) => "batch_ended",
             Self::Unavailable(_) => "store_unavailable",
@@ -111,12 +108,7 @@ impl ApiError {
                 app,
                 limit,
                 retry_after_ms,
-            } => {
-                let (allowed, sort) = (limit.allowed, limit.sort.as_str());
-                format!(
-                    "The app `{app}` has reached its limit of {allowed} {sort}; try again in {retry_after_ms} ms."
-                )
-            }
+            } => limit.reached(app, None, *retry_after_ms),
             Self::TooManyBatches { most } => format!(
                 "The app has {most} batches that have not ended; wait for one to end, or call one off."
             ),
@@ -160,9 +152,7 @@ impl ApiError {
             headers.insert(name, HeaderValue::from_static("false"));
         }
         if let Some(ms) = self.retry_after_ms() {
-            let name = HeaderName::from_static("retry-after-ms");
-            headers.insert(name, ms.into());
-            headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
+            say_retry_after(headers, ms);
         }
         response
     }

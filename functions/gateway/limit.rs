@@ -104,6 +104,15 @@ impl Sort {
             Self::InFlight => "calls in flight",
         }
     }
+
+    /// The code of the error that says that such a limit is reached.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Requests => "request_limit_exceeded",
+            Self::Tokens => "token_limit_exceeded",
+            Self::InFlight => "in_flight_limit_exceeded",
+        }
+    }
 }
 
 /// The limit that refused a call.
@@ -115,6 +124,17 @@ pub struct Limit {
     pub is_models: bool,
     /// How much it allows.
     pub allowed: u64,
+}
+
+impl Limit {
+    /// What the app is told that has reached it, with the model where it is that model's.
+    pub fn reached(&self, app: &str, model: Option<&str>, retry_after_ms: u64) -> String {
+        let (allowed, sort) = (self.allowed, self.sort.as_str());
+        let model = model.map_or_else(String::new, |model| format!(" with the model `{model}`"));
+        format!(
+            "The app `{app}` has reached its limit of {allowed} {sort}{model}; try again in {retry_after_ms} ms."
+        )
+    }
 }
 
 /// How an app stands after a call: for each rate the tighter of its own and the model's.

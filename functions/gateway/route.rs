@@ -157,8 +157,7 @@ impl<'a> Route<'a> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let operation = Operation::of(path);
         let is_plain = path.split('/').all(is_plain_segment) && !is_respelt(path, operation);
-        // In the backend's path the last two would lead elsewhere, also where it decodes what is escaped first.
-        let leads_on = |part: &str| !matches!(part, "" | "." | "..");
+        // In the backend's path it would lead elsewhere, also where that decodes what is escaped first.
         let is_name = |model: &str| model.split(['/', '\\']).all(leads_on);
         (is_plain && model.as_deref().is_none_or(is_name)).then_some(Self {
             priority: Priority::High,
@@ -331,9 +330,14 @@ fn completes_upload(path: &str) -> bool {
 /// there plain.
 fn is_plain_segment(part: &str) -> bool {
     let mut escapes = part.split('%').skip(1);
-    !matches!(part, "" | "." | "..")
+    leads_on(part)
         && !part.contains(['\\', ';'])
         && escapes.all(|rest| escaped(rest.as_bytes()).is_some_and(|(byte, _)| needs_escape(byte)))
+}
+
+/// Whether a part of a path leads to what is below, and not to itself or back.
+fn leads_on(part: &str) -> bool {
+    !matches!(part, "" | "." | "..")
 }
 
 /// Whether a byte stands in a path segment as an escape only, and separates nothing once it is decoded.

@@ -50,7 +50,7 @@ type Known = (Owner, Timestamp);
 #[derive(Debug)]
 pub(super) struct OwnerChange {
     /// Who owns the id; `None`: its object was deleted.
-    owned: Option<Owned>,
+    known: Option<Known>,
     place: Place,
 }
 
@@ -67,15 +67,20 @@ impl OwnerChange {
 
     /// Whether its row is to be deleted.
     pub(super) const fn deletes(&self) -> bool {
-        self.owned.is_none()
+        self.known.is_none()
     }
 
     /// What is written of it.
     pub(super) fn write(&self) -> Write {
-        match &self.owned {
-            Some(owned) => affinity::write(self.id(), owned),
-            None => affinity::forget(self.id()),
-        }
+        let Some((owner, expires)) = &self.known else {
+            return affinity::forget(self.id());
+        };
+        let owned = Owned {
+            backend: owner.backend.to_string(),
+            app: owner.app.to_string(),
+            expires: *expires,
+        };
+        affinity::write(self.id(), &owned)
     }
 }
 
@@ -204,14 +209,9 @@ impl Affinity {
 impl Stored {
     /// Has the store told of an id, unless too much of the app's waits for that.
     fn tell(&self, id: &Arc<str>, app: &Arc<str>, known: Option<Known>) {
-        let owned = known.as_ref().map(|(owner, expires)| Owned {
-            backend: owner.backend.to_string(),
-            app: owner.app.to_string(),
-            expires: *expires,
-        });
-        let place = self.waiting.place(id, app, known);
+        let place = self.waiting.place(id, app, known.clone());
         let is_told =
-            place.is_some_and(|place| self.changes.send(OwnerChange { owned, place }).is_ok());
+            place.is_some_and(|place| self.changes.send(OwnerChange { known, place }).is_ok());
         if !is_told {
             tracing::error!(
                 %app,

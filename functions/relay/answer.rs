@@ -271,10 +271,7 @@ pub(super) async fn prepare<'a>(
 fn may_be_tuned(call: &Call<'_>) -> Result<(), RelayError> {
     let app = &call.caller.app;
     match call.reading.model()? {
-        Some(model) if !app.may_tune(&model) => Err(RelayError::ModelNotAllowed {
-            app: app.name.to_string(),
-            model: model.into_owned(),
-        }),
+        Some(model) if !app.may_tune(&model) => Err(not_allowed(app, &model)),
         _ => Ok(()),
     }
 }
@@ -349,12 +346,16 @@ pub(super) fn named(
     let pool = settings.pool.model(name);
     let pool = pool.ok_or_else(|| RelayError::NoSuchModel(name.to_owned()))?;
     if !app.may_ask_for(name) {
-        return Err(RelayError::ModelNotAllowed {
-            app: app.name.to_string(),
-            model: name.to_owned(),
-        });
+        return Err(not_allowed(app, name));
     }
     Ok(Arc::clone(pool))
+}
+
+fn not_allowed(app: &App, model: &str) -> RelayError {
+    RelayError::ModelNotAllowed {
+        app: app.name.to_string(),
+        model: model.to_owned(),
+    }
 }
 
 /// Answers with the gateway's own error and records the call.

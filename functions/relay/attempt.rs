@@ -198,7 +198,7 @@ impl Call<'_> {
         // A call that generates nothing is about things that lie on this backend. What limits it there is an
         // operation's own limit, and no reason to keep all other calls of its kind away.
         let is_own_limit = status == 429 && !self.generates();
-        if !self.generates() && matches!(status, 401 | 403) {
+        if matches!(status, 401 | 403) && !self.generates() {
             return self.denied(response, record).await;
         }
         if let Verdict::Retry { reason, ms } = verdict(status, &headers, false, marks, record.now())

@@ -152,8 +152,7 @@ impl Call<'_> {
                         let (response, first) = *refusal;
                         return Ok(self.answered(deployment, None, response, first, record));
                     }
-                    let attempts = record.event.attempts.clone();
-                    return Err(RelayError::NoAnswer { why, attempts });
+                    return Err(no_answer(why, record));
                 }
                 Step::Try(deployment) => {
                     record.begin(deployment.enter());
@@ -189,12 +188,8 @@ impl Call<'_> {
                             record.in_flight = None;
                             self.mark(&deployment, &failure, record);
                             plan.failed(&self.model, &deployment, failure.reason);
-                            // It would be there twice, the second time where its app's other things are not.
-                            let makes = !self.generates() && !self.method.is_idempotent();
-                            if failure.may_be_done && makes {
-                                let (why, attempts) =
-                                    (GiveUp::AllFailed, record.event.attempts.clone());
-                                return Err(RelayError::NoAnswer { why, attempts });
+                            if failure.may_be_done && self.makes_something() {
+                                return Err(no_answer(GiveUp::AllFailed, record));
                             }
                             let refusal = failure.refusal.map(|refusal| (deployment, refusal));
                             refused = refused.or(refusal);
@@ -259,6 +254,12 @@ impl Call<'_> {
         let is_session = self.route.operation == Operation::Realtime;
         let is_asked = is_session || self.method == Method::POST && self.route.generates();
         is_asked && !self.model.name().is_empty()
+    }
+
+    /// Whether it makes or changes what lies on a backend. Made once more at another one it would be there twice,
+    /// the second time where its app's other things are not.
+    fn makes_something(&self) -> bool {
+        !self.generates() && !self.method.is_idempotent()
     }
 
     fn mark(&self, deployment: &Deployment, failure: &Failure, record: &CallRecord) {
@@ -333,6 +334,11 @@ impl Call<'_> {
 pub(super) enum CallEnd {
     Answer(Response),
     Error(RelayError),
+}
+
+fn no_answer(why: GiveUp, record: &CallRecord) -> RelayError {
+    let attempts = record.event.attempts.clone();
+    RelayError::NoAnswer { why, attempts }
 }
 
 /// Whose answer that of a provisioned deployment is, where it is not its own.

@@ -2,20 +2,19 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::headers::set;
 use crate::gateway::event::Attempt;
 use crate::gateway::identity::{Refusal, Wanted};
-use crate::gateway::limit::{Limit, Sort};
+use crate::gateway::limit::Limit;
 use crate::gateway::plan::GiveUp;
 use crate::gateway::request::BodyError;
 use crate::gateway::transform::TransformError;
 use crate::host::bodies::{NO_ROOM, NO_ROOM_RETRY_MS};
+use crate::host::problem::say_retry_after;
 
 /// The methods of calls that are passed on, as an answer names them.
 pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -176,11 +175,7 @@ impl RelayError {
             Self::StoreUnavailable => "store_unavailable",
             Self::Unsendable(_) => "invalid_request",
             Self::NotKept => "not_cached",
-            Self::LimitReached { limit, .. } => match limit.sort {
-                Sort::Requests => "request_limit_exceeded",
-                Sort::Tokens => "token_limit_exceeded",
-                Sort::InFlight => "in_flight_limit_exceeded",
-            },
+            Self::LimitReached { limit, .. } => limit.sort.code(),
             Self::NoSlot { .. } => "no_slot",
             Self::BudgetExceeded { .. } => "budget_exceeded",
             Self::NoAnswer { why, .. } => match why {
@@ -255,7 +250,7 @@ impl RelayError {
                 model,
                 limit,
                 retry_after_ms,
-            } => limit_reached(app, model.as_deref(), limit, *retry_after_ms),
+            } => limit.reached(app, model.as_deref(), *retry_after_ms),
             Self::NoSlot {
                 model,
                 retry_after_ms,
@@ -302,8 +297,7 @@ impl RelayError {
             set(headers, "x-should-retry", "false");
         }
         if let Some(ms) = self.retry_after_ms() {
-            set(headers, "retry-after-ms", ms.to_string());
-            headers.insert(RETRY_AFTER, ms.div_ceil(1000).into());
+            say_retry_after(headers, ms);
         }
         response
     }
@@ -394,14 +388,6 @@ fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().into_iter().flat_map(char::to_uppercase);
     first.chain(chars).chain(['.']).collect()
-}
-
-fn limit_reached(app: &str, model: Option<&str>, limit: &Limit, retry_after_ms: u64) -> String {
-    let (allowed, sort) = (limit.allowed, limit.sort.as_str());
-    let model = model.map_or_else(String::new, |model| format!(" with the model `{model}`"));
-    format!(
-        "The app `{app}` has reached its limit of {allowed} {sort}{model}; try again in {retry_after_ms} ms."
-    )
 }
 
 fn no_answer(why: GiveUp, attempts: &[Attempt]) -> String {

@@ -52,11 +52,11 @@ impl<'a> Reading<'a> {
                 let message = "the body must be JSON, with `content-type: application/json`";
                 return Err(RelayError::Body(BodyError::whole(message)));
             }
-            if !is_billed && begins_with_mark(body) {
-                let message = "the body must not begin with a byte order mark";
-                return Err(RelayError::Body(BodyError::whole(message)));
-            }
             if !is_billed {
+                if begins_with_mark(body) {
+                    let message = "the body must not begin with a byte order mark";
+                    return Err(RelayError::Body(BodyError::whole(message)));
+                }
                 return Ok(Self::of(Format::Opaque));
             }
         }

@@ -246,11 +246,7 @@ impl<'a> NewestCalls<'a> {
             if let Some(pages) = &mut self.pages {
                 if let Some(mut rows) = pages.next().await? {
                     if rows.last().is_some_and(is_of_before) {
-                        while let Some(more) = pages.next().await? {
-                            rows.extend(more);
-                        }
-                        let newer = rows.partition_point(|row| !is_of_before(row));
-                        rows.get_mut(newer..).unwrap_or_default().reverse();
+                        turn_those_of_before(&mut rows, pages).await?;
                     }
                     return Ok(Some(rows.into_iter().map(|row| row.fields).collect()));
                 }
@@ -271,6 +267,19 @@ impl<'a> NewestCalls<'a> {
 /// Whether versions before wrote it, by its id alone: such rows come after the others, the oldest first.
 fn is_of_before(row: &Row) -> bool {
     !row.key.row.starts_with('-')
+}
+
+/// Has the newest of them come first, of all that there are.
+async fn turn_those_of_before(
+    rows: &mut Vec<Row>,
+    pages: &mut Pages<'_>,
+) -> Result<(), StoreError> {
+    while let Some(more) = pages.next().await? {
+        rows.extend(more);
+    }
+    let newer = rows.partition_point(|row| !is_of_before(row));
+    rows.get_mut(newer..).unwrap_or_default().reverse();
+    Ok(())
 }
 
 /// The key of a notable call: a table has its rows in the order of their keys, and the newest come first.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::Mutex;
 
 use super::sums::{self, Of};
@@ -378,14 +378,8 @@ impl Ledger {
 
 /// Does [`CONCURRENT`] works at a time; what they came to, as they end.
 async fn at_once<T>(works: Vec<Answer<'_, T>>) -> Vec<Result<T, StoreError>> {
-    let mut waiting = works.into_iter();
-    let mut running: FuturesUnordered<Answer<'_, T>> = waiting.by_ref().take(CONCURRENT).collect();
-    let mut done = Vec::new();
-    while let Some(one) = running.next().await {
-        done.push(one);
-        running.extend(waiting.next());
-    }
-    done
+    let works = stream::iter(works);
+    works.buffer_unordered(CONCURRENT).collect().await
 }
 
 /// What a batch came to.

@@ -57,7 +57,11 @@ fn each_code_of_alerts_requests_and_the_console_is_on_the_page() {
 fn each_code_that_a_call_can_be_answered_is_on_the_page() {
     let page = read("docs/errors.md");
     let mut found = 0;
-    for file in ["functions/relay/error.rs", "functions/batches/error.rs"] {
+    for file in [
+        "functions/relay/error.rs",
+        "functions/batches/error.rs",
+        "functions/gateway/limit.rs",
+    ] {
         for code in codes(&read(file)) {
             assert!(page.contains(&format!("`{code}`")), "{file}: {code}");
             found += 1;

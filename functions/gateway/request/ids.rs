@@ -19,7 +19,7 @@ pub(super) struct Ids<'a> {
 
 impl<'a> Ids<'a> {
     /// Adds one. A conversation's answers and citations name the same file over and over.
-    pub(super) fn add(&mut self, id: Cow<'a, str>) {
+    fn add(&mut self, id: Cow<'a, str>) {
         if !id.is_empty() && self.known.insert(id.clone()) {
             self.found.push(id);
         }
@@ -293,7 +293,7 @@ mod tests {
         let text = || prop_oneof![Just(String::new()), "[a-c\"\\\\\\[\\]{}:,é]{1,3}"];
         let name = prop_oneof![
             prop::sample::select(&DEEP[..]).prop_map(str::to_owned),
-            Just(OWN[0].to_owned()),
+            prop::sample::select(&OWN[..]).prop_map(str::to_owned),
             text(),
         ];
         let leaf = prop_oneof![

@@ -286,7 +286,7 @@ async fn come_anyhow(seed: u64, percent: u32) {
             },
         )
         .collect();
-    let mut works: FuturesUnordered<_> = works.into_iter().collect();
+    let mut works: stream::FuturesUnordered<_> = works.into_iter().collect();
     while let Some(recorded) = works.next().await {
         assert!(recorded.iter().all(|one| one.refused.is_empty()));
     }
